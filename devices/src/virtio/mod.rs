@@ -1,0 +1,11 @@
+//! Virtio devices: the message set between a transport and a back end, the virtqueues, the PCI
+//! transport and the back ends.
+//!
+//! A transport ([`pci`]) shows the device to the guest and runs on the vCPU threads. A back end
+//! ([`blk`]) moves the data and is an actor of its own, on a thread or in a process. They share
+//! nothing but the messages of [`backend`] and the guest's memory.
+
+pub mod backend;
+pub mod blk;
+pub mod pci;
+pub mod queue;
