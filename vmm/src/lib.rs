@@ -1,1 +1,5 @@
 //! The `vmm` library.
+
+pub mod config;
+pub mod error;
+pub mod outcome;

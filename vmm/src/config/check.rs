@@ -1,0 +1,322 @@
+//! The one place where a description of a machine is checked against what machines can be and
+//! what this host has.
+//!
+//! Files are looked at, not opened: whoever uses one opens it and checks its content. What is
+//! found here is found before anything was made that would have to be cleaned up.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
+
+use super::error::{Error, FileProblem, MemoryProblem, Role};
+use super::{
+    CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
+    RootDisk, SerialConfig,
+};
+
+/// What a machine has when nobody says how much.
+const DEFAULT_MEMORY: MemorySize = MemorySize::from_mib(512);
+
+/// The first 2 MiB hold what the VMM itself puts there (boot structures, firmware tables); kernels
+/// are loaded behind it.
+const LEAST_MEMORY: MemorySize = MemorySize::from_mib(4);
+
+/// Memory is mapped in pages.
+const PAGE: MemorySize = MemorySize::from_bytes(4096);
+
+/// The size of a page from the host's reserve.
+const HUGE_PAGE: MemorySize = MemorySize::from_mib(2);
+
+/// Where the kernel tells how many huge pages are free.
+const FREE_HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+/// `sun_path` has 108 bytes, the last of which is 0.
+const MAX_SOCKET_PATH: usize = 107;
+
+impl MachineOptions {
+    /// Checks everything that can be checked without opening or making anything.
+    pub fn check(self) -> Result<MachineConfig, Error> {
+        let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
+        let pages = if self.hugepages == Some(true) {
+            Pages::Huge
+        } else {
+            Pages::Transparent
+        };
+        let residency = if self.lock_memory == Some(true) {
+            Residency::Locked
+        } else {
+            Residency::OnDemand
+        };
+        check_memory(memory, pages, residency)?;
+        check_command_line(&self.cmdline)?;
+        if let Some(kernel) = &self.kernel {
+            check_image(Role::Kernel, kernel)?;
+        }
+        if let Some(initrd) = &self.initrd {
+            check_initrd(initrd, self.kernel.as_deref(), memory)?;
+        }
+        if self.root.is_some() && self.kernel.is_none() {
+            return Err(Error::NeedsKernel { option: "--root" });
+        }
+        let root = if self.root.is_some() {
+            RootDisk::First
+        } else {
+            RootDisk::Unnamed
+        };
+        let disks: Vec<_> = self.root.into_iter().chain(self.disks).collect();
+        check_disks(&disks)?;
+        let serial = self.serial.unwrap_or_default();
+        check_serial(&serial)?;
+        let single_process = self.single_process == Some(true);
+        Ok(MachineConfig {
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            cpus: self.cpus.unwrap_or(CpuCount::ONE),
+            memory,
+            pages,
+            residency,
+            disks,
+            root,
+            serial,
+            placement: if single_process {
+                Placement::SingleProcess
+            } else {
+                Placement::Default
+            },
+        })
+    }
+}
+
+fn check_memory(memory: MemorySize, pages: Pages, residency: Residency) -> Result<(), Error> {
+    let page = if pages == Pages::Huge {
+        HUGE_PAGE
+    } else {
+        PAGE
+    };
+    let host_bytes = host_memory_bytes();
+    let source = if memory < LEAST_MEMORY {
+        MemoryProblem::TooLittle {
+            least: LEAST_MEMORY,
+        }
+    } else if !memory.bytes().is_multiple_of(page.bytes()) {
+        MemoryProblem::Ragged { page }
+    } else if memory.bytes() > host_bytes {
+        MemoryProblem::MoreThanHost {
+            host_mib: host_bytes >> 20,
+        }
+    } else if let Some(problem) = huge_page_problem(memory, pages) {
+        problem
+    } else if let Some(problem) = lock_problem(memory, residency) {
+        problem
+    } else {
+        return Ok(());
+    };
+    Err(Error::Memory { memory, source })
+}
+
+fn host_memory_bytes() -> u64 {
+    let host = rustix::system::sysinfo();
+    host.totalram
+        .saturating_add(host.totalswap)
+        .saturating_mul(u64::from(host.mem_unit))
+}
+
+fn huge_page_problem(memory: MemorySize, pages: Pages) -> Option<MemoryProblem> {
+    if pages != Pages::Huge {
+        return None;
+    }
+    let needed = memory.bytes() / HUGE_PAGE.bytes();
+    // A kernel that does not tell has none.
+    let free = fs::read_to_string(FREE_HUGE_PAGES)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
+    (free < needed).then_some(MemoryProblem::HugePages { free, needed })
+}
+
+fn lock_problem(memory: MemorySize, residency: Residency) -> Option<MemoryProblem> {
+    if residency != Residency::Locked {
+        return None;
+    }
+    let privileged = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    let limit = getrlimit(Resource::Memlock)
+        .current
+        .filter(|_| !privileged)?;
+    (limit < memory.bytes()).then_some(MemoryProblem::LockLimit {
+        limit: MemorySize::from_bytes(limit),
+    })
+}
+
+/// A line break would end the line early in what the kernel prints; a zero ends it in memory.
+fn check_command_line(words: &[String]) -> Result<(), Error> {
+    match words
+        .iter()
+        .flat_map(|word| word.chars())
+        .find(|letter| letter.is_control())
+    {
+        Some(character) => Err(Error::CommandLine { character }),
+        None => Ok(()),
+    }
+}
+
+fn check_initrd(path: &Path, kernel: Option<&Path>, memory: MemorySize) -> Result<(), Error> {
+    let size_bytes = check_image(Role::Initrd, path)?.len();
+    if kernel.is_none() {
+        return Err(Error::NeedsKernel { option: "--initrd" });
+    }
+    if size_bytes >= memory.bytes() {
+        return Err(Error::InitrdTooLarge {
+            path: path.to_owned(),
+            size_bytes,
+            memory,
+        });
+    }
+    Ok(())
+}
+
+fn check_image(role: Role, path: &Path) -> Result<Metadata, Error> {
+    let problem = |source| Error::File {
+        role,
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = fs::metadata(path).map_err(|error| problem(FileProblem::Missing(error)))?;
+    if !metadata.is_file() {
+        let found = kind_name(&metadata);
+        return Err(problem(FileProblem::Kind {
+            found,
+            wanted: "a regular file",
+        }));
+    }
+    check_access(path, Access::READ_OK, "reading").map_err(problem)?;
+    if metadata.len() == 0 {
+        return Err(problem(FileProblem::Empty));
+    }
+    Ok(metadata)
+}
+
+fn check_disks(disks: &[DiskConfig]) -> Result<(), Error> {
+    if disks.len() > MachineConfig::MAX_DISKS {
+        return Err(Error::TooManyDisks { count: disks.len() });
+    }
+    let mut seen: Vec<((u64, u64), &DiskConfig)> = Vec::with_capacity(disks.len());
+    for disk in disks {
+        let metadata = check_disk(disk)?;
+        let identity = (metadata.dev(), metadata.ino());
+        let same = seen
+            .iter()
+            .find(|(other, _)| *other == identity)
+            .map(|(_, other)| *other);
+        if let Some(first) = same.filter(|first| !first.read_only || !disk.read_only) {
+            return Err(Error::SameDisk {
+                first: first.path.clone(),
+                second: disk.path.clone(),
+            });
+        }
+        seen.push((identity, disk));
+    }
+    Ok(())
+}
+
+fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
+    let role = if disk.read_only {
+        Role::ReadOnlyDisk
+    } else {
+        Role::Disk
+    };
+    let problem = |source| Error::File {
+        role,
+        path: disk.path.clone(),
+        source,
+    };
+    let metadata =
+        fs::metadata(&disk.path).map_err(|error| problem(FileProblem::Missing(error)))?;
+    if !metadata.is_file() && !metadata.file_type().is_block_device() {
+        let found = kind_name(&metadata);
+        let wanted = "a regular file or a block device";
+        return Err(problem(FileProblem::Kind { found, wanted }));
+    }
+    let (mode, purpose) = if disk.read_only {
+        (Access::READ_OK, "reading")
+    } else {
+        (Access::READ_OK | Access::WRITE_OK, "reading and writing")
+    };
+    check_access(&disk.path, mode, purpose).map_err(problem)?;
+    Ok(metadata)
+}
+
+fn check_serial(serial: &SerialConfig) -> Result<(), Error> {
+    let (SerialConfig::File(path) | SerialConfig::Unix(path)) = serial else {
+        return Ok(());
+    };
+    let problem = |source| Error::File {
+        role: Role::Serial,
+        path: path.clone(),
+        source,
+    };
+    let length = path.as_os_str().as_bytes().len();
+    if matches!(serial, SerialConfig::Unix(_)) && length > MAX_SOCKET_PATH {
+        let limit = MAX_SOCKET_PATH;
+        return Err(Error::SocketPath {
+            path: path.clone(),
+            length,
+            limit,
+        });
+    }
+    let folder = folder_of(path);
+    let metadata = fs::metadata(&folder).map_err(|error| problem(FileProblem::Missing(error)))?;
+    if !metadata.is_dir() {
+        let found = "in something that is no directory";
+        return Err(problem(FileProblem::Kind {
+            found,
+            wanted: "a directory",
+        }));
+    }
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(problem(FileProblem::Kind {
+            found: "a directory",
+            wanted: "a file",
+        }));
+    }
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if folder.as_os_str() != OsStr::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn check_access(path: &Path, mode: Access, purpose: &'static str) -> Result<(), FileProblem> {
+    access(path, mode).map_err(|errno| FileProblem::Access {
+        purpose,
+        source: io::Error::from(errno),
+    })
+}
+
+fn kind_name(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_char_device() {
+        "a character device"
+    } else if kind.is_block_device() {
+        "a block device"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a regular file"
+    }
+}

@@ -1,0 +1,230 @@
+//! One disk of a machine.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::key_value;
+
+/// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S` or a `[[disk]]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DiskConfig {
+    /// The image file or block device.
+    pub path: PathBuf,
+    /// The guest cannot write.
+    #[serde(default, rename = "ro")]
+    pub read_only: bool,
+    /// Past the host's page cache (`O_DIRECT`).
+    #[serde(default)]
+    pub direct: bool,
+    /// Request queues; None is one for each CPU, as far as they go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<QueueCount>,
+    /// The logical block size.
+    #[serde(default)]
+    pub block_size: BlockSize,
+    /// What the guest sees as the serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<DiskId>,
+}
+
+impl DiskConfig {
+    /// A writable disk with nothing but defaults.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            read_only: false,
+            direct: false,
+            queues: None,
+            block_size: BlockSize::default(),
+            id: None,
+        }
+    }
+}
+
+impl FromStr for DiskConfig {
+    type Err = key_value::Error;
+
+    fn from_str(text: &str) -> Result<Self, key_value::Error> {
+        key_value::from_str(text)
+    }
+}
+
+/// How many request queues a disk has: 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u16")]
+pub struct QueueCount(u16);
+
+/// The bytes of a logical block: 512 or 4096.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u32")]
+pub struct BlockSize(u32);
+
+/// A disk's serial number: 1 to 20 bytes of printable ASCII (virtio 1.3, 5.2.6: `GET_ID`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DiskId(String);
+
+/// Why a value is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DiskValueError {
+    /// See [`QueueCount`].
+    #[error("a disk has 1 to {} queues", QueueCount::MAX)]
+    Queues,
+    /// See [`BlockSize`].
+    #[error("a block has 512 or 4096 bytes")]
+    BlockSize,
+    /// See [`DiskId`].
+    #[error("an id has 1 to {} printable ASCII characters", DiskId::MAX_LEN)]
+    Id,
+}
+
+impl QueueCount {
+    /// More bring nothing: one ring serves them all.
+    pub const MAX: u16 = 16;
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// One queue for each CPU, up to the most there can be.
+    pub fn for_cpus(cpus: super::CpuCount) -> Self {
+        Self(u16::from(cpus.get()).min(Self::MAX))
+    }
+}
+
+impl TryFrom<i64> for QueueCount {
+    type Error = DiskValueError;
+
+    fn try_from(count: i64) -> Result<Self, DiskValueError> {
+        match u16::try_from(count) {
+            Ok(count @ 1..=Self::MAX) => Ok(Self(count)),
+            _ => Err(DiskValueError::Queues),
+        }
+    }
+}
+
+impl From<QueueCount> for u16 {
+    fn from(count: QueueCount) -> Self {
+        count.0
+    }
+}
+
+impl BlockSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for BlockSize {
+    fn default() -> Self {
+        Self(512)
+    }
+}
+
+impl TryFrom<i64> for BlockSize {
+    type Error = DiskValueError;
+
+    fn try_from(bytes: i64) -> Result<Self, DiskValueError> {
+        match bytes {
+            512 | 4096 => Ok(Self(bytes as u32)),
+            _ => Err(DiskValueError::BlockSize),
+        }
+    }
+}
+
+impl From<BlockSize> for u32 {
+    fn from(size: BlockSize) -> Self {
+        size.0
+    }
+}
+
+impl DiskId {
+    /// The field of the request is that long.
+    pub const MAX_LEN: usize = 20;
+
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for DiskId {
+    type Error = DiskValueError;
+
+    fn try_from(text: String) -> Result<Self, DiskValueError> {
+        let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if printable && (1..=Self::MAX_LEN).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(DiskValueError::Id)
+        }
+    }
+}
+
+impl From<DiskId> for String {
+    fn from(id: DiskId) -> Self {
+        id.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let disk: DiskConfig = "path=a.img,ro,direct,queues=16,block-size=4096,id=root disk"
+            .parse()
+            .expect("all keys");
+        assert_eq!(disk.path, PathBuf::from("a.img"));
+        assert!(disk.read_only && disk.direct);
+        assert_eq!(disk.queues.map(QueueCount::get), Some(16));
+        assert_eq!(disk.block_size.bytes(), 4096);
+        assert_eq!(disk.id.as_ref().map(DiskId::as_str), Some("root disk"));
+        assert_eq!("path=a.img".parse(), Ok(DiskConfig::new("a.img")));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let table = [
+            (
+                "queues=0",
+                "`0` is no value for `queues`: a disk has 1 to 16 queues",
+            ),
+            (
+                "queues=17",
+                "`17` is no value for `queues`: a disk has 1 to 16 queues",
+            ),
+            (
+                "block-size=1024",
+                "`1024` is no value for `block-size`: a block has 512 or 4096 bytes",
+            ),
+            (
+                "id=",
+                "`` is no value for `id`: an id has 1 to 20 printable ASCII characters",
+            ),
+            (
+                "id=123456789012345678901",
+                "`123456789012345678901` is no value for `id`: \
+                 an id has 1 to 20 printable ASCII characters",
+            ),
+            (
+                "rw",
+                "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, queues, \
+                 block-size and id",
+            ),
+            ("ro", "the key `path` is missing"),
+            ("path=a,path=b", "the key `path` is repeated"),
+        ];
+        for (text, expected) in table {
+            let error = text.parse::<DiskConfig>().expect_err(text);
+            assert_eq!(error.to_string(), expected, "{text}");
+        }
+    }
+}

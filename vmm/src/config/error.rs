@@ -1,0 +1,283 @@
+//! Why a description of a machine is refused.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::{MachineConfig, MemorySize};
+use crate::error::Hint;
+
+/// Why a description of a machine is refused.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The configuration file is not readable.
+    #[error("cannot read the configuration file `{path}`", path = .path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The configuration file cannot be a configuration file.
+    #[error("the configuration file `{path}` is longer than {limit_bytes} bytes", path = .path.display())]
+    FileTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The longest it may be.
+        limit_bytes: u64,
+    },
+    /// The configuration file does not describe a machine.
+    #[error("the configuration file `{path}` is not valid", path = .path.display())]
+    ParseFile {
+        /// The file.
+        path: PathBuf,
+        /// The key that an unknown one was meant to be.
+        nearest: Option<String>,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A file that the guest needs cannot be used.
+    #[error("cannot use the {role} `{path}`", path = .path.display())]
+    File {
+        /// What the file is for.
+        role: Role,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FileProblem,
+    },
+    /// The initial RAM disk does not fit.
+    #[error("the initrd `{path}` of {size_bytes} bytes does not fit into {memory} of memory", path = .path.display())]
+    InitrdTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size_bytes: u64,
+        /// The guest's memory.
+        memory: MemorySize,
+    },
+    /// An option that only makes sense with a kernel.
+    #[error("{option} needs a kernel, and none is given")]
+    NeedsKernel {
+        /// The option.
+        option: &'static str,
+    },
+    /// The guest cannot have so much memory, or so little.
+    #[error("a guest with {memory} of memory cannot run")]
+    Memory {
+        /// What was asked for.
+        memory: MemorySize,
+        /// What is wrong with it.
+        source: MemoryProblem,
+    },
+    /// There are more disks than a guest can have.
+    #[error(
+        "{count} disks are more than the {} of a machine",
+        MachineConfig::MAX_DISKS
+    )]
+    TooManyDisks {
+        /// What was asked for.
+        count: usize,
+    },
+    /// Two disks are one file, and one of them would write it.
+    #[error("`{second}` is the same file as the disk `{first}`, and the guest would write it",
+            first = .first.display(), second = .second.display())]
+    SameDisk {
+        /// The disk that came first.
+        first: PathBuf,
+        /// The disk that came later.
+        second: PathBuf,
+    },
+    /// The command line holds something that no kernel can read.
+    #[error("the command line of the guest holds the control character {character:?}")]
+    CommandLine {
+        /// The character.
+        character: char,
+    },
+    /// The path of a socket is longer than the system's structure for it.
+    #[error("the path of the serial socket `{path}` has {length} bytes, more than {limit}", path = .path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+        /// The longest it may be.
+        limit: usize,
+    },
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The kernel image.
+    Kernel,
+    /// The initial RAM disk.
+    Initrd,
+    /// A disk that the guest only reads.
+    ReadOnlyDisk,
+    /// A disk that the guest reads and writes.
+    Disk,
+    /// The file that the serial port writes, or the socket it listens on.
+    Serial,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+            Self::ReadOnlyDisk | Self::Disk => "disk",
+            Self::Serial => "serial port",
+        })
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Error)]
+pub enum FileProblem {
+    /// It cannot be looked up.
+    #[error("it cannot be found")]
+    Missing(#[source] io::Error),
+    /// It is there, and may not be used.
+    #[error("it cannot be opened for {purpose}")]
+    Access {
+        /// Reading, or reading and writing.
+        purpose: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is something else than a file of this purpose can be.
+    #[error("it is {found}, and {wanted} is wanted")]
+    Kind {
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// It has no content.
+    #[error("it is empty")]
+    Empty,
+}
+
+/// What is wrong with an amount of memory.
+#[derive(Debug, Error)]
+pub enum MemoryProblem {
+    /// Nothing boots with so little.
+    #[error("the least is {least}")]
+    TooLittle {
+        /// The least there can be.
+        least: MemorySize,
+    },
+    /// It is not a number of pages.
+    #[error("it is not a multiple of {page}")]
+    Ragged {
+        /// The size of a page.
+        page: MemorySize,
+    },
+    /// The host has less.
+    #[error("the host has {host_mib} MiB, swap included")]
+    MoreThanHost {
+        /// What the host has.
+        host_mib: u64,
+    },
+    /// The host's reserve of huge pages is smaller.
+    #[error("{free} free huge pages of 2 MiB are there, and {needed} are needed")]
+    HugePages {
+        /// How many there are.
+        free: u64,
+        /// How many it takes.
+        needed: u64,
+    },
+    /// The process may not lock so much.
+    #[error("this process may lock {limit} of memory")]
+    LockLimit {
+        /// The limit (`RLIMIT_MEMLOCK`).
+        limit: MemorySize,
+    },
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::ReadFile { source, .. } => file_hint(source),
+            Self::ParseFile {
+                nearest: Some(word),
+                ..
+            } => Some(format!("did you mean `{word}`?").into()),
+            Self::File { role, source, .. } => source.hint(*role),
+            Self::InitrdTooLarge { .. } => Some("give the guest more with --memory".into()),
+            Self::NeedsKernel { option: "--root" } => {
+                Some("name a kernel, or give the disk to the built-in guest with --disk".into())
+            }
+            Self::NeedsKernel { .. } => Some("name a kernel: vmm run KERNEL".into()),
+            Self::Memory { memory, source } => Some(source.hint(*memory)),
+            Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
+            Self::SocketPath { .. } => {
+                Some("use a shorter path, or one relative to where you are".into())
+            }
+            Self::FileTooLong { .. } => Some("--config wants a TOML file".into()),
+            Self::ParseFile { .. } | Self::TooManyDisks { .. } | Self::CommandLine { .. } => None,
+        }
+    }
+}
+
+impl FileProblem {
+    fn hint(&self, role: Role) -> Option<Cow<'static, str>> {
+        match (self, role) {
+            (Self::Missing(source), Role::Disk) if source.kind() == io::ErrorKind::NotFound => {
+                Some("check the path, or make an empty disk with `truncate -s 4G FILE`".into())
+            }
+            (Self::Missing(source), Role::Serial) if source.kind() == io::ErrorKind::NotFound => {
+                Some("make the folder first".into())
+            }
+
+            (Self::Access { .. }, Role::Disk) => Some(
+                "change its owner or mode, or add `ro` to the disk if the guest need not write"
+                    .into(),
+            ),
+            (Self::Missing(source) | Self::Access { source, .. }, _) => file_hint(source),
+            (
+                Self::Kind {
+                    found: "a directory",
+                    ..
+                },
+                Role::ReadOnlyDisk | Role::Disk,
+            ) => Some("make an image of it with `mke2fs -d DIRECTORY FILE SIZE`".into()),
+            (Self::Kind { .. } | Self::Empty, _) => Some("check the path".into()),
+        }
+    }
+}
+
+impl MemoryProblem {
+    fn hint(&self, memory: MemorySize) -> Cow<'static, str> {
+        match self {
+            Self::TooLittle { .. } | Self::Ragged { .. } => {
+                "a plain number counts MiB; K, M, G and T are units, and B is bytes".into()
+            }
+            Self::MoreThanHost { .. } => "ask for less with --memory".into(),
+            Self::HugePages { needed, .. } => format!(
+                "as root: echo {needed} > /proc/sys/vm/nr_hugepages, or leave --hugepages out"
+            )
+            .into(),
+            Self::LockLimit { .. } => {
+                let kib = memory.bytes() >> 10;
+                format!("raise it with `ulimit -l {kib}`, or leave --lock-memory out").into()
+            }
+        }
+    }
+}
+
+/// What helps against the usual answers of the file system.
+fn file_hint(error: &io::Error) -> Option<Cow<'static, str>> {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some("check the path".into()),
+        io::ErrorKind::PermissionDenied => {
+            Some("change its owner or mode, or run as its owner".into())
+        }
+        io::ErrorKind::InvalidData => Some("it is not a text file; check the path".into()),
+        io::ErrorKind::IsADirectory => Some("it is a directory; name a file in it".into()),
+        _ => None,
+    }
+}

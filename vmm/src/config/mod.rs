@@ -1,0 +1,175 @@
+//! What a machine is made of, from the command line, a file or the API.
+//!
+//! ```text
+//!   command line ──clap──┐
+//!                        ├─▶ MachineOptions ──check──▶ MachineConfig ──▶ machine::run
+//!   vm.toml ─────serde───┘   (all optional)            (complete, in range, files there)
+//! ```
+//!
+//! [`MachineOptions`] is the one schema: its fields are the flags of `vmm run`, the keys of the
+//! file and later the message of the API. Two of them are laid over each other with
+//! [`MachineOptions::overlay`]. [`MachineOptions::check`] is the only way to a [`MachineConfig`].
+
+mod check;
+mod cpu_count;
+mod disk;
+mod error;
+mod file;
+pub mod key_value;
+mod memory_size;
+mod options;
+mod serial;
+mod suggest;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use cpu_count::{CpuCount, CpuCountError};
+pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
+pub use error::{Error, FileProblem, MemoryProblem};
+pub use memory_size::{MemorySize, MemorySizeError};
+pub use options::MachineOptions;
+pub use serial::{SerialConfig, SerialError};
+pub use suggest::nearest;
+
+/// A machine that can be built: every value is in range, every file was there when it was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MachineConfig {
+    /// The kernel image; None is the built-in guest.
+    pub kernel: Option<PathBuf>,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The words for the guest's command line, in order.
+    pub cmdline: Vec<String>,
+    /// The number of virtual CPUs.
+    pub cpus: CpuCount,
+    /// The size of guest memory.
+    pub memory: MemorySize,
+    /// What the pages of guest memory are.
+    pub pages: Pages,
+    /// When guest memory gets its pages.
+    pub residency: Residency,
+    /// All disks in the order in which the guest sees them; the root disk comes first.
+    pub disks: Vec<DiskConfig>,
+    /// Where the guest's root file system is.
+    pub root: RootDisk,
+    /// The host end of the serial port.
+    pub serial: SerialConfig,
+    /// Where the device back ends run.
+    pub placement: Placement,
+}
+
+/// What the pages of guest memory are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Pages {
+    /// Ordinary pages, made huge by the kernel when it can (THP).
+    Transparent,
+    /// Pages of 2 MiB from the host's reserve (hugetlbfs).
+    Huge,
+}
+
+/// When guest memory gets its pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Residency {
+    /// At the guest's first touch; the host may swap them out.
+    OnDemand,
+    /// At the start, and they stay (`mlock`).
+    Locked,
+}
+
+/// Where the guest's root file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum RootDisk {
+    /// Wherever the command line says.
+    Unnamed,
+    /// On the first disk, which the command line names.
+    First,
+}
+
+/// Where device back ends run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Placement {
+    /// All in this process, for debuggers and profilers.
+    SingleProcess,
+    /// Each in a process of its own where the machine supports it.
+    Default,
+}
+
+impl MachineConfig {
+    /// The most disks of a machine: `vda` to `vdz`.
+    pub const MAX_DISKS: usize = 26;
+
+    /// The whole command line of the guest.
+    ///
+    /// A kernel gets `console=ttyS0` when there is a serial port that somebody could read and no
+    /// word names a console, and the place of the root disk. The built-in guest gets the words
+    /// as they are.
+    pub fn kernel_command_line(&self) -> String {
+        let mut words = Vec::with_capacity(self.cmdline.len() + 2);
+        if self.kernel.is_some() {
+            let console_named = self
+                .cmdline
+                .iter()
+                .flat_map(|words| words.split_ascii_whitespace())
+                .any(|word| word.starts_with("console="));
+            if !console_named && self.serial != SerialConfig::Null {
+                words.push("console=ttyS0");
+            }
+            if let (RootDisk::First, Some(disk)) = (self.root, self.disks.first()) {
+                words.push(if disk.read_only {
+                    "root=/dev/vda ro"
+                } else {
+                    "root=/dev/vda rw"
+                });
+            }
+        }
+        words.extend(self.cmdline.iter().map(String::as_str));
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(kernel: Option<&str>, words: &[&str]) -> MachineConfig {
+        MachineConfig {
+            kernel: kernel.map(PathBuf::from),
+            initrd: None,
+            cmdline: words.iter().map(ToString::to_string).collect(),
+            cpus: CpuCount::ONE,
+            memory: MemorySize::from_mib(64),
+            pages: Pages::Transparent,
+            residency: Residency::OnDemand,
+            disks: vec![DiskConfig::new("a.img")],
+            root: RootDisk::First,
+            serial: SerialConfig::Stdio,
+            placement: Placement::Default,
+        }
+    }
+
+    #[test]
+    fn the_command_line_names_console_and_root() {
+        let mut linux = config(Some("vmlinux"), &["quiet", "init=/x"]);
+        assert_eq!(
+            linux.kernel_command_line(),
+            "console=ttyS0 root=/dev/vda rw quiet init=/x"
+        );
+        linux.disks[0].read_only = true;
+        linux.serial = SerialConfig::Null;
+        assert_eq!(
+            linux.kernel_command_line(),
+            "root=/dev/vda ro quiet init=/x"
+        );
+        let linux = config(Some("vmlinux"), &["quiet console=hvc0"]);
+        assert_eq!(
+            linux.kernel_command_line(),
+            "root=/dev/vda rw quiet console=hvc0"
+        );
+        assert_eq!(
+            config(None, &["blk=verify", "depth=32"]).kernel_command_line(),
+            "blk=verify depth=32"
+        );
+    }
+}

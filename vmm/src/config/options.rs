@@ -1,0 +1,146 @@
+//! The one schema of a machine: flags of the command line and keys of the file.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{CpuCount, DiskConfig, MemorySize, SerialConfig};
+
+/// All that can be said about a machine. What is not said has a default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct MachineOptions {
+    /// Kernel: vmlinux (ELF) or bzImage; without one the built-in guest runs
+    #[arg(value_name = "KERNEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+
+    /// Words for the guest's command line; may be repeated
+    #[arg(short = 'p', long, value_name = "WORDS", allow_hyphen_values = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmdline: Vec<String>,
+
+    /// Number of CPUs, 1 to 64 [default: 1]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<CpuCount>,
+
+    /// Memory: 512 (MiB), 512M, 6G [default: 512M]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySize>,
+
+    /// Take memory from the host's reserve of 2 MiB pages
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hugepages: Option<bool>,
+
+    /// Keep all memory resident from the start
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_memory: Option<bool>,
+
+    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT]; may be repeated
+    #[arg(short, long = "disk", value_name = "LIST")]
+    #[serde(rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskConfig>,
+
+    /// Disk with the root file system: as --disk, comes first, named on the command line
+    #[arg(short, long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<DiskConfig>,
+
+    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
+    #[arg(short, long, value_name = "KIND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<SerialConfig>,
+
+    /// Run everything in one process, for debuggers and profilers
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub single_process: Option<bool>,
+}
+
+impl MachineOptions {
+    /// Lays other options over these: single values win, lists come after these.
+    #[must_use]
+    pub fn overlay(self, over: Self) -> Self {
+        Self {
+            kernel: over.kernel.or(self.kernel),
+            initrd: over.initrd.or(self.initrd),
+            cmdline: join(self.cmdline, over.cmdline),
+            cpus: over.cpus.or(self.cpus),
+            memory: over.memory.or(self.memory),
+            hugepages: over.hugepages.or(self.hugepages),
+            lock_memory: over.lock_memory.or(self.lock_memory),
+            disks: join(self.disks, over.disks),
+            root: over.root.or(self.root),
+            serial: over.serial.or(self.serial),
+            single_process: over.single_process.or(self.single_process),
+        }
+    }
+
+    /// Makes relative paths start at `folder`.
+    pub(super) fn rebase(&mut self, folder: &Path) {
+        let files = self.kernel.iter_mut().chain(self.initrd.iter_mut());
+        let disks = self
+            .disks
+            .iter_mut()
+            .chain(self.root.iter_mut())
+            .map(|disk| &mut disk.path);
+        let serial = match &mut self.serial {
+            Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
+            _ => None,
+        };
+        for path in files.chain(disks).chain(serial) {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+fn join<T>(mut first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    first.extend(second);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_values_win_and_lists_append() {
+        let file = MachineOptions {
+            kernel: Some("a".into()),
+            cmdline: vec!["quiet".into()],
+            cpus: Some(CpuCount::ONE),
+            hugepages: Some(true),
+            disks: vec![DiskConfig::new("a.img")],
+            ..MachineOptions::default()
+        };
+        let flags = MachineOptions {
+            kernel: Some("b".into()),
+            cmdline: vec!["panic=-1".into()],
+            hugepages: Some(false),
+            disks: vec![DiskConfig::new("b.img")],
+            ..MachineOptions::default()
+        };
+        let both = file.overlay(flags);
+        assert_eq!(both.kernel, Some("b".into()));
+        assert_eq!(both.cmdline, ["quiet", "panic=-1"]);
+        assert_eq!(both.cpus, Some(CpuCount::ONE));
+        assert_eq!(both.hugepages, Some(false));
+        assert_eq!(
+            both.disks,
+            [DiskConfig::new("a.img"), DiskConfig::new("b.img")]
+        );
+    }
+}
