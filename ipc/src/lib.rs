@@ -1,1 +1,57 @@
-//! `ipc`
+//! How actors talk: typed, bounded channels, calls with deadlines, descriptors in messages.
+//!
+//! ```text
+//!   Sender<T> ──clone──▶ Sender<T>            Receiver<T>
+//!      │ send(T)            │                     ▲ recv()
+//!      ▼                    ▼                     │
+//!   [ bounded queue: a full channel is back-pressure, never growth ]
+//!
+//!   call(|reply| Request { .., reply }, deadline)  ──▶  actor  ──▶  reply.send(answer)
+//! ```
+//!
+//! An actor holds ends of channels and does not know whether the other end is in the same task,
+//! on another thread or in another process. Holding a `Sender<T>` is the privilege to send `T`.
+//!
+//! Each operation exists twice: `async` for tasks on any executor, and `_blocking` for threads
+//! that have none, such as vCPU threads.
+
+mod deadline;
+mod error;
+mod fd;
+mod oneshot;
+mod queue;
+mod receiver;
+mod reply;
+mod sender;
+mod spin;
+mod timer;
+mod waiters;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use deadline::Deadline;
+pub use error::{
+    CallError, RecvBlockingError, RecvError, SendError, TryRecvError, TrySendError, Unsendable,
+};
+pub use fd::Fd;
+pub use receiver::Receiver;
+pub use reply::Reply;
+pub use sender::Sender;
+
+/// What can travel on a channel: anything that serializes and owns what it refers to.
+///
+/// Inside one process nothing is serialized; the bound is what lets the same actor run in another
+/// process.
+pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
+
+/// A channel for at most `capacity` messages.
+///
+/// # Panics
+/// When `capacity` is 0 or 2^24 and more.
+pub fn channel<T: Message>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let (queue, consumer) = queue::Queue::new(capacity);
+    (Sender::new(queue), Receiver::new(consumer))
+}
