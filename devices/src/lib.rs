@@ -17,4 +17,8 @@ pub mod memory;
 pub mod pci;
 pub mod virtio;
 
+mod event;
 mod log_limit;
+mod sync;
+#[cfg(test)]
+mod testing;
