@@ -19,7 +19,7 @@ mod error;
 mod unknown;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 
