@@ -81,6 +81,16 @@ impl Report {
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
+
+    /// The chain in one line: `tried: cause: cause`.
+    pub fn one_line(&self) -> String {
+        let mut line = self.error.clone();
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
 }
 
 impl fmt::Display for Report {

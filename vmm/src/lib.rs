@@ -1,5 +1,8 @@
 //! The `vmm` library.
 
+pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod outcome;
+pub mod terminal;

@@ -59,7 +59,7 @@ pub struct MachineOptions {
     pub root: Option<DiskConfig>,
 
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
-    #[arg(short, long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
 

@@ -1,0 +1,107 @@
+//! The command line: `vmm run`, `vmm doctor`, `vmm version`, `vmm completion`.
+
+mod logging;
+mod run;
+mod usage;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::MachineConfig;
+use crate::doctor;
+use crate::error::{Hint, Report};
+use crate::outcome::Outcome;
+
+/// Runs virtual machines
+#[derive(Debug, Parser)]
+#[command(name = "vmm", version, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<run::RunArgs>),
+    Doctor(doctor::DoctorArgs),
+    /// Say which version this is
+    Version,
+    /// Write a completion script for a shell to standard output
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// How much is logged to standard error.
+#[derive(Debug, Clone, Copy, Args)]
+struct Verbosity {
+    // The variable VMM_LOG sets it per module; run.md describes it.
+    /// Log more; -vv and -vvv still more
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 1000)]
+    verbose: u8,
+    /// Log errors only; -qq logs nothing
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 1001,
+          conflicts_with = "verbose")]
+    quiet: u8,
+}
+
+/// Reads the arguments, does what they say and gives the exit status of the process.
+///
+/// `run_machine` runs a machine to its end; it is called with the process still single-threaded.
+pub fn main<E: Hint + 'static>(
+    run_machine: fn(&MachineConfig) -> Result<Outcome, E>,
+) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let status = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => dispatch(cli, run_machine),
+        Err(error) => usage::finish(&error, &arguments),
+    };
+    ExitCode::from(status)
+}
+
+fn dispatch<E: Hint + 'static>(
+    cli: Cli,
+    run_machine: fn(&MachineConfig) -> Result<Outcome, E>,
+) -> u8 {
+    logging::start(cli.verbosity);
+    match cli.command {
+        Command::Run(arguments) => run::run(*arguments, run_machine),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut script);
+            print(&script)
+        }
+    }
+}
+
+/// Writes all of it to standard output. A reader that went away has what it wanted.
+pub(crate) fn print(bytes: &[u8]) -> u8 {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            eprintln!("{}", Report::of(&error));
+            crate::outcome::BAD_INPUT
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
