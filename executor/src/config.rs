@@ -1,0 +1,117 @@
+//! How an executor is set up.
+
+use std::time::Duration;
+
+/// Which driver an executor shall use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// `io_uring`, and epoll where the host forbids or lacks it (with one warning per process).
+    #[default]
+    Auto,
+    /// `io_uring` or an error.
+    Uring,
+    /// epoll and plain system calls.
+    Epoll,
+}
+
+/// Which driver an executor uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    /// One ring per executor.
+    Uring,
+    /// epoll and plain system calls.
+    Epoll,
+}
+
+bitflags::bitflags! {
+    /// Kinds of operations that a restricted ring lets pass.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Operations: u32 {
+        /// `read` and `readv`, with and without an offset.
+        const READ = 1 << 0;
+        /// `write` and `writev`, with and without an offset; also [`Fd::signal`](crate::Fd::signal).
+        const WRITE = 1 << 1;
+        /// `fsync` and `fdatasync`.
+        const SYNC = 1 << 2;
+        /// `fallocate`.
+        const ALLOCATE = 1 << 3;
+        /// `accept`.
+        const ACCEPT = 1 << 4;
+        /// `connect`.
+        const CONNECT = 1 << 5;
+        /// `send`.
+        const SEND = 1 << 6;
+        /// `recv`.
+        const RECEIVE = 1 << 7;
+        /// Waking another executor's ring from this one. Without it an eventfd is written.
+        const MESSAGE_RING = 1 << 8;
+    }
+}
+
+/// What a ring may do after it is enabled. seccomp cannot see what a ring does, so a sandboxed
+/// process needs this beside its system call policy.
+///
+/// What the executor itself lives on is always allowed: polling, cancelling, and registering
+/// files. The epoll driver makes plain system calls, which seccomp does see; there this has no
+/// effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restrictions {
+    /// The operations that are allowed; every other one completes with `EACCES`.
+    pub operations: Operations,
+}
+
+bitflags::bitflags! {
+    /// Optional features of the kernel's `io_uring`, to do without on purpose: to find out whether
+    /// one is to blame, or to run what an older kernel would run.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct KernelFeatures: u32 {
+        /// `IORING_SETUP_SINGLE_ISSUER` and `IORING_SETUP_DEFER_TASKRUN` (Linux 6.1).
+        const DEFER_TASKRUN = 1 << 0;
+        /// `IORING_SETUP_COOP_TASKRUN` (Linux 5.19).
+        const COOP_TASKRUN = 1 << 1;
+        /// Multishot poll (Linux 5.13).
+        const MULTISHOT_POLL = 1 << 2;
+        /// `IOSQE_CQE_SKIP_SUCCESS` (Linux 5.17).
+        const SKIP_SUCCESS = 1 << 3;
+        /// `IORING_OP_MSG_RING` (Linux 5.18).
+        const MESSAGE_RING = 1 << 4;
+        /// Registered files.
+        const FIXED_FILES = 1 << 5;
+        /// The ring's own descriptor registered with the thread (Linux 5.18).
+        const REGISTERED_RING = 1 << 6;
+    }
+}
+
+/// Settings of an executor. `Config::default()` is right for most.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which driver.
+    pub driver: DriverChoice,
+    /// Entries of the submission queue; rounded up to a power of two. More operations than this
+    /// may be in flight; a turn that queues more makes one more system call per this many.
+    pub entries: u32,
+    /// Slots of the table of registered files. An [`Fd`](crate::Fd) beyond that many works
+    /// unregistered.
+    pub fixed_files: u32,
+    /// Lock the ring down to these operations.
+    pub restrictions: Option<Restrictions>,
+    /// How long to look for work before sleeping in the kernel. Zero: sleep at once.
+    pub idle_spin: Duration,
+    /// Kernel features not to use even where they exist.
+    pub without: KernelFeatures,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            driver: DriverChoice::Auto,
+            // Two full virtqueues of 128 requests in one turn.
+            entries: 256,
+            // Disks, taps, and the eventfds of some dozens of queues.
+            fixed_files: 128,
+            restrictions: None,
+            idle_spin: Duration::ZERO,
+            without: KernelFeatures::empty(),
+        }
+    }
+}

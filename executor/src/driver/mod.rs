@@ -1,0 +1,156 @@
+//! What an executor asks of the thing that performs operations.
+//!
+//! There are two drivers, `uring` and `epoll`. A third, for tests, can bring its own clock
+//! ([`Driver::now`]), its own order of tasks ([`Driver::schedules`]) and its own outcomes.
+
+pub(crate) mod epoll;
+pub(crate) mod uring;
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, DriverChoice, DriverKind};
+use crate::error::Error;
+use crate::ops::Operation;
+use crate::ops::slots::{Completion, Token};
+use crate::remote::Shared;
+
+/// How long a turn may wait for a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    No,
+    For(Duration),
+    Forever,
+}
+
+/// What a driver knows a file by, beside its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileId {
+    /// Nothing: the descriptor is enough.
+    Plain,
+    /// A slot of the driver's table of files.
+    Slot(u32),
+}
+
+/// How long a file is going to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Residence {
+    /// Long: registering it pays.
+    Long,
+    /// For few operations.
+    Short,
+}
+
+/// The file of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) fd: RawFd,
+    pub(crate) file: FileId,
+}
+
+pub(crate) trait Driver {
+    fn kind(&self) -> DriverKind;
+
+    /// Whether `PollMultishot` works.
+    fn has_multishot_poll(&self) -> bool;
+
+    /// A file is going to be used.
+    fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> FileId;
+
+    /// A file is about to be closed. No operation on it is in flight, but signals may be queued.
+    fn detach(&mut self, target: Target);
+
+    /// Starts an operation, now or with the next turn. Its outcome, whatever it is, comes up as a
+    /// completion; never from inside this call.
+    fn submit(&mut self, token: Token, target: Target, operation: Operation);
+
+    /// Asks that an operation end soon. It still completes exactly once.
+    fn cancel(&mut self, token: Token, target: Target);
+
+    /// Adds one to an eventfd, now or with the next turn, without a completion.
+    fn signal(&mut self, target: Target);
+
+    /// Wakes another executor, with the next turn at the latest. False when that is not possible.
+    fn message_ring(&mut self, target: &mut dyn FnMut() -> Arc<Shared>) -> bool;
+
+    /// Hands over what is queued.
+    fn flush(&mut self);
+
+    /// Hands over what is queued and waits for a completion or a doorbell.
+    fn turn(&mut self, wait: Wait);
+
+    /// Moves the completions that are there to `completions`.
+    fn reap(&mut self, completions: &mut Vec<Completion>);
+
+    /// Whether a turn would find something without waiting. Makes no system call.
+    fn has_completions(&mut self) -> bool;
+
+    /// System calls made so far.
+    fn system_calls(&self) -> u64;
+
+    /// The time that timers go by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Whether the driver wants to choose which ready task runs next.
+    fn schedules(&self) -> bool {
+        false
+    }
+
+    /// Which of `ready` tasks runs next.
+    fn choose(&mut self, ready: usize) -> usize {
+        let _ = ready;
+        0
+    }
+}
+
+/// Opens the driver that the configuration asks for.
+pub(crate) fn open(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>, Error> {
+    match config.driver {
+        DriverChoice::Uring => Ok(Box::new(uring::Uring::open(config, shared)?)),
+        DriverChoice::Epoll => Ok(Box::new(epoll::Epoll::open(shared)?)),
+        DriverChoice::Auto => match uring::Uring::open(config, shared) {
+            Ok(driver) => Ok(Box::new(driver)),
+            Err(error) if is_absence(&error) => {
+                warn_once(&error);
+                Ok(Box::new(epoll::Epoll::open(shared)?))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Whether the error means that this host has no (usable) `io_uring`, rather than that something
+/// went wrong with it.
+fn is_absence(error: &Error) -> bool {
+    match error {
+        Error::RingTooOld { .. } => true,
+        Error::RingSetup { source, .. } => {
+            matches!(
+                source.raw_os_error(),
+                Some(libc::EPERM | libc::ENOSYS | libc::EACCES)
+            )
+        }
+        _ => false,
+    }
+}
+
+fn warn_once(error: &Error) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if WARNED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let cause = std::error::Error::source(error)
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default();
+    log::warn!("{error}{cause}; using epoll, which is slower");
+}
+
+/// A negated errno as the result of an operation.
+pub(crate) fn error_result(error: &io::Error) -> i32 {
+    -error.raw_os_error().unwrap_or(libc::EIO)
+}

@@ -1,0 +1,268 @@
+//! Files as the executor knows them.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::event::PollFlags;
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::address::SocketAddress;
+use crate::buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut};
+use crate::core::{self, Core};
+use crate::driver::{FileId, Residence, Target};
+use crate::ops::CURRENT_POSITION;
+use crate::ops::future::Submission;
+use crate::ops::kinds::{
+    Accept, Allocate, Connect, Poll, Read, ReadVectored, Receive, Send, Sync, Write, WriteVectored,
+};
+use crate::ops::stream::{Notifications, PollStream};
+
+/// A file, socket, pipe or eventfd that operations are started on.
+///
+/// It belongs to the executor of the thread that made it. Clones share the descriptor, which is
+/// closed when the last clone is gone and the last operation has completed.
+///
+/// Operations start when their future is polled first. They take the buffer and give it back with
+/// the result. Dropping the future cancels the operation; its buffer is dropped by the executor
+/// when the kernel is done with it.
+#[derive(Clone)]
+pub struct Fd {
+    pub(crate) inner: Rc<FdInner>,
+}
+
+pub(crate) struct FdInner {
+    file: FileId,
+    /// The descriptor was checked to be non-blocking, for signals.
+    nonblocking: Cell<bool>,
+    pub(crate) core: Rc<Core>,
+    descriptor: OwnedFd,
+}
+
+impl FdInner {
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            fd: self.descriptor.as_raw_fd(),
+            file: self.file,
+        }
+    }
+}
+
+impl Drop for FdInner {
+    fn drop(&mut self) {
+        self.core.driver().detach(self.target());
+    }
+}
+
+impl Fd {
+    /// Takes a descriptor that will be used for long: it is registered with the ring while there
+    /// is a free slot. Must be called on a thread whose executor runs.
+    pub fn new(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
+        Self::attach(descriptor.into(), Residence::Long)
+    }
+
+    /// Takes a descriptor for few operations, where registering would cost more than it saves.
+    pub fn unregistered(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
+        Self::attach(descriptor.into(), Residence::Short)
+    }
+
+    fn attach(descriptor: OwnedFd, residence: Residence) -> io::Result<Self> {
+        let core = core::current().ok_or_else(|| {
+            io::Error::other("a descriptor needs an executor that runs on this thread")
+        })?;
+        let file = core.driver().attach(descriptor.as_fd(), residence);
+        let nonblocking = Cell::new(false);
+        Ok(Fd {
+            inner: Rc::new(FdInner {
+                file,
+                nonblocking,
+                core,
+                descriptor,
+            }),
+        })
+    }
+
+    /// Whether it has a slot in the ring's table of registered files.
+    pub fn is_registered(&self) -> bool {
+        matches!(self.inner.file, FileId::Slot(_))
+    }
+
+    /// Reads at a byte offset. A vector is filled up to its capacity and its length grows over
+    /// what was read.
+    pub fn read_at<B: IoBufMut>(
+        &self,
+        buffer: B,
+        offset: u64,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, Read { buffer, offset })
+    }
+
+    /// Writes the initialised bytes of a buffer at a byte offset.
+    pub fn write_at<B: IoBuf>(
+        &self,
+        buffer: B,
+        offset: u64,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, Write { buffer, offset })
+    }
+
+    /// Reads from a stream, or at the file's current position.
+    pub fn read<B: IoBufMut>(
+        &self,
+        buffer: B,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        self.read_at(buffer, CURRENT_POSITION)
+    }
+
+    /// Writes to a stream, or at the file's current position.
+    pub fn write<B: IoBuf>(
+        &self,
+        buffer: B,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        self.write_at(buffer, CURRENT_POSITION)
+    }
+
+    /// Reads into several pieces of memory at a byte offset.
+    pub fn readv_at<B: IoVecsMut>(
+        &self,
+        buffers: B,
+        offset: u64,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, ReadVectored { buffers, offset })
+    }
+
+    /// Writes several pieces of memory at a byte offset.
+    pub fn writev_at<B: IoVecs>(
+        &self,
+        buffers: B,
+        offset: u64,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, WriteVectored { buffers, offset })
+    }
+
+    /// Writes the file's data and metadata to stable storage.
+    pub fn fsync(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        Submission::new(&self.inner, Sync::DataAndMetadata)
+    }
+
+    /// Writes the file's data to stable storage.
+    pub fn fdatasync(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        Submission::new(&self.inner, Sync::Data)
+    }
+
+    /// Allocates, zeroes or frees a range of the file.
+    pub fn fallocate(
+        &self,
+        mode: FallocateFlags,
+        offset: u64,
+        length: u64,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
+        Submission::new(
+            &self.inner,
+            Allocate {
+                mode,
+                offset,
+                length,
+            },
+        )
+    }
+
+    /// Waits until one of `flags` holds, and returns those that do.
+    pub fn poll(&self, flags: PollFlags) -> impl Future<Output = io::Result<PollFlags>> + use<> {
+        Submission::new(&self.inner, Poll { flags })
+    }
+
+    /// Watches for `flags` again and again, with one operation for many events where possible.
+    ///
+    /// Like an edge-triggered epoll, an event says that something happened, not that it still
+    /// holds: read until `EAGAIN` before waiting again.
+    pub fn poll_stream(&self, flags: PollFlags) -> PollStream {
+        PollStream::new(self, flags)
+    }
+
+    /// Watches an eventfd whose writers only want to be noticed. Its counter is never read, so an
+    /// event costs no system call of its own.
+    pub fn notifications(&self) -> Notifications {
+        Notifications::new(self)
+    }
+
+    /// Accepts a connection; the descriptor is close-on-exec.
+    pub fn accept(&self) -> impl Future<Output = io::Result<OwnedFd>> + use<> {
+        Submission::new(&self.inner, Accept)
+    }
+
+    /// Connects a socket.
+    pub fn connect(
+        &self,
+        address: impl Into<SocketAddress>,
+    ) -> impl Future<Output = io::Result<()>> + 'static {
+        Submission::new(
+            &self.inner,
+            Connect {
+                address: address.into(),
+            },
+        )
+    }
+
+    /// Sends on a connected socket.
+    pub fn send<B: IoBuf>(
+        &self,
+        buffer: B,
+        flags: SendFlags,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, Send { buffer, flags })
+    }
+
+    /// Receives from a connected socket.
+    pub fn recv<B: IoBufMut>(
+        &self,
+        buffer: B,
+        flags: RecvFlags,
+    ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
+        Submission::new(&self.inner, Receive { buffer, flags })
+    }
+
+    /// Adds one to the counter of an eventfd, as an irqfd or a doorbell wants it: queued now, done
+    /// with the next visit to the kernel, no result.
+    ///
+    /// The eventfd is made non-blocking the first time: `io_uring` would hand a blocking one to a
+    /// worker thread.
+    pub fn signal(&self) {
+        if !self.inner.nonblocking.replace(true) {
+            self.make_nonblocking();
+        }
+        self.inner.core.driver().signal(self.inner.target());
+    }
+
+    #[cold]
+    fn make_nonblocking(&self) {
+        let result = rustix::fs::fcntl_getfl(self).and_then(|flags| {
+            if flags.contains(OFlags::NONBLOCK) {
+                return Ok(());
+            }
+            rustix::fs::fcntl_setfl(self, flags | OFlags::NONBLOCK)
+        });
+        if let Err(error) = result {
+            // It still works, only slower.
+            log::debug!("cannot make an eventfd non-blocking: {error}");
+        }
+    }
+}
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.descriptor.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Fd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fd")
+            .field("descriptor", &self.inner.descriptor)
+            .field("registered", &self.is_registered())
+            .finish()
+    }
+}

@@ -1,0 +1,108 @@
+//! Operations: what the kernel is asked to do, and who is told when it is done.
+
+pub(crate) mod future;
+pub(crate) mod kinds;
+pub(crate) mod set;
+pub(crate) mod slots;
+pub(crate) mod stream;
+
+use rustix::event::PollFlags;
+use rustix::fs::FallocateFlags;
+
+/// The offset that means "the file's current position", as in io_uring.
+pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
+
+/// One operation on a file, with its parameters. Pointers are valid until the completion; who
+/// submits makes sure of that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operation {
+    Read {
+        pointer: *mut u8,
+        length: u32,
+        offset: u64,
+    },
+    Write {
+        pointer: *const u8,
+        length: u32,
+        offset: u64,
+    },
+    ReadVectored {
+        iovecs: *const libc::iovec,
+        count: u32,
+        offset: u64,
+    },
+    WriteVectored {
+        iovecs: *const libc::iovec,
+        count: u32,
+        offset: u64,
+    },
+    Fsync,
+    Fdatasync,
+    Fallocate {
+        mode: FallocateFlags,
+        offset: u64,
+        length: u64,
+    },
+    Poll {
+        flags: PollFlags,
+    },
+    /// Every edge until it is cancelled.
+    PollMultishot {
+        flags: PollFlags,
+    },
+    Accept,
+    Connect {
+        address: *const libc::sockaddr,
+        length: libc::socklen_t,
+    },
+    Send {
+        pointer: *const u8,
+        length: u32,
+        flags: u32,
+    },
+    Receive {
+        pointer: *mut u8,
+        length: u32,
+        flags: u32,
+    },
+}
+
+impl Operation {
+    /// Whether the result, if it is one, is a new descriptor that somebody has to own.
+    pub(crate) fn makes_descriptor(&self) -> bool {
+        matches!(self, Operation::Accept)
+    }
+
+    /// What to wait for when a non-blocking file answers `EAGAIN`.
+    pub(crate) fn readiness(&self) -> Option<PollFlags> {
+        const DONT_WAIT: u32 = libc::MSG_DONTWAIT as u32;
+        match self {
+            // Whoever says so wants to see it.
+            Operation::Send { flags, .. } | Operation::Receive { flags, .. }
+                if flags & DONT_WAIT != 0 =>
+            {
+                None
+            }
+            Operation::Read {
+                offset: CURRENT_POSITION,
+                ..
+            }
+            | Operation::ReadVectored {
+                offset: CURRENT_POSITION,
+                ..
+            }
+            | Operation::Accept
+            | Operation::Receive { .. } => Some(PollFlags::IN),
+            Operation::Write {
+                offset: CURRENT_POSITION,
+                ..
+            }
+            | Operation::WriteVectored {
+                offset: CURRENT_POSITION,
+                ..
+            }
+            | Operation::Send { .. } => Some(PollFlags::OUT),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Timers.
+
+pub(crate) mod sleep;
+pub(crate) mod wheel;

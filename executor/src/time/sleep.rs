@@ -1,0 +1,103 @@
+//! Sleeping, by the executor's clock.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::wheel::TimerKey;
+use crate::core::{self, Core};
+use crate::task::waker::LocalWaker;
+
+/// The time by the clock that timers go by.
+pub fn now() -> Instant {
+    core::with_current(|core| core.map_or_else(Instant::now, |core| core.driver().now()))
+}
+
+/// Waits for so long.
+pub fn sleep(duration: Duration) -> Sleep {
+    let now = now();
+    // Beyond what an `Instant` can hold is as good as never.
+    let never = Duration::from_secs(30 * 365 * 24 * 3600);
+    sleep_until(now.checked_add(duration).unwrap_or(now + never))
+}
+
+/// Waits until then.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep {
+        deadline,
+        timer: None,
+    }
+}
+
+/// The future of [`sleep`] and [`sleep_until`]. Never ready before its deadline.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Sleep {
+    deadline: Instant,
+    timer: Option<(Rc<Core>, TimerKey)>,
+}
+
+impl Sleep {
+    /// When it is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    /// # Panics
+    ///
+    /// When no executor runs on this thread.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some((core, key)) = &self.timer {
+            let mut timers = core.timers.borrow_mut();
+            if let Some(waker) = timers.waker(*key) {
+                let previous = LocalWaker::store(waker, context.waker(), core);
+                drop(timers);
+                drop(previous);
+                return Poll::Pending;
+            }
+            drop(timers);
+            if core.driver().now() >= self.deadline {
+                self.stop();
+                return Poll::Ready(());
+            }
+            // Only a deadline further ahead than the wheel reaches gets here.
+            self.stop();
+        }
+        let core = core::current().expect("sleep needs an executor that runs on this thread");
+        if core.driver().now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        let waker = LocalWaker::new(context.waker(), &core);
+        let key = core.timers.borrow_mut().insert(self.deadline, waker);
+        self.timer = Some((core, key));
+        Poll::Pending
+    }
+}
+
+impl Sleep {
+    fn stop(&mut self) {
+        if let Some((core, key)) = self.timer.take() {
+            let waker = core.timers.borrow_mut().remove(key);
+            drop(waker);
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sleep")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
