@@ -1,0 +1,4 @@
+mod fuzz;
+mod lifecycle;
+mod model;
+mod registers;
