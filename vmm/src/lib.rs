@@ -5,4 +5,5 @@ pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod outcome;
+pub mod signals;
 pub mod terminal;

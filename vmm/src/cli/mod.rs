@@ -18,7 +18,12 @@ use crate::outcome::Outcome;
 
 /// Runs virtual machines
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(
+    name = "vmm",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
@@ -55,9 +60,7 @@ struct Verbosity {
 /// Reads the arguments, does what they say and gives the exit status of the process.
 ///
 /// `run_machine` runs a machine to its end; it is called with the process still single-threaded.
-pub fn main<E: Hint + 'static>(
-    run_machine: fn(&MachineConfig) -> Result<Outcome, E>,
-) -> ExitCode {
+pub fn main<E: Hint + 'static>(run_machine: fn(&MachineConfig) -> Result<Outcome, E>) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let status = match Cli::try_parse_from(&arguments) {
         Ok(cli) => dispatch(cli, run_machine),

@@ -10,7 +10,11 @@ use super::report::Check;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        device("tun", "/dev/net/tun", "as root: modprobe tun, or pass the device into the container"),
+        device(
+            "tun",
+            "/dev/net/tun",
+            "as root: modprobe tun, or pass the device into the container",
+        ),
         device(
             "vsock",
             "/dev/vhost-vsock",

@@ -79,7 +79,8 @@ mod tests {
     use super::*;
 
     fn feed(keys: &[u8], listener: Listener) -> (Vec<u8>, Vec<Command>) {
-        let (mut filter, mut output, mut commands) = (EscapeFilter::default(), Vec::new(), Vec::new());
+        let (mut filter, mut output, mut commands) =
+            (EscapeFilter::default(), Vec::new(), Vec::new());
         let mut rest = keys;
         while !rest.is_empty() {
             let (taken, command) = filter.feed(rest, listener, &mut output);
@@ -103,21 +104,37 @@ mod tests {
             (b"x\xff\x00", b"x\xff\x00", &[]),
         ];
         for (keys, output, commands) in table {
-            assert_eq!(feed(keys, Listener::Present), (output.to_vec(), commands.to_vec()), "{keys:?}");
+            assert_eq!(
+                feed(keys, Listener::Present),
+                (output.to_vec(), commands.to_vec()),
+                "{keys:?}"
+            );
         }
     }
 
     #[test]
     fn an_escape_may_come_in_two_reads() {
         let (mut filter, mut output) = (EscapeFilter::default(), Vec::new());
-        assert_eq!(filter.feed(b"a\x01", Listener::Present, &mut output), (2, None));
-        assert_eq!(filter.feed(b"xb", Listener::Present, &mut output), (1, Some(Command::Quit)));
+        assert_eq!(
+            filter.feed(b"a\x01", Listener::Present, &mut output),
+            (2, None)
+        );
+        assert_eq!(
+            filter.feed(b"xb", Listener::Present, &mut output),
+            (1, Some(Command::Quit))
+        );
         assert_eq!(output, b"a");
     }
 
     #[test]
     fn control_c_ends_a_machine_that_does_not_listen() {
-        assert_eq!(feed(b"a\x03", Listener::Absent), (b"a".to_vec(), vec![Command::Quit]));
-        assert_eq!(feed(b"\x01\x03", Listener::Absent), (vec![], vec![Command::Quit]));
+        assert_eq!(
+            feed(b"a\x03", Listener::Absent),
+            (b"a".to_vec(), vec![Command::Quit])
+        );
+        assert_eq!(
+            feed(b"\x01\x03", Listener::Absent),
+            (vec![], vec![Command::Quit])
+        );
     }
 }

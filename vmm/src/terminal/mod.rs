@@ -20,7 +20,8 @@ use std::sync::{Once, OnceLock};
 use rustix::process::getpgrp;
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{
-    OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr, tcgetpgrp, tcgetwinsize,
+    tcsetattr,
 };
 
 /// The modes found when the terminal was first made raw.
@@ -126,12 +127,20 @@ pub fn window_size() -> Option<Winsize> {
 
 /// How a line of text of ours ends.
 pub fn line_end() -> &'static str {
-    if RAW.load(Ordering::Acquire) { "\r\n" } else { "\n" }
+    if RAW.load(Ordering::Acquire) {
+        "\r\n"
+    } else {
+        "\n"
+    }
 }
 
 /// What has to be written so that a line of ours starts on a line of its own.
 pub fn start_of_line() -> &'static str {
-    if MID_LINE.swap(false, Ordering::Relaxed) { line_end() } else { "" }
+    if MID_LINE.swap(false, Ordering::Relaxed) {
+        line_end()
+    } else {
+        ""
+    }
 }
 
 /// Remembers where guest output to standard output has come to.
