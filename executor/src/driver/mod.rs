@@ -6,7 +6,6 @@
 pub(crate) mod epoll;
 pub(crate) mod uring;
 
-use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,9 +147,4 @@ fn warn_once(error: &Error) {
         .map(|source| format!(": {source}"))
         .unwrap_or_default();
     log::warn!("{error}{cause}; using epoll, which is slower");
-}
-
-/// A negated errno as the result of an operation.
-pub(crate) fn error_result(error: &io::Error) -> i32 {
-    -error.raw_os_error().unwrap_or(libc::EIO)
 }
