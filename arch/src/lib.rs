@@ -13,7 +13,7 @@
 //!  what the host offers ────────▶ cpuid, msrs                 (per processor)
 //! ```
 //!
-//! Each architecture is a module of its own; what they share is in [`memory`] and [`file`].
+//! Each architecture is a module of its own; what they share is in [`memory`] and [`mod@file`].
 
 #![forbid(unsafe_code)]
 

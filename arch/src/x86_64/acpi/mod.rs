@@ -143,8 +143,8 @@ fn check(config: &AcpiConfig) -> Result<u8, AcpiError> {
     if !(1..=MAX_PROCESSORS).contains(&count) {
         return Err(AcpiError::Processors { count });
     }
-    for window in [config.mmio32, config.mmio64] {
-        if window.is_empty() || (window == config.mmio32 && window.end().0 > 1 << 32) {
+    for (window, end) in [(config.mmio32, 1 << 32), (config.mmio64, u64::MAX)] {
+        if window.is_empty() || window.end().0 > end {
             return Err(AcpiError::Window { window });
         }
     }
