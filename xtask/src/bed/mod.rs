@@ -1,0 +1,279 @@
+//! The test bed: a host whose KVM runs stock Linux, on any machine.
+//!
+//! ```text
+//!   this machine                    emulated host (QEMU's TCG with SVM)           guest
+//!   xtask ── virtio-serial ───────▶ agent ── runs ──▶ vmm ── /dev/kvm ──────────▶ stock Linux
+//!     project ── 9p, read-only ───▶ same path
+//!     target/bed/scratch ── 9p ───▶ same path
+//! ```
+//!
+//! Where /dev/kvm runs guests natively the first two columns are one.
+
+pub(crate) mod agent;
+mod assets;
+pub(crate) mod command;
+mod console;
+pub(crate) mod counts;
+mod cpio;
+mod images;
+mod kernel;
+mod modules;
+pub(crate) mod native;
+mod packages;
+pub(crate) mod protocol;
+mod qemu;
+mod qmp;
+pub(crate) mod session;
+mod snapshot;
+mod terminal;
+mod tree;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::assets::Assets;
+use self::console::Echo;
+use self::protocol::{Access, Exec, Mount, Size};
+use self::qemu::Share;
+use self::session::Session;
+use self::snapshot::Snapshot;
+use crate::project;
+
+pub(crate) use self::command::BedArguments;
+
+/// Enough for a guest of 6 GiB beside the host itself.
+const MEMORY_MIB: u64 = 8192;
+
+/// Variables of ours that a command on the emulated host gets too.
+const PASSED: &[&str] = &["TERM", "LANG", "RUST_LOG", "RUST_BACKTRACE"];
+const PASSED_PREFIX: &str = "VMM_";
+
+/// How an emulated host is set up.
+pub(crate) struct Options {
+    pub(crate) memory_mib: Option<u64>,
+    /// Folders beside the project, as on the command line.
+    pub(crate) shares: Vec<String>,
+    pub(crate) echo: Echo,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_mib: None,
+            shares: Vec::new(),
+            echo: Echo::Silent,
+        }
+    }
+}
+
+/// What a command finds in its environment, and where it starts.
+pub(crate) struct Environment {
+    pub(crate) variables: Vec<(String, String)>,
+    directory: PathBuf,
+}
+
+impl Environment {
+    /// The environment of a command on this machine.
+    pub(crate) fn native() -> Result<Self> {
+        let assets = Assets::ensure()?;
+        let release = project::vmm_binary();
+        let release = release.parent().unwrap_or(Path::new("/"));
+        let path = env::var("PATH").unwrap_or_default();
+        let mut variables = variables(&assets, &assets.folder());
+        variables.push(("VMM_BED".into(), "native".into()));
+        variables.push((
+            "PATH".into(),
+            format!("{}:{path}:/usr/sbin:/sbin", release.display()),
+        ));
+        Ok(Self {
+            variables,
+            directory: env::current_dir()?,
+        })
+    }
+
+    fn emulated(assets: &Assets, mounts: &[Mount]) -> Result<Self> {
+        let mut variables = variables(assets, Path::new("/bed"));
+        variables.push(("VMM_BED".into(), "emulated".into()));
+        variables.push((
+            "PATH".into(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/busybox".into(),
+        ));
+        variables.push(("HOME".into(), "/root".into()));
+        for (name, value) in env::vars() {
+            let set = variables.iter().any(|(other, _)| *other == name);
+            if !set && (PASSED.contains(&&*name) || name.starts_with(PASSED_PREFIX)) {
+                variables.push((name, value));
+            }
+        }
+        let here = env::current_dir().context("cannot tell the working directory")?;
+        let visible = mounts.iter().any(|mount| here.starts_with(&mount.path));
+        let directory = if visible { here } else { project::root() };
+        Ok(Self {
+            variables,
+            directory,
+        })
+    }
+
+    /// A command in this environment.
+    pub(crate) fn exec(&self, command: Vec<String>, terminal: Option<Size>) -> Exec {
+        Exec {
+            command,
+            environment: self.variables.clone(),
+            directory: self.directory.clone(),
+            terminal,
+        }
+    }
+}
+
+/// The variables that say where things are; `images` is the folder of the guest's images.
+fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
+    let in_images = |path: PathBuf| images.join(path.file_name().unwrap_or_default());
+    [
+        ("VMM_BED_KERNEL", in_images(assets.vmlinux())),
+        ("VMM_BED_BZIMAGE", in_images(assets.bzimage())),
+        ("VMM_BED_INITRD", in_images(assets.initrd())),
+        ("VMM_BED_DISK", in_images(assets.disk())),
+        ("VMM_BED_TOOLS_DISK", assets.tools_disk()),
+        ("VMM_BED_SCRATCH", scratch()),
+    ]
+    .into_iter()
+    .map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned()))
+    .collect()
+}
+
+/// The folder that both sides may write to.
+pub(crate) fn scratch() -> PathBuf {
+    project::bed().join("scratch")
+}
+
+/// Brings an emulated host up: from the saved state, and when that does not work, visibly, from
+/// a new one.
+pub(crate) fn open_session(options: &Options) -> Result<(Session, Environment)> {
+    packages::ensure_programs(packages::EMULATOR)?;
+    let assets = Assets::ensure()?;
+    let memory_mib = match options.memory_mib {
+        Some(memory) => memory,
+        None => MEMORY_MIB.min(machine_memory_mib()? / 2),
+    };
+    let first = restore(&assets, memory_mib, options);
+    first.or_else(|error| {
+        counts::add(counts::Event::FailedRestore)?;
+        eprintln!("bed: {error:#}\nbed: booting the emulated host anew");
+        Snapshot::ensure(&assets, memory_mib, options.echo)?.discard()?;
+        restore(&assets, memory_mib, options)
+    })
+}
+
+fn restore(assets: &Assets, memory_mib: u64, options: &Options) -> Result<(Session, Environment)> {
+    let snapshot = Snapshot::ensure(assets, memory_mib, options.echo)?;
+    let start = Instant::now();
+    let run_folder = make_run_folder()?;
+    let (shares, mounts) = share_folders(options, &run_folder)?;
+    let machine = snapshot.restore(assets, &shares, options.echo)?;
+    let restored = start.elapsed();
+    let environment = Environment::emulated(assets, &mounts)?;
+    let modules = assets.host_modules().join("lib/modules");
+    let session = Session::open(machine, mounts, modules, run_folder)?;
+    if options.echo == Echo::StandardError {
+        eprintln!(
+            "bed: restored in {} ms, ready after {} ms",
+            restored.as_millis(),
+            start.elapsed().as_millis()
+        );
+    }
+    Ok((session, environment))
+}
+
+/// The folder with the programs of one session: links, so that a build meanwhile changes nothing.
+fn make_run_folder() -> Result<PathBuf> {
+    let folder = project::bed().join(format!("run-{}", std::process::id()));
+    tree::clear(&folder)?;
+    fs::create_dir(folder.join("bin"))?;
+    link(&env::current_exe()?, &folder.join("bin/agent"))?;
+    let vmm = project::vmm_binary();
+    if vmm.exists() {
+        link(&vmm, &folder.join("bin/vmm"))?;
+    }
+    Ok(folder)
+}
+
+fn link(file: &Path, name: &Path) -> Result<()> {
+    fs::hard_link(file, name)
+        .or_else(|_| fs::copy(file, name).map(drop))
+        .with_context(|| format!("cannot link {}", file.display()))
+}
+
+/// The folders behind QEMU's 9p devices, and where the emulated host mounts them.
+fn share_folders(options: &Options, run_folder: &Path) -> Result<(Vec<Share>, Vec<Mount>)> {
+    fs::create_dir_all(scratch())?;
+    let root = project::root();
+    let mut folders = vec![
+        (run_folder.to_path_buf(), Access::ReadOnly),
+        (root.clone(), Access::ReadOnly),
+        (scratch(), Access::ReadWrite),
+    ];
+    if !project::target().starts_with(&root) {
+        folders.push((project::bed(), Access::ReadOnly));
+    }
+    for share in &options.shares {
+        let (folder, access) = command::parse_share(share);
+        let folder = fs::canonicalize(&folder)
+            .with_context(|| format!("cannot share {}", folder.display()))?;
+        ensure!(
+            folder.is_dir(),
+            "cannot share {}: it is no folder",
+            folder.display()
+        );
+        folders.push((folder, access));
+    }
+    let tags = qemu::tags();
+    if folders.len() > tags.len() {
+        bail!("at most {} folders can be shared", qemu::SHARE_SLOTS);
+    }
+    // The init script has mounted the first one itself.
+    let mut mounts: Vec<Mount> = tags
+        .iter()
+        .zip(&folders)
+        .skip(1)
+        .map(|(tag, (path, access))| Mount {
+            tag: tag.clone(),
+            path: path.clone(),
+            access: *access,
+        })
+        .collect();
+    // A folder inside of another is mounted after it.
+    mounts.sort_by(|one, other| one.path.cmp(&other.path));
+    let unused = run_folder.join("bin");
+    let shares = tags
+        .into_iter()
+        .enumerate()
+        .map(|(slot, tag)| match folders.get(slot) {
+            Some((folder, access)) => Share {
+                tag,
+                folder: folder.clone(),
+                access: *access,
+            },
+            None => Share {
+                tag,
+                folder: unused.clone(),
+                access: Access::ReadOnly,
+            },
+        })
+        .collect();
+    Ok((shares, mounts))
+}
+
+fn machine_memory_mib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .context("/proc/meminfo has no MemTotal")?;
+    Ok(kib >> 10)
+}

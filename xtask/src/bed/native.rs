@@ -1,0 +1,127 @@
+//! Tells a KVM that runs guests natively from one that emulates their ring-0 code, by measuring:
+//! stock Linux boots under the first kind only.
+
+// KVM takes memory by address.
+#![allow(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Emulators were seen at about 1, native guests run at hundreds and more.
+const NATIVE_MIPS: f64 = 50.0;
+
+/// Loop turns of the first look: 20 ms where code is emulated.
+const SHORT_TURNS: u32 = 10_000;
+/// Loop turns of the measurement proper, when the first look says that it will be short.
+const LONG_TURNS: u32 = 5_000_000;
+
+/// `dec ecx; jnz .-2; hlt`
+const CODE: [u8; 4] = [0x49, 0x75, 0xfd, 0xf4];
+const INSTRUCTIONS_PER_TURN: f64 = 2.0;
+
+const PAGE: usize = 4096;
+const GUEST_CODE: u64 = 0x1000;
+
+/// What /dev/kvm is good for.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    /// Guests run natively, at so many million instructions per second.
+    Native { mips: f64 },
+    /// Ring 0 is emulated.
+    Emulated { mips: f64 },
+    /// There is no usable KVM, and why.
+    Unusable(String),
+}
+
+/// Looks at /dev/kvm.
+pub(crate) fn probe() -> Verdict {
+    match measure() {
+        Ok(mips) if mips > NATIVE_MIPS => Verdict::Native { mips },
+        Ok(mips) => Verdict::Emulated { mips },
+        Err(error) => Verdict::Unusable(format!("{error:#}")),
+    }
+}
+
+fn measure() -> Result<f64> {
+    let short = run_loop(SHORT_TURNS)?;
+    if rate(SHORT_TURNS, short) < NATIVE_MIPS && short > Duration::from_millis(2) {
+        return Ok(rate(SHORT_TURNS, short));
+    }
+    Ok(rate(LONG_TURNS, run_loop(LONG_TURNS)?))
+}
+
+fn rate(turns: u32, time: Duration) -> f64 {
+    f64::from(turns) * INSTRUCTIONS_PER_TURN / time.as_secs_f64() / 1e6
+}
+
+/// Runs the loop in 32-bit protected mode at ring 0 and returns the time that it took.
+fn run_loop(turns: u32) -> Result<Duration> {
+    let kvm = Kvm::new().context("cannot open /dev/kvm")?;
+    let vm = kvm.create_vm().context("cannot create a VM")?;
+    // SAFETY: a new private mapping that nothing else knows.
+    let memory = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            PAGE,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .context("cannot map a page")?;
+    // SAFETY: the mapping is a page long and ours alone.
+    unsafe { std::ptr::copy_nonoverlapping(CODE.as_ptr(), memory.cast(), CODE.len()) };
+    let region = kvm_userspace_memory_region {
+        slot: 0,
+        flags: 0,
+        guest_phys_addr: GUEST_CODE,
+        memory_size: PAGE as u64,
+        userspace_addr: memory as u64,
+    };
+    // SAFETY: the mapping stays until after the VM is gone: it is never unmapped.
+    unsafe { vm.set_user_memory_region(region) }.context("cannot give the VM memory")?;
+    let mut vcpu = vm.create_vcpu(0).context("cannot create a vCPU")?;
+    set_registers(&vcpu, turns).context("cannot set the vCPU's registers")?;
+    let start = Instant::now();
+    match vcpu.run().context("cannot run the vCPU")? {
+        VcpuExit::Hlt => Ok(start.elapsed()),
+        exit => bail!("the loop ended with {exit:?}"),
+    }
+}
+
+fn set_registers(vcpu: &VcpuFd, turns: u32) -> Result<()> {
+    /// CR0.PE
+    const PROTECTED: u64 = 1;
+    let mut special = vcpu.get_sregs()?;
+    special.cr0 |= PROTECTED;
+    let data = [
+        &mut special.ds,
+        &mut special.es,
+        &mut special.ss,
+        &mut special.fs,
+        &mut special.gs,
+    ];
+    for segment in data {
+        (segment.base, segment.limit, segment.selector) = (0, u32::MAX, 0x10);
+        (
+            segment.type_,
+            segment.s,
+            segment.present,
+            segment.db,
+            segment.g,
+        ) = (3, 1, 1, 1, 1);
+    }
+    let code = &mut special.cs;
+    (code.base, code.limit, code.selector) = (0, u32::MAX, 0x8);
+    (code.type_, code.s, code.present, code.db, code.g) = (11, 1, 1, 1, 1);
+    vcpu.set_sregs(&special)?;
+    let mut registers = vcpu.get_regs()?;
+    registers.rip = GUEST_CODE;
+    registers.rflags = 2;
+    registers.rcx = u64::from(turns);
+    vcpu.set_regs(&registers)?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! This machine's end of the bed: runs commands on an emulated host that is up.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use super::counts;
+use super::protocol::{
+    self, CHUNK, Ending, Exec, Frame, Kind, Mount, Parser, STDIN_WINDOW, Setup, Size,
+};
+use super::qemu::Machine;
+
+/// The agent answers within a second; a machine that is busy with builds needs more.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// After a kill, everything of the command has ended within this.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ended(Ending),
+    /// It was killed because its time was over.
+    TimedOut,
+}
+
+/// What goes to a command's standard input.
+pub(crate) enum Input {
+    Empty,
+    Bytes(Vec<u8>),
+    /// What comes to ours.
+    Inherited,
+}
+
+/// An emulated host with its agent.
+pub(crate) struct Session {
+    machine: Machine,
+    remote: Remote,
+    parser: Parser,
+    /// The folder behind the run share; it goes when the session does.
+    run_folder: PathBuf,
+}
+
+/// Sends frames to the agent, from any thread.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    stream: Arc<Mutex<UnixStream>>,
+}
+
+impl Remote {
+    /// Sends a signal to the command.
+    pub(crate) fn signal(&self, number: u8) -> Result<()> {
+        self.send(Kind::Signal, &[number])
+    }
+
+    /// Tells the command's terminal its new size.
+    pub(crate) fn resize(&self, size: Size) -> Result<()> {
+        self.send(Kind::Resize, &serde_json::to_vec(&size)?)
+    }
+
+    fn send(&self, kind: Kind, payload: &[u8]) -> Result<()> {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        protocol::send(&mut *stream, kind, payload).context("the emulated host does not listen")
+    }
+}
+
+impl Session {
+    /// Wakes the agent of a restored machine up and mounts the shares.
+    pub(crate) fn open(
+        mut machine: Machine,
+        mounts: Vec<Mount>,
+        modules: PathBuf,
+        run_folder: PathBuf,
+    ) -> Result<Self> {
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        machine.say(&format!("{seconds} bin/agent\n"))?;
+        let stream = machine.agent.try_clone()?;
+        stream.set_write_timeout(Some(SETUP_TIMEOUT))?;
+        let remote = Remote {
+            stream: Arc::new(Mutex::new(stream)),
+        };
+        let mut session = Self {
+            machine,
+            remote,
+            parser: Parser::default(),
+            run_folder,
+        };
+        let setup = serde_json::to_vec(&Setup { mounts, modules })?;
+        let ready = session.remote.send(Kind::Setup, &setup).and_then(|()| {
+            let frame = session.next(Instant::now() + SETUP_TIMEOUT)?;
+            match frame {
+                Some(Frame {
+                    kind: Kind::Ready, ..
+                }) => Ok(()),
+                Some(frame) => bail!("the agent answered with {:?}", frame.kind),
+                None => bail!(
+                    "the agent did not answer within {} s",
+                    SETUP_TIMEOUT.as_secs()
+                ),
+            }
+        });
+        match ready {
+            Ok(()) => Ok(session),
+            Err(error) => Err(error.context(format!(
+                "the emulated host did not come up; its last lines:\n{}",
+                session.machine.last_words()
+            ))),
+        }
+    }
+
+    /// For signals and sizes while a command runs.
+    pub(crate) fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Runs a command to its end. An error means that the host itself is lost.
+    pub(crate) fn run(
+        &mut self,
+        exec: &Exec,
+        timeout: Option<Duration>,
+        input: Input,
+        stdout: &mut dyn Write,
+        stderr: &mut dyn Write,
+    ) -> Result<Outcome> {
+        self.remote.send(Kind::Exec, &serde_json::to_vec(exec)?)?;
+        let window = Window::new();
+        match input {
+            Input::Empty => self.remote.send(Kind::StdinEnd, b"")?,
+            Input::Bytes(bytes) => pump(std::io::Cursor::new(bytes), &self.remote, &window),
+            Input::Inherited => pump(std::io::stdin(), &self.remote, &window),
+        }
+        let outcome = self.relay(timeout, &window, stdout, stderr);
+        window.close();
+        outcome
+    }
+
+    fn relay(
+        &mut self,
+        timeout: Option<Duration>,
+        window: &Window,
+        stdout: &mut dyn Write,
+        stderr: &mut dyn Write,
+    ) -> Result<Outcome> {
+        let far = Duration::from_secs(365 * 24 * 3600);
+        let mut deadline = Instant::now() + timeout.unwrap_or(far);
+        let mut timed_out = false;
+        loop {
+            let Some(frame) = self.next(deadline)? else {
+                if timed_out {
+                    bail!("the emulated host could not kill the command that ran out of time");
+                }
+                timed_out = true;
+                counts::add(counts::Event::Timeout)?;
+                self.remote.send(Kind::Kill, b"")?;
+                deadline = Instant::now() + KILL_TIMEOUT;
+                continue;
+            };
+            match frame.kind {
+                // Nobody reads our output any more: that is for the command to learn, by a signal.
+                Kind::Stdout => relay_output(stdout, &frame.payload, &self.remote)?,
+                Kind::Stderr => relay_output(stderr, &frame.payload, &self.remote)?,
+                Kind::Acknowledged => {
+                    let count = frame
+                        .payload
+                        .first_chunk()
+                        .copied()
+                        .map_or(0, u32::from_le_bytes);
+                    window.release(count as usize);
+                }
+                Kind::Done if timed_out => return Ok(Outcome::TimedOut),
+                Kind::Done => return Ok(Outcome::Ended(serde_json::from_slice(&frame.payload)?)),
+                kind => bail!("the agent sent {kind:?} while a command ran"),
+            }
+        }
+    }
+
+    /// The next frame, or `None` when the deadline has passed.
+    fn next(&mut self, deadline: Instant) -> Result<Option<Frame>> {
+        let mut buffer = vec![0; 2 * CHUNK];
+        loop {
+            if let Some(frame) = self.parser.next()? {
+                return Ok(Some(frame));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.machine.agent.set_read_timeout(Some(left))?;
+            match self.machine.agent.read(&mut buffer) {
+                Ok(0) => bail!(
+                    "the emulated host ended; its last lines:\n{}",
+                    self.machine.last_words()
+                ),
+                Ok(count) => self.parser.push(&buffer[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot read from the emulated host"),
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.run_folder);
+    }
+}
+
+fn relay_output(output: &mut dyn Write, bytes: &[u8], remote: &Remote) -> Result<()> {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            remote.signal(rustix::process::Signal::PIPE.as_raw() as u8)
+        }
+        result => result.context("cannot pass the command's output on"),
+    }
+}
+
+/// Bytes of standard input that may still be sent.
+#[derive(Clone)]
+struct Window {
+    shared: Arc<(Mutex<WindowState>, Condvar)>,
+}
+
+struct WindowState {
+    left: usize,
+    closed: bool,
+}
+
+impl Window {
+    fn new() -> Self {
+        let state = WindowState {
+            left: STDIN_WINDOW,
+            closed: false,
+        };
+        Self {
+            shared: Arc::new((Mutex::new(state), Condvar::new())),
+        }
+    }
+
+    /// Waits for room and runs `send`; says whether the command still runs.
+    fn with_room(&self, bytes: usize, send: impl FnOnce()) -> bool {
+        let mut state = self.lock();
+        while state.left < bytes && !state.closed {
+            state = self
+                .shared
+                .1
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return false;
+        }
+        state.left -= bytes;
+        send();
+        true
+    }
+
+    fn release(&self, bytes: usize) {
+        self.lock().left += bytes;
+        self.shared.1.notify_all();
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.shared.1.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, WindowState> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Carries standard input on a thread. It ends with the input or, at its next byte, with the command.
+fn pump(mut source: impl Read + Send + 'static, remote: &Remote, window: &Window) {
+    let (remote, window) = (remote.clone(), window.clone());
+    thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        // A failing port is noticed by the thread that reads from it.
+        while let Ok(count @ 1..) = source.read(&mut buffer) {
+            let sent = window.with_room(count, || {
+                let _ = remote.send(Kind::Stdin, &buffer[..count]);
+            });
+            if !sent {
+                return;
+            }
+        }
+        window.with_room(0, || drop(remote.send(Kind::StdinEnd, b"")));
+    });
+}
