@@ -38,6 +38,9 @@ pub enum QueueError {
     /// The device was asked to go on from a position that does not exist.
     #[error("the saved position of the queue does not fit: {0}")]
     InvalidPosition(&'static str),
+    /// A packed ring, which was not offered.
+    #[error("the queue is packed, but that format was not offered")]
+    PackedNotNegotiated,
     /// A ring does not lie in guest memory.
     #[error("the {part} at {address:#x} ({length} bytes) is not inside guest memory")]
     RingOutsideMemory {
@@ -162,13 +165,7 @@ pub enum QueueError {
         /// Bytes.
         length: u32,
     },
-    /// A packed ring's chain ends before its last descriptor is available.
-    #[error("chain {head} goes on into a descriptor that is not available")]
-    ChainCutShort {
-        /// Buffer id or position of the chain.
-        head: u16,
-    },
-    /// The used index in guest memory contradicts the in-flight record.
-    #[error("the in-flight record does not fit the ring: {0}")]
+    /// The in-flight record is not one for this queue.
+    #[error("the in-flight record does not fit the queue: {0}")]
     RecordMismatch(&'static str),
 }

@@ -1,1 +1,233 @@
-//! Virtqueues.
+//! Virtqueues: how a driver hands buffers to a device and gets them back.
+//!
+//! ```text
+//!   driver ──available──► pop ──► Chain (host segments) ──► the device's I/O
+//!          ◄────used───── publish ◄── push_used ◄─────────────────┘
+//! ```
+//!
+//! [`Queue`] is one interface over the ring formats. Its host pointers are resolved and checked once
+//! at activation; every index, length and flag that the driver writes later is checked when it is
+//! read. A ring that breaks the rules gives a [`QueueError`] and is of no use until a reset.
+//!
+//! Buffers are given back in batches: any number of [`Queue::push_used`], then one
+//! [`Queue::publish`], which decides once whether the driver wants an interrupt.
+//!
+//! While the device looks at the queue by itself, kicks are off ([`Queue::disable_kicks`]). Before
+//! it sleeps it calls [`Queue::enable_kicks`] and looks once more if that says so.
+//!
+//! What is in flight is recorded ([`InflightRecord`]), so that another process can go on.
+
+mod chain;
+pub mod driver;
+mod error;
+mod host;
+mod inflight;
+mod split;
+
+use std::rc::Rc;
+
+pub use chain::{Chain, Segment};
+pub use error::{QueueError, RingPart};
+pub use inflight::{InflightError, InflightRecord, InflightRegion};
+pub use split::SplitQueue;
+
+use super::backend::{QueueSetup, RingLayout, RingPosition};
+use crate::memory::GuestMemory;
+
+/// `VIRTIO_F_INDIRECT_DESC` (virtio 1.3 section 6).
+pub const FEATURE_INDIRECT_DESC: u64 = 1 << 28;
+/// `VIRTIO_F_EVENT_IDX`.
+pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
+/// `VIRTIO_F_RING_PACKED`.
+pub const FEATURE_RING_PACKED: u64 = 1 << 34;
+
+/// Which optional parts of the ring formats were negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingFeatures {
+    /// Indirect descriptor tables.
+    pub indirect: bool,
+    /// Notifications by index.
+    pub event_idx: bool,
+}
+
+impl RingFeatures {
+    /// From the negotiated feature bits.
+    pub fn from_bits(features: u64) -> Self {
+        Self {
+            indirect: features & FEATURE_INDIRECT_DESC != 0,
+            event_idx: features & FEATURE_EVENT_IDX != 0,
+        }
+    }
+}
+
+/// How a queue lies in guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLayout {
+    /// Number of descriptors.
+    pub size: u16,
+    /// Guest address of the descriptor table.
+    pub descriptor_table: u64,
+    /// Guest address of the available ring.
+    pub available_ring: u64,
+    /// Guest address of the used ring.
+    pub used_ring: u64,
+    /// Format.
+    pub format: RingLayout,
+}
+
+impl From<&QueueSetup> for QueueLayout {
+    fn from(setup: &QueueSetup) -> Self {
+        Self {
+            size: setup.size,
+            descriptor_table: setup.descriptor_table,
+            available_ring: setup.available_ring,
+            used_ring: setup.used_ring,
+            format: setup.layout,
+        }
+    }
+}
+
+/// Whether the driver wants an interrupt for what was just published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Interrupt {
+    /// Signal the queue's vector.
+    Wanted,
+    /// Stay quiet.
+    NotWanted,
+}
+
+/// Whether buffers wait although kicks were just enabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Availability {
+    /// Nothing: the next buffer comes with a kick.
+    Empty,
+    /// Buffers came in between, perhaps without a kick: look again.
+    More,
+}
+
+/// The device side of a virtqueue of either format.
+#[derive(Debug)]
+pub enum Queue {
+    /// Virtio 1.3 section 2.7.
+    Split(SplitQueue),
+}
+
+impl Queue {
+    /// Resolve and check the rings of a queue.
+    ///
+    /// A live `record` means that a back end died while it served the queue: its buffers come out
+    /// of [`Queue::pop`] once more, first. Otherwise the queue starts at `position`, or at the
+    /// beginning.
+    pub fn new(
+        memory: &Rc<GuestMemory>,
+        layout: &QueueLayout,
+        features: RingFeatures,
+        record: InflightRecord,
+        position: Option<RingPosition>,
+    ) -> Result<Self, QueueError> {
+        match layout.format {
+            RingLayout::Split => {
+                SplitQueue::new(memory, layout, features, record, position).map(Self::Split)
+            }
+            RingLayout::Packed => Err(QueueError::PackedNotNegotiated),
+        }
+    }
+
+    /// Take the next buffer into `chain`. False if there is none.
+    #[inline]
+    pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
+        match self {
+            Self::Split(queue) => queue.pop(chain),
+        }
+    }
+
+    /// Give the buffer `head` back with `written` bytes in its writable part; the driver sees it
+    /// after [`Queue::publish`]. Each buffer that was taken is given back exactly once.
+    #[inline]
+    pub fn push_used(&mut self, head: u16, written: u32) {
+        match self {
+            Self::Split(queue) => queue.push_used(head, written),
+        }
+    }
+
+    /// Show the driver all buffers that were given back; says whether it wants an interrupt.
+    #[inline]
+    pub fn publish(&mut self) -> Interrupt {
+        match self {
+            Self::Split(queue) => queue.publish(),
+        }
+    }
+
+    /// Whether the driver made something available; one load. A broken ring may say yes.
+    #[inline]
+    pub fn has_available(&self) -> bool {
+        match self {
+            Self::Split(queue) => queue.has_available(),
+        }
+    }
+
+    /// The driver need not kick: the device looks by itself.
+    #[inline]
+    pub fn disable_kicks(&mut self) {
+        match self {
+            Self::Split(queue) => queue.disable_kicks(),
+        }
+    }
+
+    /// The driver has to kick from now on, unless there is work already.
+    #[inline]
+    pub fn enable_kicks(&mut self) -> Availability {
+        match self {
+            Self::Split(queue) => queue.enable_kicks(),
+        }
+    }
+
+    /// Whether buffers of a predecessor still wait to come out of [`Queue::pop`].
+    #[inline]
+    pub fn is_recovering(&self) -> bool {
+        match self {
+            Self::Split(queue) => queue.is_recovering(),
+        }
+    }
+
+    /// Whether the queue was taken over from a predecessor that died. It may have published buffers
+    /// without an interrupt and swallowed a kick, so interrupt the driver and look at the queue.
+    pub fn was_taken_over(&self) -> bool {
+        match self {
+            Self::Split(queue) => queue.was_taken_over(),
+        }
+    }
+
+    /// Buffers that were taken and not yet published.
+    pub fn in_flight(&self) -> u16 {
+        match self {
+            Self::Split(queue) => queue.in_flight(),
+        }
+    }
+
+    /// Where the queue stands. Enough to go on from only while nothing is in flight.
+    pub fn position(&self) -> RingPosition {
+        match self {
+            Self::Split(queue) => queue.position(),
+        }
+    }
+
+    /// Number of descriptors.
+    pub fn size(&self) -> u16 {
+        match self {
+            Self::Split(queue) => queue.size(),
+        }
+    }
+
+    /// The queue was reset: nobody shall take it over. Gives the record back for the next start.
+    pub fn retire(self) -> InflightRecord {
+        match self {
+            Self::Split(queue) => queue.retire(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+//! The record of what a queue has in flight, in memory that outlives the back end.
+//!
+//! When a back end process dies, its successor attaches to the same record and repeats exactly the
+//! requests that were taken from the available ring and not yet published as used, in the order in
+//! which they were taken.
+//!
+//! ```text
+//!   InflightRegion (a memfd of the VMM)
+//!   +----------+------------------------------+------------------------------+----
+//!   |  header  |  record of queue 0           |  record of queue 1           | ...
+//!   +----------+------------------------------+------------------------------+----
+//!
+//!   record     word 0      live: 0, or LIVE | queue size
+//!              word 8 + h  slot of buffer h: 0, or bit 63     done, waits to be published
+//!                                               bits 62..47 used index, if done
+//!                                               bits 46..0  order in which it was taken
+//! ```
+//!
+//! # Why any instruction may be the last
+//!
+//! A process that dies leaves memory as its program order wrote it, so only that order matters; all
+//! stores that it rests on are release stores. In the life of a buffer:
+//!
+//! 1. `take`: the slot gets the order. *Before:* the buffer is still available and is taken anew.
+//!    *After:* it is in flight. Nothing has been done for it yet, so no request is done unrecorded.
+//! 2. The request is executed, any number of times.
+//! 3. `done`: the slot gets the used index that the buffer will have.
+//! 4. The ring's used index is stored: this is the commit. *Before:* the slot's index is not below
+//!    the ring's, so the buffer is in flight and is repeated; the driver has not seen it complete.
+//!    *After:* the slot's index is below the ring's, so the buffer is the driver's again.
+//! 5. `release`: the slot is zero. Until then no buffer is taken, so no slot is mixed up with a
+//!    later use of the same buffer.
+//!
+//! The next available index needs no record: everything taken is either used or in flight, so it is
+//! the used index plus the number of slots that are in flight.
+//!
+//! A record may be written by a hostile process. Reading one yields each buffer at most once and
+//! nothing out of range, whatever it holds.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use thiserror::Error;
+
+use super::error::QueueError;
+
+const MAGIC: u64 = 0x7669_6e66_6c67_6801;
+/// Words before the slots: a cache line, so that slots of different queues share none.
+const RECORD_HEADER_WORDS: usize = 8;
+const LIVE: u64 = 1 << 16;
+const DONE: u64 = 1 << 63;
+const POSITION_SHIFT: u32 = 47;
+/// At ten million requests per second these last for 160 days; then the order starts again, which
+/// matters only to a crash within that same moment.
+const ORDER_MASK: u64 = (1 << POSITION_SHIFT) - 1;
+
+/// Why a region could not be made or attached to.
+#[derive(Debug, Error)]
+pub enum InflightError {
+    /// A system call on the region's memory failed.
+    #[error("cannot {action} the in-flight record's memory")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The memory is not such a region, or is one for other queues.
+    #[error("the in-flight record's memory does not hold {queues} queues of up to {max_size}")]
+    Mismatch {
+        /// What was asked for.
+        queues: u16,
+        /// What was asked for.
+        max_size: u16,
+    },
+}
+
+/// Memory with one [`InflightRecord`] for each queue of a device.
+#[derive(Debug, Clone)]
+pub struct InflightRegion {
+    words: Arc<SharedWords>,
+    file: Arc<OwnedFd>,
+    queues: u16,
+    max_size: u16,
+}
+
+impl InflightRegion {
+    /// New memory for `queues` queues of up to `max_size` buffers, none of them live.
+    pub fn create(queues: u16, max_size: u16) -> Result<Self, InflightError> {
+        let system = |action| {
+            move |error: rustix::io::Errno| InflightError::System {
+                action,
+                source: error.into(),
+            }
+        };
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("inflight", flags).map_err(system("create"))?;
+        let length = Self::words(queues, max_size) * size_of::<u64>();
+        rustix::fs::ftruncate(&file, length as u64).map_err(system("size"))?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals).map_err(system("seal"))?;
+        let region = Self::map(file, queues, max_size)?;
+        region.words.get(0).store(MAGIC, Ordering::Relaxed);
+        let shape = Self::shape(queues, max_size);
+        region.words.get(1).store(shape, Ordering::Release);
+        Ok(region)
+    }
+
+    /// Attach to memory that another process made with [`InflightRegion::create`].
+    pub fn attach(file: OwnedFd, queues: u16, max_size: u16) -> Result<Self, InflightError> {
+        let status = rustix::fs::fstat(&file).map_err(|error| InflightError::System {
+            action: "examine",
+            source: error.into(),
+        })?;
+        let length = Self::words(queues, max_size) * size_of::<u64>();
+        // Without the seal, whoever shrinks the file kills whoever touches the mapping.
+        let sealed =
+            rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+        if status.st_size as u64 != length as u64 || !sealed {
+            return Err(InflightError::Mismatch { queues, max_size });
+        }
+        let region = Self::map(file, queues, max_size)?;
+        let magic = region.words.get(0).load(Ordering::Relaxed);
+        let shape = region.words.get(1).load(Ordering::Acquire);
+        if magic != MAGIC || shape != Self::shape(queues, max_size) {
+            return Err(InflightError::Mismatch { queues, max_size });
+        }
+        Ok(region)
+    }
+
+    /// The memory, for another process.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Forget what all queues have in flight: the device was reset while no back end was there.
+    pub fn clear(&self) {
+        for queue in 0..self.queues {
+            if let Some(record) = self.record(queue) {
+                record.retire();
+            }
+        }
+    }
+
+    /// The record of one queue.
+    pub fn record(&self, queue: u16) -> Option<InflightRecord> {
+        (queue < self.queues).then(|| InflightRecord {
+            words: self.words.clone(),
+            first: Self::first(queue, self.max_size),
+            size: self.max_size,
+            order: 0,
+        })
+    }
+
+    fn map(file: OwnedFd, queues: u16, max_size: u16) -> Result<Self, InflightError> {
+        let words = SharedWords::map(&file, Self::words(queues, max_size))?;
+        Ok(Self {
+            words: Arc::new(words),
+            file: Arc::new(file),
+            queues,
+            max_size,
+        })
+    }
+
+    fn shape(queues: u16, max_size: u16) -> u64 {
+        u64::from(queues) << 16 | u64::from(max_size)
+    }
+
+    fn record_words(max_size: u16) -> usize {
+        RECORD_HEADER_WORDS + usize::from(max_size).next_multiple_of(RECORD_HEADER_WORDS)
+    }
+
+    fn first(queue: u16, max_size: u16) -> usize {
+        RECORD_HEADER_WORDS + usize::from(queue) * Self::record_words(max_size)
+    }
+
+    fn words(queues: u16, max_size: u16) -> usize {
+        Self::first(queues, max_size)
+    }
+}
+
+/// What one queue has in flight. See the module's text for the protocol.
+#[derive(Debug)]
+pub struct InflightRecord {
+    words: Arc<SharedWords>,
+    first: usize,
+    size: u16,
+    order: u64,
+}
+
+impl InflightRecord {
+    /// A record in this process only: nothing survives it, but buffers that the driver makes
+    /// available twice are found all the same.
+    pub fn private(size: u16) -> Self {
+        let words = InflightRegion::record_words(size);
+        Self {
+            words: Arc::new(SharedWords::private(words)),
+            first: 0,
+            size,
+            order: 0,
+        }
+    }
+
+    /// Whether a queue of this size was served and not retired: its buffers are to be taken over.
+    pub fn is_live(&self, size: u16) -> bool {
+        self.live().load(Ordering::Acquire) == LIVE | u64::from(size)
+    }
+
+    /// The queue is no longer served; nothing is in flight.
+    pub fn retire(&self) {
+        self.live().store(0, Ordering::Release);
+    }
+
+    /// Nothing is in flight, and a queue of `size` starts to be served.
+    pub(super) fn start(&mut self, size: u16) -> Result<(), QueueError> {
+        if size > self.size {
+            return Err(QueueError::RecordMismatch("it is too small for the queue"));
+        }
+        self.retire();
+        for head in 0..size {
+            self.slot(head).store(0, Ordering::Relaxed);
+        }
+        self.order = 0;
+        let live = LIVE | u64::from(size);
+        self.live().store(live, Ordering::Release);
+        Ok(())
+    }
+
+    /// A buffer was taken from the available ring. Fails if it was in flight already.
+    #[inline]
+    pub(super) fn take(&mut self, head: u16) -> Result<(), QueueError> {
+        let slot = self.slot(head);
+        if slot.load(Ordering::Relaxed) != 0 {
+            return Err(QueueError::HeadInFlight { head });
+        }
+        let order = (self.order + 1) & ORDER_MASK;
+        slot.store(order.max(1), Ordering::Release);
+        self.order = order;
+        Ok(())
+    }
+
+    /// A buffer's request is done; it will be published at this index of the used ring.
+    #[inline]
+    pub(super) fn done(&self, head: u16, used_index: u16) {
+        let slot = self.slot(head);
+        let order = slot.load(Ordering::Relaxed) & ORDER_MASK;
+        debug_assert_ne!(order, 0, "buffer {head} is given back but was not taken");
+        let word = DONE | u64::from(used_index) << POSITION_SHIFT | order;
+        slot.store(word, Ordering::Release);
+    }
+
+    /// A buffer was published as used.
+    #[inline]
+    pub(super) fn release(&self, head: u16) {
+        self.slot(head).store(0, Ordering::Release);
+    }
+
+    /// What is in flight, in the order in which it was taken, when the ring's used index is
+    /// `used_index`. Slots of published buffers become free.
+    pub(super) fn recover(&mut self, size: u16, used_index: u16) -> Vec<u16> {
+        let mut in_flight = Vec::new();
+        for head in 0..size.min(self.size) {
+            let word = self.slot(head).load(Ordering::Acquire);
+            let order = word & ORDER_MASK;
+            let position = (word >> POSITION_SHIFT) as u16;
+            // A batch is at most 2^15 long, so this tells both sides of the commit apart.
+            let published =
+                word & DONE != 0 && used_index.wrapping_sub(position).wrapping_sub(1) < 1 << 15;
+            if word == 0 || published {
+                self.release(head);
+            } else {
+                self.slot(head).store(order.max(1), Ordering::Release);
+                in_flight.push((order, head));
+            }
+        }
+        in_flight.sort_unstable();
+        self.order = in_flight.last().map_or(0, |(order, _)| *order);
+        in_flight.into_iter().map(|(_, head)| head).collect()
+    }
+
+    /// What a hostile process may leave in a slot.
+    #[cfg(test)]
+    pub(super) fn overwrite(&self, head: u16, word: u64) {
+        self.slot(head).store(word, Ordering::Release);
+    }
+
+    fn live(&self) -> &AtomicU64 {
+        self.words.get(self.first)
+    }
+
+    #[inline]
+    fn slot(&self, head: u16) -> &AtomicU64 {
+        assert!(head < self.size, "buffer {head} has no slot");
+        self.words
+            .get(self.first + RECORD_HEADER_WORDS + usize::from(head))
+    }
+}
+
+/// Words shared with other processes, or private ones with the same interface.
+#[derive(Debug)]
+struct SharedWords {
+    base: NonNull<AtomicU64>,
+    length: usize,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Mapped,
+    Private,
+}
+
+// SAFETY: the words are atomics in memory that this value owns; nothing depends on the thread.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    fn map(file: &OwnedFd, length: usize) -> Result<Self, InflightError> {
+        let bytes = length * size_of::<u64>();
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new shared mapping at an address of the kernel's choice touches no other
+        // memory. The file is at least as long (checked) and sealed against shrinking.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                protection,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        };
+        let base = base.map_err(|error| InflightError::System {
+            action: "map",
+            source: error.into(),
+        })?;
+        Ok(Self {
+            base: NonNull::new(base.cast()).expect("mmap never returns null"),
+            length,
+            backing: Backing::Mapped,
+        })
+    }
+
+    fn private(length: usize) -> Self {
+        let words: Box<[AtomicU64]> = (0..length).map(|_| AtomicU64::new(0)).collect();
+        let base = Box::into_raw(words).cast();
+        Self {
+            base: NonNull::new(base).expect("a box is never null"),
+            length,
+            backing: Backing::Private,
+        }
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.length, "in-flight word out of bounds");
+        // SAFETY: in bounds of memory that this value owns, aligned to pages or as boxed.
+        unsafe { self.base.add(index).as_ref() }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        match self.backing {
+            // SAFETY: the mapping was made by `map` with this length and ends with this value.
+            // Unmapping can only fail for an invalid range, which this is not.
+            Backing::Mapped => unsafe {
+                let bytes = self.length * size_of::<u64>();
+                let _ = rustix::mm::munmap(self.base.as_ptr().cast(), bytes);
+            },
+            Backing::Private => {
+                let words = std::ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.length);
+                // SAFETY: made by `Box::into_raw` in `private` with this length.
+                drop(unsafe { Box::from_raw(words) });
+            }
+        }
+    }
+}
