@@ -5,5 +5,6 @@ pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod outcome;
+pub mod serial_port;
 pub mod signals;
 pub mod terminal;

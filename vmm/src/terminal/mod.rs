@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 
 use rustix::process::getpgrp;
-use rustix::stdio::{stdin, stdout};
+use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr, tcgetpgrp, tcgetwinsize,
     tcsetattr,
@@ -134,7 +134,16 @@ pub fn line_end() -> &'static str {
     }
 }
 
-/// What has to be written so that a line of ours starts on a line of its own.
+/// What has to be written to standard error so that a line of ours starts on a line of its own.
+pub fn start_of_error_line() -> &'static str {
+    if isatty(stdout()) && isatty(stderr()) {
+        start_of_line()
+    } else {
+        ""
+    }
+}
+
+/// What has to be written to standard output so that a line of ours starts on a line of its own.
 pub fn start_of_line() -> &'static str {
     if MID_LINE.swap(false, Ordering::Relaxed) {
         line_end()
