@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event;
 use crate::interrupt::{InterruptError, IrqLine, KickRegistry, MsiController, MsiVector};
+use crate::legacy::{Clock, MachineEvent, MachineEvents};
 use crate::sync::Lock;
 
 /// What the interrupt controller was told about one vector.
@@ -139,5 +141,46 @@ impl MockLine {
 impl IrqLine for MockLine {
     fn trigger(&self) {
         *self.edges.lock() += 1;
+    }
+}
+
+/// Machine events that were reported.
+#[derive(Default)]
+pub(crate) struct MockEvents {
+    reported: Lock<Vec<MachineEvent>>,
+}
+
+impl MockEvents {
+    /// Events since the last call.
+    pub(crate) fn take(&self) -> Vec<MachineEvent> {
+        std::mem::take(&mut self.reported.lock())
+    }
+}
+
+impl MachineEvents for MockEvents {
+    fn report(&self, event: MachineEvent) {
+        self.reported.lock().push(event);
+    }
+}
+
+/// A clock that stands still until it is set; wall and monotonic time are the same.
+#[derive(Default)]
+pub(crate) struct MockClock {
+    now: Lock<Duration>,
+}
+
+impl MockClock {
+    pub(crate) fn set(&self, now: Duration) {
+        *self.now.lock() = now;
+    }
+}
+
+impl Clock for MockClock {
+    fn wall(&self) -> Duration {
+        *self.now.lock()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.now.lock()
     }
 }

@@ -132,6 +132,10 @@ fn read_file(range: HostRange, file: BorrowedFd<'_>, file_offset: u64) -> io::Re
 /// # Safety
 /// `guest` is valid for reads of `to.len()` bytes.
 #[inline]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "`access_width` looks at the alignment"
+)]
 unsafe fn load(guest: *const u8, to: &mut [u8]) {
     if to.len() > WORD_COPY_LIMIT {
         // SAFETY: As for this function; `to` is ours, so it does not overlap. That the guest
@@ -163,36 +167,33 @@ unsafe fn load(guest: *const u8, to: &mut [u8]) {
 /// # Safety
 /// `guest` is valid for writes of `from.len()` bytes.
 #[inline]
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "`access_width` looks at the alignment"
+)]
 unsafe fn store(from: &[u8], guest: *mut u8) {
     if from.len() > WORD_COPY_LIMIT {
         // SAFETY: As for this function; `from` is ours, so it does not overlap.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), guest, from.len()) };
         return;
     }
-    let mut rest = from;
-    let mut word = guest;
-    while !rest.is_empty() {
-        let width = access_width(word as usize, rest.len());
-        // SAFETY: `width` is at most the rest of the length, and `word` is aligned to it.
+    let mut done = 0;
+    while done < from.len() {
+        let width = access_width(guest as usize + done, from.len() - done);
+        let mut bytes = [0; 8];
+        bytes[..width].copy_from_slice(&from[done..done + width]);
+        let value = u64::from_le_bytes(bytes);
+        // SAFETY: `done + width` is at most the length, and the address is aligned to `width`.
         unsafe {
-            match *rest {
-                [a, b, c, d, e, f, g, h, ..] if width == 8 => {
-                    word.cast::<u64>()
-                        .write_volatile(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
-                }
-                [a, b, c, d, ..] if width == 4 => {
-                    word.cast::<u32>()
-                        .write_volatile(u32::from_ne_bytes([a, b, c, d]));
-                }
-                [a, b, ..] if width == 2 => word
-                    .cast::<u16>()
-                    .write_volatile(u16::from_ne_bytes([a, b])),
-                [a, ..] => word.write_volatile(a),
-                [] => {}
+            let word = guest.add(done);
+            match width {
+                8 => word.cast::<u64>().write_volatile(value.to_le()),
+                4 => word.cast::<u32>().write_volatile((value as u32).to_le()),
+                2 => word.cast::<u16>().write_volatile((value as u16).to_le()),
+                _ => word.write_volatile(value as u8),
             }
-            word = word.add(width);
         }
-        rest = &rest[width..];
+        done += width;
     }
 }
 

@@ -134,10 +134,8 @@ impl Mapping {
     pub(super) fn range(&self, offset: usize, length: usize) -> HostRange {
         debug_assert!(offset <= self.length && length <= self.length - offset);
         // SAFETY: The offset is within the mapping, as the caller checked.
-        HostRange {
-            pointer: unsafe { self.base.add(offset) },
-            length,
-        }
+        let pointer = unsafe { self.base.add(offset) };
+        HostRange { pointer, length }
     }
 }
 

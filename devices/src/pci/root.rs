@@ -302,7 +302,7 @@ impl Ecam {
     fn target(offset: u64) -> Option<(PciAddress, u64)> {
         let function = usize::try_from(offset / ECAM_FUNCTION_BYTES).ok()?;
         // Further buses are empty.
-        (function < FUNCTIONS).then(|| (PciAddress(function as u8), offset % ECAM_FUNCTION_BYTES))
+        (function < FUNCTIONS).then_some((PciAddress(function as u8), offset % ECAM_FUNCTION_BYTES))
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn profile() -> DeviceProfile {
 }
 
 pub(super) fn bed() -> Bed {
-    bed_of(profile(), Duration::from_secs(60))
+    bed_of(profile(), Duration::from_mins(1))
 }
 
 /// For back ends that hang: their deadlines pass at once.
