@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi_pm;
+pub mod cmos;
 pub mod debugcon;
 pub mod i8042;
 pub mod output;
