@@ -4,6 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::{self, Outgoing, Refusal};
+use crate::link::handle::Handle;
+
 /// An owned file descriptor that can be a field of a message.
 ///
 /// Inside one process it simply moves. Across a fork it travels beside the frame as ancillary data
@@ -53,17 +56,22 @@ impl AsRawFd for Fd {
 }
 
 impl Serialize for Fd {
-    fn serialize<S: Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
-        Err(serde::ser::Error::custom(
-            "a descriptor crosses only inside a message on a link",
-        ))
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        codec::depart(serializer, || match self.0.try_clone() {
+            Ok(duplicate) => Ok(Outgoing::Fd(duplicate)),
+            Err(error) => {
+                log::error!("cannot duplicate a descriptor to send it: {error}");
+                Err(Refusal::Descriptor)
+            }
+        })
     }
 }
 
 impl<'de> Deserialize<'de> for Fd {
-    fn deserialize<D: Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom(
-            "a descriptor crosses only inside a message on a link",
-        ))
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        codec::arrive(deserializer, |_, handle, fd| match (handle, fd) {
+            (Handle::Fd, Some(fd)) => Ok(Self(fd)),
+            _ => Err("a descriptor was expected and another handle came"),
+        })
     }
 }

@@ -15,37 +15,32 @@
 //! Each operation exists twice: `async` for tasks on any executor, and `_blocking` for threads
 //! that have none, such as vCPU threads.
 
+mod codec;
 mod deadline;
 mod error;
 mod fd;
+mod inlet;
+pub mod link;
+mod message;
 mod oneshot;
 mod queue;
 mod receiver;
 mod reply;
 mod sender;
+mod sending;
 mod spin;
 mod timer;
 mod waiters;
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use deadline::Deadline;
 pub use error::{
     CallError, RecvBlockingError, RecvError, SendError, TryRecvError, TrySendError, Unsendable,
 };
 pub use fd::Fd;
+pub use message::Message;
 pub use receiver::Receiver;
 pub use reply::Reply;
 pub use sender::Sender;
-
-/// What can travel on a channel: anything that serializes and owns what it refers to.
-///
-/// Inside one process nothing is serialized; the bound is what lets the same actor run in another
-/// process.
-pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
 /// A channel for at most `capacity` messages.
 ///
@@ -53,5 +48,8 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 /// When `capacity` is 0 or 2^24 and more.
 pub fn channel<T: Message>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (queue, consumer) = queue::Queue::new(capacity);
-    (Sender::new(queue), Receiver::new(consumer))
+    (
+        Sender::local(queue),
+        Receiver::new(inlet::Inlet::new(consumer)),
+    )
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use crate::Message;
+use crate::link::channel::RemoteEnds;
 use crate::waiters::Waiters;
 
 /// The consumer sleeps and its waker is in the cell.
@@ -60,7 +62,7 @@ pub(crate) enum PushError<T> {
 }
 
 /// The part that producers share with the one [`Consumer`].
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<T: Message> {
     tail: Padded<AtomicUsize>,
     head: Padded<AtomicUsize>,
     /// The waker of the sleeping consumer; see `WakerCell` for who may touch it.
@@ -68,16 +70,18 @@ pub(crate) struct Queue<T> {
     pub(crate) full_waiters: Waiters,
     /// Live producers.
     senders: AtomicUsize,
+    /// Ends of this channel in other processes.
+    pub(crate) remote: RemoteEnds<T>,
     slots: Box<[Slot<T>]>,
     /// A power of two above the capacity: what a position grows by from lap to lap.
     one_lap: usize,
 }
 
-// SAFETY: messages are moved in by one thread and out by another, never shared, so `T: Send` is
-// enough; the cells are handed over by the stamp and flag protocol described above.
-unsafe impl<T: Send> Send for Queue<T> {}
+// SAFETY: messages are moved in by one thread and out by another, never shared, so `T: Send`,
+// which every message is, is enough; the cells are handed over by the stamp and flag protocol described above.
+unsafe impl<T: Message> Send for Queue<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for Queue<T> {}
+unsafe impl<T: Message> Sync for Queue<T> {}
 
 /// Where the consumer leaves its waker.
 ///
@@ -89,7 +93,7 @@ struct WakerCell {
     waker: UnsafeCell<Option<Waker>>,
 }
 
-impl<T> Queue<T> {
+impl<T: Message> Queue<T> {
     /// A queue for exactly `capacity` messages, with one producer, and its only consumer.
     pub(crate) fn new(capacity: usize) -> (Arc<Self>, Consumer<T>) {
         assert!(capacity >= 1, "a channel holds at least one message");
@@ -112,6 +116,7 @@ impl<T> Queue<T> {
             },
             full_waiters: Waiters::new(),
             senders: AtomicUsize::new(1),
+            remote: RemoteEnds::default(),
             slots,
             one_lap: (capacity + 1).next_power_of_two(),
         });
@@ -252,12 +257,12 @@ impl<T> Queue<T> {
 }
 
 /// The reading end of a [`Queue`]. There is one per queue, and it is not clonable.
-pub(crate) struct Consumer<T> {
+pub(crate) struct Consumer<T: Message> {
     queue: Arc<Queue<T>>,
     position: usize,
 }
 
-impl<T> Consumer<T> {
+impl<T: Message> Consumer<T> {
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
         &self.queue
     }
@@ -282,7 +287,7 @@ impl<T> Consumer<T> {
         Some(message)
     }
 
-    /// Whether nothing is queued and nothing can come any more.
+    /// Whether nothing is queued and nothing can be queued any more.
     pub(crate) fn is_finished(&self) -> bool {
         let word = self.queue.tail.0.load(Ordering::Acquire);
         word & SENDERS_GONE != 0 && word >> SHIFT == self.position
@@ -369,7 +374,7 @@ impl<T> Consumer<T> {
     }
 }
 
-impl<T> Drop for Consumer<T> {
+impl<T: Message> Drop for Consumer<T> {
     fn drop(&mut self) {
         self.finish(RECEIVER_GONE, drop);
         if self.reclaim_sleeper() {

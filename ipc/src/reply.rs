@@ -1,10 +1,13 @@
 //! Reply ports: the way back for one answer, carried inside the request.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Message;
+use crate::codec::{self, Outgoing};
+use crate::link::handle::{Handle, RemotePort};
 use crate::oneshot::Port;
 
 /// A one-shot port for the answer to one request. It travels inside the request, like any field.
@@ -12,17 +15,29 @@ use crate::oneshot::Port;
 /// Dropping it unanswered tells the caller [`CallError::Refused`](crate::CallError::Refused).
 #[must_use = "the caller waits for an answer; dropping the port refuses the request"]
 pub struct Reply<R: Message> {
-    port: Port<R>,
+    port: Kind<R>,
+}
+
+enum Kind<R> {
+    /// The caller is in this process.
+    Local(Port<R>),
+    /// The caller is at the other end of a link.
+    Remote(RemotePort),
 }
 
 impl<R: Message> Reply<R> {
     pub(crate) fn new(port: Port<R>) -> Self {
-        Self { port }
+        Self {
+            port: Kind::Local(port),
+        }
     }
 
     /// Answers the request. Does nothing when the caller has stopped waiting.
     pub fn send(self, answer: R) {
-        self.port.answer(answer);
+        match self.port {
+            Kind::Local(port) => port.answer(answer),
+            Kind::Remote(port) => port.answer(&answer),
+        }
     }
 }
 
@@ -33,17 +48,24 @@ impl<R: Message> fmt::Debug for Reply<R> {
 }
 
 impl<R: Message> Serialize for Reply<R> {
-    fn serialize<S: Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
-        Err(serde::ser::Error::custom(
-            "a reply port crosses only inside a message on a link",
-        ))
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        codec::depart(serializer, || match &self.port {
+            Kind::Local(port) => {
+                let shared = Arc::clone(port.shared());
+                Ok(Outgoing::Port(shared))
+            }
+            Kind::Remote(_) => Err(codec::Refusal::ForeignHandle),
+        })
     }
 }
 
 impl<'de, R: Message> Deserialize<'de> for Reply<R> {
-    fn deserialize<D: Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom(
-            "a reply port crosses only inside a message on a link",
-        ))
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        codec::arrive(deserializer, |core, handle, _| match handle {
+            Handle::Reply(slot) => Ok(Self {
+                port: Kind::Remote(RemotePort::new(core, slot)),
+            }),
+            _ => Err("a reply port was expected and another handle came"),
+        })
     }
 }

@@ -3,71 +3,98 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::{self, Departing, Outgoing, Refusal};
 use crate::error::{CallError, SendError, TrySendError};
+use crate::link::channel::{LinkSendError, LinkSender, Obstacle, Source};
+use crate::link::core::Core;
+use crate::link::handle::Handle;
+use crate::link::slots::SlotId;
 use crate::oneshot::oneshot;
 use crate::queue::{PushError, Queue};
-use crate::waiters::Ticket;
-use crate::{Deadline, Message, Reply, spin, timer};
+use crate::sending::Sending;
+use crate::{Deadline, Message, Reply, timer};
 
 /// The sending end of a channel. Clones send to the same receiver.
+///
+/// A sender can itself be sent to another process over a link; what is sent there arrives here.
 pub struct Sender<T: Message> {
-    queue: Arc<Queue<T>>,
+    pub(crate) route: Route<T>,
+}
+
+pub(crate) enum Route<T: Message> {
+    Local(Arc<Queue<T>>),
+    Link(Arc<LinkSender<T>>),
 }
 
 impl<T: Message> Sender<T> {
-    pub(crate) fn new(queue: Arc<Queue<T>>) -> Self {
-        Self { queue }
+    pub(crate) fn local(queue: Arc<Queue<T>>) -> Self {
+        Self {
+            route: Route::Local(queue),
+        }
+    }
+
+    pub(crate) fn link(sender: LinkSender<T>) -> Self {
+        Self {
+            route: Route::Link(Arc::new(sender)),
+        }
     }
 
     /// Sends if there is room now.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-        self.queue.try_push(message).map_err(|error| match error {
-            PushError::Full(message) => TrySendError::Full(message),
-            PushError::Closed(message) | PushError::Moved(message) => TrySendError::Closed(message),
+        self.try_route(message).map_err(|error| match error {
+            LinkSendError::Blocked(message, _) => TrySendError::Full(message),
+            LinkSendError::Closed(message) => TrySendError::Closed(message),
+            LinkSendError::PeerDied(message) => TrySendError::PeerDied(message),
+            LinkSendError::Unsendable(why) => TrySendError::Unsendable(why),
         })
+    }
+
+    /// Sends if there is room now, or says what is in the way.
+    pub(crate) fn try_route(&self, message: T) -> Result<(), LinkSendError<T>> {
+        match &self.route {
+            Route::Local(queue) => match queue.try_push(message) {
+                Ok(()) => Ok(()),
+                Err(PushError::Full(message)) => {
+                    Err(LinkSendError::Blocked(message, Obstacle::FullQueue))
+                }
+                Err(PushError::Closed(message)) => Err(LinkSendError::Closed(message)),
+                Err(PushError::Moved(message)) => match queue.remote.moved.get() {
+                    Some(link) => link.try_send(message),
+                    None => Err(LinkSendError::Closed(message)),
+                },
+            },
+            Route::Link(link) => link.try_send(message),
+        }
     }
 
     /// Sends, waiting for room while the channel is full.
     pub async fn send(&self, message: T) -> Result<(), SendError> {
-        let mut sending = Sending {
-            sender: self,
-            message: Some(message),
-            ticket: None,
-        };
+        let mut sending = Sending::new(self, message);
         poll_fn(|context| sending.poll(context)).await
     }
 
     /// Sends from a thread without an executor, waiting for room until `deadline`.
     pub fn send_blocking(&self, message: T, deadline: Deadline) -> Result<(), SendError> {
-        let mut sending = Sending {
-            sender: self,
-            message: Some(message),
-            ticket: None,
-        };
-        if let Some(sent) = spin::look(|| sending.attempt()) {
-            return sent;
-        }
-        spin::block_until(deadline, |context| sending.poll(context))
-            .unwrap_or(Err(SendError::TimedOut))
+        Sending::new(self, message).block(deadline)
     }
 
     /// Sends the request that `make` builds around a reply port and waits for the answer.
+    ///
+    /// # Panics
+    /// When it has to wait and no [`executor`] runs on this thread: the deadline is its timer.
     pub async fn call<R: Message>(
         &self,
         make: impl FnOnce(Reply<R>) -> T,
         deadline: Deadline,
     ) -> Result<R, CallError> {
         let (port, mut waiting) = oneshot();
-        let request = make(Reply::new(port));
-        let mut sending = Sending {
-            sender: self,
-            message: Some(request),
-            ticket: None,
-        };
+        let mut sending = Sending::new(self, make(Reply::new(port)));
         let exchange = poll_fn(|context| {
-            if sending.message.is_some() {
+            if !sending.is_done() {
                 match sending.poll(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
@@ -90,81 +117,79 @@ impl<T: Message> Sender<T> {
     ) -> Result<R, CallError> {
         let (port, mut waiting) = oneshot();
         self.send_blocking(make(Reply::new(port)), deadline)?;
-        if let Some(outcome) = spin::look(|| waiting.try_take()) {
-            return outcome;
-        }
-        spin::block_until(deadline, |context| waiting.poll(context))
-            .unwrap_or(Err(CallError::TimedOut))
+        waiting.block(deadline)
     }
 }
 
 impl<T: Message> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.queue.add_sender();
-        Self {
-            queue: Arc::clone(&self.queue),
-        }
+        let route = match &self.route {
+            Route::Local(queue) => {
+                queue.add_sender();
+                Route::Local(Arc::clone(queue))
+            }
+            Route::Link(link) => Route::Link(Arc::clone(link)),
+        };
+        Self { route }
     }
 }
 
 impl<T: Message> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.queue.drop_sender();
+        if let Route::Local(queue) = &self.route {
+            queue.drop_sender();
+        }
     }
 }
 
 impl<T: Message> fmt::Debug for Sender<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, capacity) = match &self.route {
+            Route::Local(queue) => ("Sender", queue.capacity()),
+            Route::Link(link) => ("LinkSender", link.capacity()),
+        };
         formatter
-            .debug_struct("Sender")
-            .field("capacity", &self.queue.capacity())
+            .debug_struct(kind)
+            .field("capacity", &capacity)
             .finish()
     }
 }
 
-/// A message on its way into a channel that may be full.
-struct Sending<'a, T: Message> {
-    sender: &'a Sender<T>,
-    message: Option<T>,
-    ticket: Option<Ticket>,
-}
+/// A sender on its way to another process.
+struct Departure<T: Message>(Sender<T>);
 
-impl<T: Message> Sending<'_, T> {
-    /// Sends if there is room; `None` while there is none.
-    fn attempt(&mut self) -> Option<Result<(), SendError>> {
-        match self.sender.try_send(self.message.take()?) {
-            Ok(()) => Some(Ok(())),
-            Err(TrySendError::Full(message)) => {
-                self.message = Some(message);
-                None
-            }
-            Err(TrySendError::Closed(_)) => Some(Err(SendError::Closed)),
-            Err(TrySendError::PeerDied(_)) => Some(Err(SendError::PeerDied)),
-            Err(TrySendError::Unsendable(why)) => Some(Err(SendError::Unsendable(why))),
-        }
+impl<T: Message> Departing for Departure<T> {
+    fn needs_reply_slot(&self) -> bool {
+        false
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if let Some(sent) = self.attempt() {
-            return Poll::Ready(sent);
+    fn depart(&self, core: &Arc<Core>, _slots: &mut Vec<SlotId>) -> Result<Handle, Refusal> {
+        let Route::Local(queue) = &self.0.route else {
+            return Err(Refusal::ForeignHandle);
+        };
+        if queue.remote.moved.get().is_some() {
+            return Err(Refusal::ForeignHandle);
         }
-        let queue = &self.sender.queue;
-        self.ticket = Some(queue.full_waiters.register(self.ticket, context.waker()));
-        queue.request_free_slot();
-        // A slot may have got free before the flag was up.
-        self.attempt().map_or(Poll::Pending, Poll::Ready)
+        let (source, ring) = Source::for_peer(core, queue.capacity())?;
+        queue.remote.add_source(source);
+        queue.nudge();
+        Ok(Handle::Sender(ring))
     }
 }
 
-impl<T: Message> Drop for Sending<'_, T> {
-    fn drop(&mut self) {
-        let queue = &self.sender.queue;
-        if let Some(ticket) = self.ticket
-            && !queue.full_waiters.remove(ticket)
-            && self.message.is_some()
-        {
-            // It was told of a free slot and does not use it: the next in line must know.
-            queue.notify_one_full_waiter();
-        }
+impl<T: Message> Serialize for Sender<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        codec::depart(serializer, || {
+            Ok(Outgoing::Port(Arc::new(Departure(self.clone()))))
+        })
+    }
+}
+
+impl<'de, T: Message> Deserialize<'de> for Sender<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        codec::arrive(deserializer, |core, handle, _| match handle {
+            Handle::Sender(ring) => LinkSender::from_peer(core, ring).map(Self::link),
+            _ => Err("a sender was expected and another handle came"),
+        })
     }
 }

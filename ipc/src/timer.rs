@@ -7,12 +7,17 @@ use std::task::Poll;
 use crate::Deadline;
 
 /// Drives `future` until it is ready or the deadline has passed (`None`).
+///
+/// The timer is started only when the first poll was not ready, so an answer that is there at once
+/// needs none.
 pub(crate) async fn until<F: Future>(deadline: Deadline, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if deadline.has_passed() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let mut timer = pin!(executor::sleep_until(deadline.instant()));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        timer.as_mut().poll(context).map(|()| None)
     })
     .await
 }

@@ -12,7 +12,7 @@ use ipc::{
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use support::{Count, block_on, far, passed};
+use support::{Count, block_on, far, on_executor, passed};
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
@@ -214,12 +214,12 @@ fn a_call_is_answered_refused_closed_or_late() {
     });
     let answer = sender.call_blocking(|reply| Request::Double { value: 21, reply }, far());
     assert_eq!(answer, Ok(42));
-    let refused = block_on(sender.call(|reply| Request::Ignore { reply }, far()));
+    let refused = on_executor(sender.call(|reply| Request::Ignore { reply }, far()));
     assert_eq!(refused, Err(CallError::Refused));
     let receiver = actor.join().unwrap();
     let late = sender.call_blocking(|reply| Request::Ignore { reply }, passed());
     assert_eq!(late, Err(CallError::TimedOut));
-    let late = block_on(sender.call(|reply| Request::Ignore { reply }, passed()));
+    let late = on_executor(sender.call(|reply| Request::Ignore { reply }, passed()));
     assert_eq!(late, Err(CallError::TimedOut));
     drop(receiver);
     let closed = sender.call_blocking(|reply| Request::Ignore { reply }, far());
@@ -229,30 +229,34 @@ fn a_call_is_answered_refused_closed_or_late() {
 #[test]
 fn requests_left_in_a_dropped_channel_are_refused() {
     let (sender, receiver) = channel::<Request>(4);
-    let (_, waker) = Count::new();
-    let mut call = pin!(sender.call(|reply| Request::Ignore { reply }, far()));
-    assert!(
-        call.as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
-    drop(receiver);
-    assert_eq!(block_on(call), Err(CallError::Refused));
+    let outcome = on_executor(async {
+        let (_, waker) = Count::new();
+        let mut call = pin!(sender.call(|reply| Request::Ignore { reply }, far()));
+        assert!(
+            call.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        drop(receiver);
+        call.await
+    });
+    assert_eq!(outcome, Err(CallError::Refused));
 }
 
 #[test]
 fn an_answer_to_nobody_is_dropped() {
     let (sender, mut receiver) = channel::<Request>(4);
-    let mut call = Box::pin(sender.call(|reply| Request::Double { value: 1, reply }, far()));
-    let (_, waker) = Count::new();
-    assert!(
-        call.as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
-    drop(call);
+    on_executor(async {
+        let mut call = Box::pin(sender.call(|reply| Request::Double { value: 1, reply }, far()));
+        let (_, waker) = Count::new();
+        assert!(
+            call.as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    });
     let Ok(Request::Double { value, reply }) = receiver.try_recv() else {
-        panic!("no request")
+        panic!("no request");
     };
     reply.send(value);
 }
@@ -282,12 +286,12 @@ fn many_threads_lose_nothing_and_keep_their_order() {
         let mut turn = 0;
         loop {
             turn += 1;
-            let received = if turn % 2 == 0 {
+            let next_one = if turn % 2 == 0 {
                 block_on(receiver.recv()).ok()
             } else {
                 receiver.recv_blocking(far()).ok()
             };
-            let Some((thread, number)) = received else {
+            let Some((thread, number)) = next_one else {
                 break;
             };
             assert_eq!(number, next[thread]);

@@ -1,6 +1,10 @@
 //! What the tests share: the smallest executor there is, and deadlines that only a hang reaches.
 
-#![allow(dead_code, reason = "not every test uses every helper")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every test uses every helper"
+)]
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,7 +18,7 @@ use ipc::Deadline;
 
 /// Far beyond what any test takes.
 pub fn far() -> Deadline {
-    Deadline::after(Duration::from_secs(60))
+    Deadline::after(Duration::from_mins(1))
 }
 
 /// A deadline that has passed.
@@ -41,6 +45,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         }
         std::thread::park();
     }
+}
+
+/// Drives a future on a new executor of the calling thread.
+pub fn on_executor<F: Future>(future: F) -> F::Output {
+    executor::Executor::new(&executor::Config::default())
+        .unwrap()
+        .block_on(future)
 }
 
 /// A waker that counts.
