@@ -105,13 +105,12 @@ impl MockKicks {
 
 impl KickRegistry for MockKicks {
     fn register(&self, kick: BorrowedFd<'_>, address: u64) -> Result<(), InterruptError> {
-        match self.registered.lock().insert(address, kick.as_raw_fd()) {
-            None => Ok(()),
-            Some(_) => {
-                let source = io::ErrorKind::AlreadyExists.into();
-                Err(InterruptError::Kick { address, source })
-            }
+        let existing = self.registered.lock().insert(address, kick.as_raw_fd());
+        if existing.is_some() {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(InterruptError::Kick { address, source });
         }
+        Ok(())
     }
 
     fn unregister(&self, kick: BorrowedFd<'_>, address: u64) -> Result<(), InterruptError> {

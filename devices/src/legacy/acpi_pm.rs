@@ -250,7 +250,7 @@ mod tests {
         };
         bed.clock.set(Duration::from_secs(10));
         assert_eq!(timer(), 35_795_450);
-        bed.clock.set(Duration::from_secs(1200));
+        bed.clock.set(Duration::from_mins(20));
         assert_eq!(timer(), (1200 * 3_579_545_u64) as u32);
     }
 

@@ -235,7 +235,7 @@ impl State {
                 if self.held.is_some() {
                     self.held = Some(registers);
                 } else {
-                    self.set_time(&registers, now);
+                    self.set_time(registers, now);
                 }
             }
             STATUS_B => self.write_status_b(value, now),
@@ -250,7 +250,7 @@ impl State {
         self.memory[usize::from(STATUS_B)] = value;
         if value & STATUS_B_SET == 0 {
             if self.held.take().is_some() {
-                self.set_time(&registers, now);
+                self.set_time(registers, now);
             }
         } else if self.held.is_none() {
             self.held = Some(registers);
@@ -278,7 +278,7 @@ impl State {
     }
 
     /// Sets the guest's time. What is no time at all is ignored.
-    fn set_time(&mut self, registers: &TimeRegisters, now: Duration) {
+    fn set_time(&mut self, registers: TimeRegisters, now: Duration) {
         if let Some(time) = self.encoding().decode(registers) {
             self.offset = time.unix_seconds() - now.as_secs() as i64;
         }

@@ -40,7 +40,9 @@ impl BusDevice for Debugcon {
     }
 
     fn write(&self, _offset: u64, data: &[u8]) {
-        data.iter().for_each(|byte| self.output.push(*byte));
+        for byte in data {
+            self.output.push(*byte);
+        }
     }
 }
 

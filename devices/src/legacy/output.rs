@@ -121,7 +121,7 @@ pub(super) mod tests {
     fn what_is_pending_is_bounded_and_not_lost() {
         let recorder = Recorder::default();
         let buffer = OutputBuffer::new(Box::new(recorder.clone()));
-        (0..CAPACITY + 1).for_each(|_| buffer.push(b'x'));
+        (0..=CAPACITY).for_each(|_| buffer.push(b'x'));
         assert_eq!(
             recorder
                 .writes

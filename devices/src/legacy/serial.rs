@@ -93,6 +93,7 @@ impl fmt::Debug for Serial {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a latch of the chip")]
 struct Registers {
     enabled: Causes,
     /// The transmitter became empty and the driver has not been told.

@@ -39,7 +39,7 @@ impl Alarm {
         let mut at = second.checked_add(1)?;
         // Each step enters another hour, minute or second, so a day has at most 24 + 60 + 60 of
         // them until the time matches.
-        for _ in 0..24 + 60 + 60 + 1 {
+        for _ in 0..=24 + 60 + 60 {
             let of_day = at.rem_euclid(DAY);
             let matches =
                 |part: Option<u8>, value: i64| part.is_none_or(|wanted| i64::from(wanted) == value);

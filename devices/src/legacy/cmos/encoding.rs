@@ -25,7 +25,7 @@ pub(super) struct TimeRegisters([u8; TIME_REGISTERS.len()]);
 
 impl TimeRegisters {
     /// A register by its index; zero if it is not one of the time.
-    pub(super) fn get(&self, index: u8) -> u8 {
+    pub(super) fn get(self, index: u8) -> u8 {
         TIME_REGISTERS
             .iter()
             .position(|time| *time == index)
@@ -75,7 +75,7 @@ impl Encoding {
     }
 
     /// None when the registers hold no time.
-    pub(super) fn decode(self, registers: &TimeRegisters) -> Option<DateTime> {
+    pub(super) fn decode(self, registers: TimeRegisters) -> Option<DateTime> {
         let [second, minute, hour, _, day, month, year, century] = registers.0;
         Some(DateTime {
             second: self.field(second, 0..=59)?,
@@ -119,7 +119,7 @@ impl Encoding {
         if self.binary {
             number
         } else {
-            number / 10 << 4 | number % 10
+            ((number / 10) << 4) | (number % 10)
         }
     }
 }
@@ -151,14 +151,14 @@ mod tests {
         fn every_encoding_goes_there_and_back(seconds in 0_i64..250_000_000_000, status in 0_u8..8) {
             let encoding = Encoding::from_status_b(status);
             let time = DateTime::from_unix_seconds(seconds);
-            let decoded = encoding.decode(&encoding.encode(time)).unwrap();
+            let decoded = encoding.decode(encoding.encode(time)).unwrap();
             prop_assert_eq!(decoded.unix_seconds(), seconds);
         }
 
         #[test]
         fn any_registers_decode_to_a_time_or_to_none(bytes in any::<[u8; 8]>(), status in 0_u8..8) {
             let encoding = Encoding::from_status_b(status);
-            if let Some(time) = encoding.decode(&TimeRegisters(bytes)) {
+            if let Some(time) = encoding.decode(TimeRegisters(bytes)) {
                 prop_assert!(time.hour < 24 && time.minute < 60 && time.second < 60);
                 prop_assert!((0..=9999).contains(&time.year));
             }

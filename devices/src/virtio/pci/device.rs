@@ -17,7 +17,7 @@ use super::link::{BackendLink, Deadlines, ResetOutcome};
 use super::registers::{CommonWrite, NO_VECTOR, Registers};
 use super::{Status, TransportError};
 use crate::interrupt::{KickRegistry, MsiController};
-use crate::log_limit::LogLimit;
+use crate::log_limit::{Foreign, LogLimit};
 use crate::pci::{BarIndex, BarSpec, DecodedBar, Decoding, Msix, PciConfig, PciDevice};
 use crate::sync::Lock;
 use crate::virtio::backend::{
@@ -125,7 +125,10 @@ impl VirtioPciDevice {
                 }
                 let vector = registers.needs_reset();
                 drop(registers);
-                self.warn(format_args!("queue {queue} needs a reset: {reason}"));
+                self.warn(format_args!(
+                    "queue {queue} needs a reset: {}",
+                    Foreign(&reason)
+                ));
                 self.interrupt(vector);
             }
         }

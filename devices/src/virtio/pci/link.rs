@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipc::{CallError, Deadline, Message, Reply, Sender};
 
+use crate::log_limit::Foreign;
 use crate::virtio::backend::{BackendRequest, QueueSetup};
 
 /// How long a vCPU waits for a back end.
@@ -79,7 +80,7 @@ impl BackendLink {
             reply,
         })
         .map_err(|error| format!("activating the back end: {error}"))?
-        .map_err(|reason| format!("the back end refused to start: {reason}"))
+        .map_err(|reason| format!("the back end refused to start: {}", Foreign(&reason)))
     }
 
     /// Resets the back end, unless it has nothing to reset.
