@@ -1,6 +1,7 @@
 //! What one executor consists of, and the thread's current one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,9 +49,10 @@ pub(crate) struct Core {
     pub(crate) driver_schedules: bool,
     /// The executor has ended: nothing is submitted any more.
     closed: Cell<bool>,
-    /// Scratch space of a turn, kept for its capacity.
-    completions: Cell<Vec<Completion>>,
-    fired: Cell<Vec<LocalWaker>>,
+    /// What a turn has brought up and nobody was told yet.
+    completions: RefCell<VecDeque<Completion>>,
+    /// Timers that are due and whose tasks were not woken yet.
+    fired: RefCell<VecDeque<LocalWaker>>,
     turns: Cell<u64>,
     polls: Cell<u64>,
     submitted: Cell<u64>,
@@ -122,8 +124,8 @@ impl Core {
             driver_schedules: driver.schedules(),
             driver: RefCell::new(driver),
             closed: Cell::new(false),
-            completions: Cell::new(Vec::with_capacity(capacity)),
-            fired: Cell::new(Vec::new()),
+            completions: RefCell::new(VecDeque::with_capacity(capacity)),
+            fired: RefCell::default(),
             turns: Cell::new(0),
             polls: Cell::new(0),
             submitted: Cell::new(0),
@@ -271,33 +273,38 @@ impl Core {
     }
 
     fn driver_turn(&self, wait: Wait) {
-        let mut completions = self.completions.take();
         {
             let mut driver = self.driver();
             driver.turn(wait);
-            driver.reap(&mut completions);
+            driver.reap(&mut self.completions.borrow_mut());
         }
         self.shared.drain(self);
-        self.completed
-            .set(self.completed.get() + completions.len() as u64);
-        for completion in completions.drain(..) {
+        // One by one: when the code that a completion runs panics, the others stay for later.
+        while let Some(completion) = self.next_completion() {
+            self.completed.set(self.completed.get() + 1);
             self.complete(completion);
         }
-        self.completions.set(completions);
         self.fire_timers();
     }
 
+    fn next_completion(&self) -> Option<Completion> {
+        self.completions.borrow_mut().pop_front()
+    }
+
     fn fire_timers(&self) {
-        if self.timers.borrow().is_empty() {
-            return;
+        if !self.timers.borrow().is_empty() {
+            let now = self.driver().now();
+            self.timers
+                .borrow_mut()
+                .expire(now, &mut self.fired.borrow_mut());
         }
-        let now = self.driver().now();
-        let mut fired = self.fired.take();
-        self.timers.borrow_mut().expire(now, &mut fired);
-        for waker in fired.drain(..) {
+        while let Some(waker) = self.next_fired() {
             waker.wake(self);
         }
-        self.fired.set(fired);
+    }
+
+    fn next_fired(&self) -> Option<LocalWaker> {
+        self.fired.borrow_mut().pop_front()
     }
 
     fn complete(&self, completion: Completion) {

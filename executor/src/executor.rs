@@ -10,6 +10,7 @@ use rustix::event::EventfdFlags;
 
 use crate::config::{Config, DriverKind};
 use crate::core::{self, Core, Stats};
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::remote::{Remote, Shared};
 use crate::task::cell::MainCell;
@@ -39,16 +40,24 @@ impl Executor {
             .map_err(|errno| Error::Doorbell(errno.into()))?;
         let shared = Arc::new(Shared::new(doorbell));
         let driver = crate::driver::open(config, &shared)?;
+        Ok(Self::with_driver(shared, driver, config))
+    }
+
+    pub(crate) fn with_driver(
+        shared: Arc<Shared>,
+        driver: Box<dyn Driver>,
+        config: &Config,
+    ) -> Self {
         let kind = driver.kind();
         let main = MainCell::allocate(Arc::as_ptr(&shared));
         // SAFETY: it comes with one counted reference.
         let main = unsafe { TaskRef::from_counted(main) };
         let core = Core::new(shared, driver, config.idle_spin, config.entries as usize);
-        Ok(Executor {
-            core: Rc::new(core),
+        Executor {
             main,
+            core: Rc::new(core),
             kind,
-        })
+        }
     }
 
     /// Which driver it uses.

@@ -192,6 +192,9 @@ impl Shared {
     }
 
     fn take_woken(&self, replacement: *mut Header, mut each: impl FnMut(NonNull<Header>)) {
+        if replacement.is_null() && self.woken.load(Ordering::SeqCst).is_null() {
+            return;
+        }
         let mut list = self.woken.swap(replacement, Ordering::SeqCst);
         let mut in_order: *mut Header = ptr::null_mut();
         while list != closed()
@@ -215,6 +218,9 @@ impl Shared {
     }
 
     fn take_jobs(&self, replacement: *mut Job, mut each: impl FnMut(Box<dyn FnOnce() + Send>)) {
+        if replacement.is_null() && self.jobs.load(Ordering::SeqCst).is_null() {
+            return;
+        }
         let mut list = self.jobs.swap(replacement, Ordering::SeqCst);
         let mut in_order: *mut Job = ptr::null_mut();
         while list != closed() && !list.is_null() {
@@ -275,8 +281,9 @@ impl Remote {
         F: Future + 'static,
         F::Output: 'static,
     {
-        self.shared
-            .push_job(Box::new(move || crate::task::spawn(make()).detach()));
+        // `make` runs in the task, so that a panic in it is one of the task.
+        let run = move || crate::task::spawn(async move { make().await }).detach();
+        self.shared.push_job(Box::new(run));
     }
 }
 

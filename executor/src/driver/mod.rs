@@ -6,6 +6,7 @@
 pub(crate) mod epoll;
 pub(crate) mod uring;
 
+use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,7 +83,7 @@ pub(crate) trait Driver {
     fn turn(&mut self, wait: Wait);
 
     /// Moves the completions that are there to `completions`.
-    fn reap(&mut self, completions: &mut Vec<Completion>);
+    fn reap(&mut self, completions: &mut VecDeque<Completion>);
 
     /// Whether a turn would find something without waiting. Makes no system call.
     fn has_completions(&mut self) -> bool;

@@ -2,6 +2,7 @@
 
 pub(crate) mod future;
 pub(crate) mod kinds;
+pub(crate) mod op;
 pub(crate) mod set;
 pub(crate) mod slots;
 pub(crate) mod stream;
@@ -9,7 +10,7 @@ pub(crate) mod stream;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 
-/// The offset that means "the file's current position", as in io_uring.
+/// The offset that means "the file's current position", as in `io_uring`.
 pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
 
 /// One operation on a file, with its parameters. Pointers are valid until the completion; who

@@ -137,7 +137,7 @@ pub(crate) enum After {
 
 #[derive(Default)]
 pub(crate) struct Slots {
-    slots: Vec<Slot>,
+    entries: Vec<Slot>,
     free: Option<u32>,
     /// Operations that have a completion to come.
     in_flight: usize,
@@ -146,7 +146,7 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Slots {
-            slots: Vec::with_capacity(capacity),
+            entries: Vec::with_capacity(capacity),
             free: None,
             in_flight: 0,
         }
@@ -160,7 +160,7 @@ impl Slots {
     pub(crate) fn insert(&mut self, file: Rc<FdInner>, descriptor: bool, state: State) -> Token {
         self.in_flight += 1;
         if let Some(index) = self.free {
-            let slot = &mut self.slots[index as usize];
+            let slot = &mut self.entries[index as usize];
             let State::Vacant { next } = slot.state else {
                 unreachable!("the free list of operations holds a slot in use");
             };
@@ -173,10 +173,10 @@ impl Slots {
                 generation: slot.generation,
             };
         }
-        let index = self.slots.len() as u32;
+        let index = self.entries.len() as u32;
         // The highest indices mark tokens that are not operations.
         assert!(index < u32::MAX - 1, "too many operations in flight");
-        self.slots.push(Slot {
+        self.entries.push(Slot {
             generation: 0,
             descriptor,
             file: Some(file),
@@ -190,7 +190,7 @@ impl Slots {
 
     /// The slot of a token, if the token is current.
     pub(crate) fn get(&mut self, token: Token) -> Option<&mut Slot> {
-        self.slots
+        self.entries
             .get_mut(token.index as usize)
             .filter(|slot| slot.generation == token.generation)
     }
@@ -230,7 +230,7 @@ impl Slots {
         if !more {
             self.in_flight -= 1;
         }
-        let slot = &mut self.slots[token.index as usize];
+        let slot = &mut self.entries[token.index as usize];
         match &mut slot.state {
             State::Vacant { .. } | State::Done { .. } => {
                 debug_assert!(false, "a second completion of one operation");
@@ -293,7 +293,7 @@ impl Slots {
 
     /// Every operation in flight.
     pub(crate) fn tokens_in_flight(&self) -> Vec<(Token, Rc<FdInner>)> {
-        self.slots
+        self.entries
             .iter()
             .enumerate()
             .filter_map(|(index, slot)| {

@@ -87,7 +87,7 @@ impl TaskGroup {
             for task in &tasks {
                 cancel(&self.core, task);
             }
-            if self.len() == 0 || self.len() >= before {
+            if self.is_empty() || self.len() >= before {
                 return;
             }
         }

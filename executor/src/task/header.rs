@@ -145,8 +145,8 @@ impl Header {
     ///
     /// No reference is left, and the task was cleared.
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: still allocated.
         let (vtable, shared) = {
+            // SAFETY: still allocated.
             let head = unsafe { header.as_ref() };
             (head.vtable, head.holds_shared.get().then_some(head.shared))
         };

@@ -23,7 +23,7 @@ use waker::LocalWaker;
 /// A panic inside a task unwinds out of [`Executor::block_on`](crate::Executor::block_on).
 #[must_use = "dropping the handle detaches the task"]
 pub struct Task<T> {
-    task: TaskRef,
+    inner: TaskRef,
     core: Rc<Core>,
     output: PhantomData<T>,
 }
@@ -40,7 +40,7 @@ where
 {
     let core = core::current().expect("spawn needs an executor that runs on this thread");
     Task {
-        task: spawn_on(&core, future, None),
+        inner: spawn_on(&core, future, None),
         core,
         output: PhantomData,
     }
@@ -68,7 +68,7 @@ impl<T> Task<T> {
     /// Drops the task's future now, or when it is being polled, after that poll. Its operations
     /// are cancelled.
     pub fn cancel(self) {
-        cancel(&self.core, &self.task);
+        cancel(&self.core, &self.inner);
     }
 
     /// Lets the task run on by itself.
@@ -76,7 +76,7 @@ impl<T> Task<T> {
 
     /// Whether the output is there.
     pub fn is_finished(&self) -> bool {
-        self.task.state.get() == State::Done
+        self.inner.state.get() == State::Done
     }
 }
 
@@ -84,7 +84,7 @@ impl<T> Future for Task<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let task = &self.task;
+        let task = &self.inner;
         if task.state.get() == State::Done {
             let mut output: Option<T> = None;
             // SAFETY: the handle's type parameter is the output of the task's future.
@@ -103,11 +103,11 @@ impl<T> Future for Task<T> {
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.task.has_handle.set(false);
-        if self.task.state.get() == State::Done {
+        self.inner.has_handle.set(false);
+        if self.inner.state.get() == State::Done {
             // Nobody can take the output any more.
             // SAFETY: the task is done, so nobody polls it.
-            unsafe { (self.task.vtable.clear)(self.task.as_ptr()) };
+            unsafe { (self.inner.vtable.clear)(self.inner.as_ptr()) };
         }
     }
 }
@@ -115,7 +115,7 @@ impl<T> Drop for Task<T> {
 impl<T> std::fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task")
-            .field("state", &self.task.state.get())
+            .field("state", &self.inner.state.get())
             .finish_non_exhaustive()
     }
 }

@@ -19,7 +19,7 @@ pub fn now() -> Instant {
 pub fn sleep(duration: Duration) -> Sleep {
     let now = now();
     // Beyond what an `Instant` can hold is as good as never.
-    let never = Duration::from_secs(30 * 365 * 24 * 3600);
+    let never = Duration::from_hours(30 * 365 * 24);
     sleep_until(now.checked_add(duration).unwrap_or(now + never))
 }
 
@@ -69,11 +69,12 @@ impl Future for Sleep {
             self.stop();
         }
         let core = core::current().expect("sleep needs an executor that runs on this thread");
-        if core.driver().now() >= self.deadline {
+        let now = core.driver().now();
+        if now >= self.deadline {
             return Poll::Ready(());
         }
         let waker = LocalWaker::new(context.waker(), &core);
-        let key = core.timers.borrow_mut().insert(self.deadline, waker);
+        let key = core.timers.borrow_mut().insert(now, self.deadline, waker);
         self.timer = Some((core, key));
         Poll::Pending
     }

@@ -12,6 +12,7 @@
 //! wheel's present tick. So all occupied slots of a level lie ahead of the present one, and the
 //! first occupied slot of the lowest occupied level is the next to look at.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::task::waker::LocalWaker;
@@ -106,7 +107,16 @@ impl Wheel {
     }
 
     /// Adds a timer. A deadline in the past is due with the next tick.
-    pub(crate) fn insert(&mut self, deadline: Instant, waker: LocalWaker) -> TimerKey {
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+        waker: LocalWaker,
+    ) -> TimerKey {
+        if self.waiting == 0 {
+            // Nobody moved the wheel while it was empty.
+            self.present = self.present.max(self.tick_of(now));
+        }
         let since = deadline.saturating_duration_since(self.epoch).as_nanos();
         let deadline = u64::try_from(since).unwrap_or(u64::MAX);
         let tick = deadline
@@ -123,6 +133,12 @@ impl Wheel {
             index,
             generation: self.timers[index as usize].generation,
         }
+    }
+
+    /// The last tick that is over at that time.
+    fn tick_of(&self, time: Instant) -> u64 {
+        let since = time.saturating_duration_since(self.epoch).as_nanos();
+        (u64::try_from(since).unwrap_or(u64::MAX) >> TICK_SHIFT).min(LAST_TICK - 1)
     }
 
     fn allocate(&mut self) -> u32 {
@@ -242,9 +258,8 @@ impl Wheel {
     }
 
     /// Moves the wakers of all timers that are due to `fired`, earliest first.
-    pub(crate) fn expire(&mut self, now: Instant, fired: &mut Vec<LocalWaker>) {
-        let since = now.saturating_duration_since(self.epoch).as_nanos();
-        let now = (u64::try_from(since).unwrap_or(u64::MAX) >> TICK_SHIFT).min(LAST_TICK);
+    pub(crate) fn expire(&mut self, now: Instant, fired: &mut VecDeque<LocalWaker>) {
+        let now = self.tick_of(now);
         while let Some((level, slot, begin)) = self.first_slot() {
             if begin > now {
                 break;
@@ -256,7 +271,7 @@ impl Wheel {
     }
 
     /// Fires or spreads the timers of a slot that begins at the present tick.
-    fn empty_slot(&mut self, level: usize, slot: usize, fired: &mut Vec<LocalWaker>) {
+    fn empty_slot(&mut self, level: usize, slot: usize, fired: &mut VecDeque<LocalWaker>) {
         let state = &mut self.levels[level];
         state.occupied &= !(1 << slot);
         let empty = Slot {

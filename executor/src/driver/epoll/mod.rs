@@ -42,13 +42,13 @@ const TURNS_WITHOUT_EPOLL: u32 = 16;
 const RETRY: Duration = Duration::from_millis(1);
 
 pub(crate) struct Epoll {
-    epoll: OwnedFd,
+    instance: OwnedFd,
     sources: Sources,
     completions: VecDeque<Completion>,
     events: Box<[libc::epoll_event; EVENTS]>,
     /// Sources with an operation that only time can help.
     retries: Vec<u32>,
-    turns_without_epoll: u32,
+    busy_turns: u32,
     /// `epoll_pwait2` is there.
     precise: bool,
     system_calls: u64,
@@ -58,19 +58,20 @@ pub(crate) struct Epoll {
 
 impl Epoll {
     pub(crate) fn open(shared: &Arc<Shared>) -> Result<Self, Error> {
-        let epoll =
+        let instance =
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::Epoll(e.into()))?;
         let data = epoll::EventData::new_u64(DOORBELL);
         // Edge-triggered: the doorbell's counter is never read.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, shared.doorbell(), data, flags).map_err(|e| Error::Epoll(e.into()))?;
+        epoll::add(&instance, shared.doorbell(), data, flags)
+            .map_err(|e| Error::Epoll(e.into()))?;
         Ok(Epoll {
-            epoll,
+            instance,
             sources: Sources::default(),
             completions: VecDeque::new(),
             events: Box::new([libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
             retries: Vec::new(),
-            turns_without_epoll: 0,
+            busy_turns: 0,
             precise: true,
             system_calls: 0,
             _shared: Arc::clone(shared),
@@ -115,7 +116,7 @@ impl Epoll {
             return;
         };
         if !source.registered {
-            match source.register(&self.epoll, index) {
+            match source.register(&self.instance, index) {
                 Ok(()) => {}
                 // Always ready, as far as epoll can tell: perform it, blocking if it must.
                 Err(rustix::io::Errno::PERM) => {
@@ -140,11 +141,22 @@ impl Epoll {
 
     /// Tries everything that waits for one of `flags` on a file.
     fn on_event(&mut self, index: u32, flags: PollFlags) {
+        self.try_waiting(index, |driver, pending| {
+            driver.still_waits(index, pending, flags)
+        });
+    }
+
+    /// Keeps those that wait on a file for which `still_waits` is true.
+    fn try_waiting(
+        &mut self,
+        index: u32,
+        mut still_waits: impl FnMut(&mut Self, &mut Pending) -> bool,
+    ) {
         let Some(source) = self.sources.get(index) else {
             return;
         };
         let mut waiting = std::mem::take(&mut source.waiting);
-        waiting.retain_mut(|pending| self.still_waits(index, pending, flags));
+        waiting.retain_mut(|pending| still_waits(self, pending));
         if let Some(source) = self.sources.get(index) {
             source.waiting = waiting;
         }
@@ -168,9 +180,13 @@ impl Epoll {
         }
     }
 
+    /// Tries what waits for time only.
     fn retry(&mut self) {
         for index in std::mem::take(&mut self.retries) {
-            self.on_event(index, PollFlags::all());
+            self.try_waiting(index, |driver, pending| {
+                let retried = matches!(pending.operation, Operation::Connect { .. });
+                !retried || pending.connecting || driver.try_now(index, pending)
+            });
         }
     }
 
@@ -202,7 +218,7 @@ impl Epoll {
 
     fn epoll_wait(&mut self, wait: Wait) -> io::Result<usize> {
         let events = self.events.as_mut_ptr();
-        let epoll = self.epoll.as_raw_fd();
+        let epoll = self.instance.as_raw_fd();
         if let (Wait::For(duration), true) = (wait, self.precise) {
             let time = libc::timespec {
                 tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -264,7 +280,7 @@ impl Driver for Epoll {
 
     fn detach(&mut self, target: Target) {
         if let FileId::Slot(index) = target.file {
-            self.sources.remove(index, self.epoll.as_fd());
+            self.sources.remove(index, self.instance.as_fd());
         }
     }
 
@@ -315,20 +331,20 @@ impl Driver for Epoll {
 
     fn turn(&mut self, wait: Wait) {
         if self.completions.is_empty() {
-            self.turns_without_epoll = 0;
+            self.busy_turns = 0;
             self.wait(wait);
             return;
         }
         // Files that never wait must not keep those that do from being looked at.
-        self.turns_without_epoll += 1;
-        if self.turns_without_epoll >= TURNS_WITHOUT_EPOLL {
-            self.turns_without_epoll = 0;
+        self.busy_turns += 1;
+        if self.busy_turns >= TURNS_WITHOUT_EPOLL {
+            self.busy_turns = 0;
             self.wait(Wait::No);
         }
     }
 
-    fn reap(&mut self, completions: &mut Vec<Completion>) {
-        completions.extend(self.completions.drain(..));
+    fn reap(&mut self, completions: &mut VecDeque<Completion>) {
+        completions.append(&mut self.completions);
     }
 
     fn has_completions(&mut self) -> bool {

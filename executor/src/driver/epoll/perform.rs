@@ -33,6 +33,8 @@ pub(super) fn attempt(source: &Source, pending: &mut Pending) -> Attempt {
             Ok(flags) => Attempt::Done(i32::from(flags.bits())),
             Err(error) => Attempt::Done(error),
         },
+        // Registering reports the present state.
+        Operation::PollMultishot { .. } if !source.registered => Attempt::Wait,
         Operation::PollMultishot { flags } => match ready(source, flags) {
             Ok(flags) if flags.is_empty() => Attempt::Wait,
             Ok(flags) => Attempt::Event(flags),
@@ -123,9 +125,9 @@ fn perform(source: &Source, operation: &Operation) -> i32 {
             count,
             offset,
         } => write(source, iovecs, count, offset),
-        // SAFETY (all below): plain system calls; memory is valid as `Operation` says.
+        // SAFETY: no memory is involved.
         Operation::Fsync => call(|| unsafe { libc::fsync(source.fd) as isize }),
-        // SAFETY: as above.
+        // SAFETY: no memory is involved.
         Operation::Fdatasync => call(|| unsafe { libc::fdatasync(source.fd) as isize }),
         Operation::Fallocate {
             mode,
@@ -133,12 +135,12 @@ fn perform(source: &Source, operation: &Operation) -> i32 {
             length,
         } => {
             let (mode, offset, length) = (mode.bits() as c_int, offset as i64, length as i64);
-            // SAFETY: as above.
+            // SAFETY: no memory is involved.
             call(|| unsafe { libc::fallocate64(source.fd, mode, offset, length) as isize })
         }
         Operation::Accept => {
             let (null, flags) = (ptr::null_mut(), libc::SOCK_CLOEXEC);
-            // SAFETY: as above; no address is asked for.
+            // SAFETY: no address is asked for.
             call(|| unsafe { libc::accept4(source.fd, null, null.cast(), flags) as isize })
         }
         Operation::Send {
@@ -147,7 +149,7 @@ fn perform(source: &Source, operation: &Operation) -> i32 {
             flags,
         } => {
             let flags = flags as c_int | libc::MSG_DONTWAIT;
-            // SAFETY: as above.
+            // SAFETY: the memory is valid until the completion, as `Operation` says.
             call(|| unsafe { libc::send(source.fd, pointer.cast(), length as usize, flags) })
         }
         Operation::Receive {
@@ -156,7 +158,7 @@ fn perform(source: &Source, operation: &Operation) -> i32 {
             flags,
         } => {
             let flags = flags as c_int | libc::MSG_DONTWAIT;
-            // SAFETY: as above.
+            // SAFETY: the memory is valid until the completion, as `Operation` says.
             call(|| unsafe { libc::recv(source.fd, pointer.cast(), length as usize, flags) })
         }
         Operation::Poll { .. } | Operation::PollMultishot { .. } | Operation::Connect { .. } => {

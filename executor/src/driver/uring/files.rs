@@ -42,17 +42,15 @@ impl FileTable {
         let Some(slot) = self.free.pop() else {
             return FileId::Plain;
         };
-        match ring
+        let updated = ring
             .submitter()
-            .register_files_update(slot, &[fd.as_raw_fd()])
-        {
-            Ok(1) => FileId::Slot(slot),
-            // Some files cannot be registered: rings, for one.
-            _ => {
-                self.free.push(slot);
-                FileId::Plain
-            }
+            .register_files_update(slot, &[fd.as_raw_fd()]);
+        if matches!(updated, Ok(1)) {
+            return FileId::Slot(slot);
         }
+        // Some files cannot be registered: rings, for one.
+        self.free.push(slot);
+        FileId::Plain
     }
 
     pub(super) fn unregister(&mut self, ring: &IoUring, file: FileId) {

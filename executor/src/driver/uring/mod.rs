@@ -18,7 +18,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::{Driver, FileId, Residence, Target, Wait};
-use crate::config::{Config, DriverKind, KernelFeatures};
+use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions};
 use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
@@ -61,12 +61,17 @@ impl Uring {
             ring,
             enter,
             files,
-            features,
+            mut features,
         } = setup::open(config)?;
         if features.contains(KernelFeatures::MESSAGE_RING)
             && let Ok(duplicate) = setup::duplicate(&ring)
         {
             shared.set_ring(duplicate);
+        }
+        let may_send =
+            |restrictions: Restrictions| restrictions.operations.contains(Operations::MESSAGE_RING);
+        if !config.restrictions.is_none_or(may_send) {
+            features.remove(KernelFeatures::MESSAGE_RING);
         }
         let mut driver = Uring {
             ring,
@@ -275,13 +280,13 @@ impl Driver for Uring {
         }
     }
 
-    fn reap(&mut self, completions: &mut Vec<Completion>) {
+    fn reap(&mut self, completions: &mut VecDeque<Completion>) {
         let mut take = |driver: &mut Self, entry: &cqueue::Entry| {
             if entry.user_data() & INTERNAL == INTERNAL {
                 driver.internal(entry);
                 return;
             }
-            completions.push(Completion {
+            completions.push_back(Completion {
                 token: Token::from_bits(entry.user_data()),
                 result: entry.result(),
                 more: cqueue::more(entry.flags()),

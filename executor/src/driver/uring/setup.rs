@@ -48,7 +48,7 @@ pub(super) fn open(config: &Config) -> Result<Opened, Error> {
         FileTable::default()
     };
     let enter = EnterTarget::new(&ring, features);
-    if let Some(restrictions) = &config.restrictions {
+    if let Some(restrictions) = config.restrictions {
         restrict(&ring, restrictions).map_err(Error::RingRestrictions)?;
     }
     Ok(Opened {
@@ -129,7 +129,7 @@ fn probe(ring: &IoUring) -> KernelFeatures {
 }
 
 /// Locks the ring down and enables it.
-fn restrict(ring: &IoUring, restrictions: &Restrictions) -> io::Result<()> {
+fn restrict(ring: &IoUring, restrictions: Restrictions) -> io::Result<()> {
     let codes: &[(Operations, &[u8])] = &[
         (Operations::READ, &[opcode::Read::CODE, opcode::Readv::CODE]),
         (
