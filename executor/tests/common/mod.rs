@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use executor::{Config, DriverChoice, Executor, Fd, IoBuf, IoBufMut, KernelFeatures};
 
 /// One function per test and driver: the best ring this kernel gives, the plainest, epoll.
+#[allow(unused_macros, reason = "each test binary uses a part of it")]
 macro_rules! on_each_driver {
     ($($(#[$attribute:meta])* fn $name:ident($executor:ident) $body:block)*) => {$(
         mod $name {
@@ -38,16 +39,24 @@ macro_rules! on_each_driver {
         }
     )*};
 }
+#[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub(crate) use on_each_driver;
 
 /// These tests need `io_uring`; without it they fail rather than pass without testing.
 pub(crate) fn uring(without: KernelFeatures) -> Executor {
-    let config = Config { driver: DriverChoice::Uring, without, ..Config::default() };
+    let config = Config {
+        driver: DriverChoice::Uring,
+        without,
+        ..Config::default()
+    };
     Executor::new(&config).expect("an io_uring, which the tests of this driver need")
 }
 
 pub(crate) fn epoll() -> Executor {
-    let config = Config { driver: DriverChoice::Epoll, ..Config::default() };
+    let config = Config {
+        driver: DriverChoice::Epoll,
+        ..Config::default()
+    };
     Executor::new(&config).expect("an epoll")
 }
 
@@ -108,7 +117,13 @@ impl Tracked {
     pub(crate) fn new(size: usize) -> (Self, Rc<Cell<bool>>) {
         let dropped = Rc::new(Cell::new(false));
         let memory = Some(vec![0; size].into_boxed_slice());
-        (Tracked { memory, dropped: Rc::clone(&dropped) }, dropped)
+        (
+            Tracked {
+                memory,
+                dropped: Rc::clone(&dropped),
+            },
+            dropped,
+        )
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

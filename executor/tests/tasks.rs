@@ -1,0 +1,484 @@
+//! Tasks, groups, wake-ups from other threads, timers.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{on_each_driver, pipe, turn_until, write_now, yield_turns};
+use executor::{
+    Config, DriverChoice, Either, Elapsed, Executor, Fd, Remote, TaskGroup, idle_poller, select,
+    sleep, sleep_until, spawn, timeout, yield_now,
+};
+
+/// A flag that a thread raises and a task waits for.
+#[derive(Default)]
+struct Flag {
+    raised: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Flag {
+    fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().unwrap().take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until it is raised, and lowers it.
+    async fn taken(&self) {
+        poll_fn(|context| {
+            *self.waker.lock().unwrap() = Some(context.waker().clone());
+            if self.raised.swap(false, Ordering::AcqRel) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+on_each_driver! {
+    fn tasks_run_and_return(executor) {
+        let outputs = executor.block_on(async {
+            let tasks: Vec<_> = (0..1000).map(|number| spawn(async move { number * 2 })).collect();
+            let mut sum = 0;
+            for task in tasks {
+                sum += task.await;
+            }
+            sum
+        });
+        assert_eq!(outputs, 999 * 1000);
+    }
+
+    fn tasks_go_on_in_the_next_block_on(executor) {
+        let steps = Rc::new(Cell::new(0));
+        let task = executor.block_on(async {
+            let steps = Rc::clone(&steps);
+            spawn(async move {
+                for _ in 0..3 {
+                    steps.set(steps.get() + 1);
+                    yield_now().await;
+                }
+            })
+        });
+        executor.block_on(task);
+        assert_eq!(steps.get(), 3);
+    }
+
+    fn a_dropped_handle_detaches(executor) {
+        let done = Rc::new(Cell::new(false));
+        executor.block_on(async {
+            let flag = Rc::clone(&done);
+            drop(spawn(async move {
+                yield_now().await;
+                flag.set(true);
+            }));
+            turn_until(|| done.get()).await;
+        });
+    }
+
+    fn a_cancelled_task_drops_its_future(executor) {
+        executor.block_on(async {
+            let token = Rc::new(());
+            let held = Rc::clone(&token);
+            let task = spawn(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            });
+            yield_now().await;
+            assert_eq!(Rc::strong_count(&token), 2);
+            task.cancel();
+            assert_eq!(Rc::strong_count(&token), 1);
+        });
+    }
+
+    fn a_task_may_hold_and_cancel_its_own_handle(executor) {
+        executor.block_on(async {
+            let token = Rc::new(());
+            for cancels in [true, false] {
+                let place: Rc<RefCell<Option<executor::Task<()>>>> = Rc::default();
+                let (inside, held) = (Rc::clone(&place), Rc::clone(&token));
+                let task = spawn(async move {
+                    yield_now().await;
+                    let own = inside.borrow_mut().take().unwrap();
+                    if cancels {
+                        own.cancel();
+                        std::future::pending::<()>().await;
+                    } else {
+                        // Dropped together with the future, while that is being dropped.
+                        let _own = own;
+                        std::future::pending::<()>().await;
+                    }
+                    drop(held);
+                });
+                *place.borrow_mut() = Some(task);
+                yield_turns(2).await;
+                drop(place);
+            }
+            // The second task still waits; it ends with the executor.
+            assert_eq!(Rc::strong_count(&token), 2);
+        });
+        drop(executor);
+    }
+
+    fn dropping_the_executor_drops_tasks_and_outputs(executor) {
+        let token = Rc::new(());
+        let handle = executor.block_on(async {
+            for _ in 0..3 {
+                let held = Rc::clone(&token);
+                spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(held);
+                }).detach();
+            }
+            let output = Rc::clone(&token);
+            let handle = spawn(async move { output });
+            yield_now().await;
+            handle
+        });
+        assert!(handle.is_finished());
+        drop(executor);
+        assert_eq!(Rc::strong_count(&token), 2);
+        drop(handle);
+        assert_eq!(Rc::strong_count(&token), 1);
+    }
+
+    fn a_panic_in_a_task_comes_out_and_spares_the_others(executor) {
+        let (reader, writer) = executor.block_on(async { pipe() });
+        let other = executor.block_on(async {
+            let other = spawn(async move { reader.read(vec![0; 4]).await.0 });
+            yield_now().await;
+            other
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            executor.block_on(async {
+                spawn(async { panic!("on purpose") }).await
+            })
+        }));
+        assert!(outcome.is_err());
+        write_now(&writer, b"data");
+        assert_eq!(executor.block_on(other).unwrap(), 4);
+    }
+
+    fn an_endless_task_does_not_keep_operations_from_completing(executor) {
+        executor.block_on(async {
+            let group = TaskGroup::new();
+            group.spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            let (reader, writer) = pipe();
+            for _ in 0..10 {
+                write_now(&writer, b"x");
+                assert_eq!(reader.read(vec![0; 4]).await.0.unwrap(), 1);
+                sleep(Duration::from_micros(10)).await;
+            }
+            group.cancel_all().await;
+        });
+    }
+
+    fn groups_end_by_themselves_or_together(executor) {
+        executor.block_on(async {
+            let group = TaskGroup::new();
+            let count = Rc::new(Cell::new(0));
+            for turns in 0..50 {
+                let count = Rc::clone(&count);
+                group.spawn(async move {
+                    for _ in 0..turns {
+                        yield_now().await;
+                    }
+                    count.set(count.get() + 1);
+                });
+            }
+            group.wait().await;
+            assert_eq!(count.get(), 50);
+            for _ in 0..50 {
+                group.spawn(std::future::pending::<()>());
+            }
+            yield_now().await;
+            assert_eq!(group.len(), 50);
+            group.cancel_all().await;
+            assert!(group.is_empty());
+            let token = Rc::new(());
+            let held = Rc::clone(&token);
+            group.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+            });
+            drop(group);
+            assert_eq!(Rc::strong_count(&token), 1);
+        });
+    }
+
+    fn threads_wake_tasks(executor) {
+        const THREADS: u64 = 4;
+        const ROUNDS: u64 = 5_000;
+        executor.block_on(async {
+            let total = Rc::new(Cell::new(0));
+            let group = TaskGroup::new();
+            let mut threads = Vec::new();
+            for _ in 0..THREADS {
+                let (flag, taken) = (Arc::new(Flag::default()), Arc::new(AtomicU64::new(0)));
+                threads.push(thread::spawn({
+                    let (flag, taken) = (Arc::clone(&flag), Arc::clone(&taken));
+                    move || {
+                        for round in 0..ROUNDS {
+                            flag.raise();
+                            while taken.load(Ordering::Acquire) <= round {
+                                thread::yield_now();
+                            }
+                        }
+                    }
+                }));
+                let total = Rc::clone(&total);
+                group.spawn(async move {
+                    for _ in 0..ROUNDS {
+                        flag.taken().await;
+                        total.set(total.get() + 1);
+                        taken.fetch_add(1, Ordering::Release);
+                    }
+                });
+            }
+            group.wait().await;
+            assert_eq!(total.get(), THREADS * ROUNDS);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    fn executors_wake_each_other(executor) {
+        const ROUNDS: usize = 5_000;
+        let choice = match executor.driver() {
+            executor::DriverKind::Uring => DriverChoice::Uring,
+            executor::DriverKind::Epoll => DriverChoice::Epoll,
+        };
+        let (ping, pong) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
+        let other = thread::spawn({
+            let (ping, pong) = (Arc::clone(&ping), Arc::clone(&pong));
+            move || {
+                let config = Config { driver: choice, ..Config::default() };
+                Executor::new(&config).unwrap().block_on(async {
+                    for _ in 0..ROUNDS {
+                        ping.taken().await;
+                        pong.raise();
+                    }
+                    // The last wake-up may be queued.
+                    executor::flush();
+                });
+            }
+        });
+        executor.block_on(async {
+            for _ in 0..ROUNDS {
+                ping.raise();
+                pong.taken().await;
+            }
+        });
+        other.join().unwrap();
+    }
+
+    fn threads_spawn_tasks(executor) {
+        let remote = executor.remote();
+        let (sender, receiver) = mpsc::channel();
+        let flag = Arc::new(Flag::default());
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (remote, sender, flag) = (remote.clone(), sender.clone(), Arc::clone(&flag));
+                thread::spawn(move || {
+                    for number in 0..500u32 {
+                        let (sender, flag) = (sender.clone(), Arc::clone(&flag));
+                        remote.spawn(move || async move {
+                            // Not Send: it lives on the executor's thread.
+                            let local = Rc::new(number);
+                            yield_now().await;
+                            sender.send(*local).unwrap();
+                            flag.raise();
+                        });
+                    }
+                })
+            })
+            .collect();
+        let mut sum = 0;
+        executor.block_on(async {
+            let mut count = 0;
+            while count < 2000 {
+                flag.taken().await;
+                for number in receiver.try_iter() {
+                    sum += number;
+                    count += 1;
+                }
+            }
+        });
+        assert_eq!(sum, 4 * (499 * 500 / 2));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(executor);
+        // Too late: dropped, without harm.
+        remote.spawn(|| async { unreachable!("the executor has ended") });
+        remote.wake();
+    }
+
+    fn wakers_outlive_tasks_and_executors(executor) {
+        let wakers: Arc<Mutex<Vec<Waker>>> = Arc::default();
+        executor.block_on(async {
+            for round in 0..10 {
+                let wakers = Arc::clone(&wakers);
+                let task = spawn(poll_fn(move |context| {
+                    wakers.lock().unwrap().push(context.waker().clone());
+                    if round % 2 == 0 { Poll::Ready(()) } else { Poll::Pending }
+                }));
+                if round % 2 == 0 {
+                    task.await;
+                }
+            }
+            yield_now().await;
+            for waker in &*wakers.lock().unwrap() {
+                waker.wake_by_ref();
+            }
+            yield_now().await;
+        });
+        // Queued, and never drained.
+        let kept = wakers.lock().unwrap().clone();
+        let waking = move |wakers: Vec<Waker>| thread::spawn(move || {
+            for waker in wakers {
+                waker.wake_by_ref();
+                waker.wake();
+            }
+        });
+        waking(kept.clone()).join().unwrap();
+        drop(executor);
+        waking(kept).join().unwrap();
+        wakers.lock().unwrap().clear();
+    }
+
+    fn waking_by_remote_ends_a_sleep(executor) {
+        let remote: Remote = executor.remote();
+        let seen = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || {
+                while !seen.load(Ordering::Acquire) {
+                    remote.wake();
+                    thread::yield_now();
+                }
+            }
+        });
+        executor.block_on(async {
+            let calls = Rc::new(Cell::new(0));
+            let flag = Rc::new(Flag::default());
+            let _guard = idle_poller(Rc::new({
+                let (calls, flag) = (Rc::clone(&calls), Rc::clone(&flag));
+                move || {
+                    calls.set(calls.get() + 1);
+                    let enough = calls.get() > 3;
+                    if enough {
+                        flag.raise();
+                    }
+                    enough
+                }
+            }));
+            flag.taken().await;
+        });
+        seen.store(true, Ordering::Release);
+        thread.join().unwrap();
+    }
+
+    fn timers_fire_in_order_and_never_early(executor) {
+        executor.block_on(async {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let group = TaskGroup::new();
+            let start = executor::now();
+            // Spread over several levels of the wheel, several in one tick, in a muddled order.
+            let delays: Vec<u64> = (0..400).map(|index| index * 7919 % 400 * 31).collect();
+            for &micros in &delays {
+                let order = Rc::clone(&order);
+                group.spawn(async move {
+                    let deadline = start + Duration::from_micros(micros);
+                    sleep_until(deadline).await;
+                    assert!(Instant::now() >= deadline);
+                    order.borrow_mut().push(micros);
+                });
+            }
+            group.wait().await;
+            // Deadlines that had passed when the task first ran do not wait in line.
+            let order = order.borrow();
+            assert_eq!(order.len(), delays.len());
+            let late = order.iter().position(|&micros| micros > 6000).unwrap();
+            assert!(order[late..].is_sorted(), "{:?}", &order[late..]);
+        });
+    }
+
+    fn a_timeout_drops_what_is_late(executor) {
+        executor.block_on(async {
+            let (reader, _writer) = pipe();
+            let late = timeout(Duration::from_millis(2), reader.read(vec![0; 4])).await;
+            assert!(matches!(late, Err(Elapsed)));
+            let quick = timeout(Duration::from_secs(3600), async { 5 }).await;
+            assert_eq!(quick, Ok(5));
+            let both = select(std::future::ready(1), std::future::ready(2)).await;
+            assert_eq!(both, Either::Left(1));
+            sleep(Duration::ZERO).await;
+            let forever = select(sleep(Duration::MAX), yield_now()).await;
+            assert_eq!(forever, Either::Right(()));
+        });
+    }
+
+    fn many_timers_can_be_cancelled(executor) {
+        executor.block_on(async {
+            for round in 0..20_000u64 {
+                let slow = sleep(Duration::from_micros(round % 97 * 1000 + 500));
+                let _ = select(slow, yield_now()).await;
+            }
+            sleep(Duration::from_micros(100)).await;
+        });
+    }
+}
+
+#[test]
+fn spinning_finds_what_wakers_and_rings_bring() {
+    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
+        let idle_spin = Duration::from_micros(200);
+        let config = Config {
+            driver,
+            idle_spin,
+            ..Config::default()
+        };
+        let mut executor = Executor::new(&config).unwrap();
+        executor.block_on(async {
+            let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (left, right) = (Fd::new(left).unwrap(), right);
+            let thread = thread::spawn(move || {
+                use std::io::{Read, Write};
+                let mut right = right;
+                let mut byte = [0];
+                for _ in 0..500 {
+                    right.read_exact(&mut byte).unwrap();
+                    right.write_all(&byte).unwrap();
+                }
+            });
+            for _ in 0..500 {
+                assert_eq!(left.write("x").await.0.unwrap(), 1);
+                assert_eq!(left.read(vec![0; 1]).await.0.unwrap(), 1);
+            }
+            thread.join().unwrap();
+            sleep(Duration::from_millis(1)).await;
+        });
+    }
+}
+
+#[test]
+#[should_panic(expected = "needs an executor")]
+fn spawning_needs_an_executor() {
+    let _ = spawn(async {});
+}
