@@ -155,6 +155,11 @@ impl Serial {
         taken
     }
 
+    /// Whether the driver wants to be told of input.
+    pub fn is_listening(&self) -> bool {
+        self.registers.lock().enabled.contains(Causes::RECEIVED)
+    }
+
     /// Writes out what the guest has written, as [`SerialOutput::flush_later`] asks for.
     pub fn flush(&self) {
         self.output.flush();

@@ -1,0 +1,171 @@
+//! Runs an assembled machine to its end: the control loop and the pumps around it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use devices::legacy::cmos::Cmos;
+use devices::legacy::serial::Serial;
+use devices::legacy::{AfterPanic, Clock, HostClock, MachineEvent};
+use executor::{Either, Executor, TaskGroup, select};
+use ipc::{Receiver, Sender};
+
+use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
+use super::backends::Attached;
+use super::vcpu::VcpuActor;
+use super::{Error, Event};
+use crate::config::MachineConfig;
+use crate::kvm;
+use crate::outcome::Outcome;
+use crate::serial_port::{Connected, Guest, Receive, SerialPort};
+use crate::signals::{Listener, Signals};
+
+/// A vCPU says one thing: that it has crashed. Every one of them may.
+const VCPU_EVENTS: usize = 64;
+/// How long the beginning of a line waits for its end before it is shown.
+const LINE_PATIENCE: Duration = Duration::from_millis(5);
+
+/// Builds the machine that `config` describes and runs it to its end.
+pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
+    let signals = Signals::block().map_err(Error::host("take over the signals"))?;
+    kvm::install_kick_handler().map_err(Error::host("install the handler of the kick signal"))?;
+    let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
+    let port = SerialPort::open(&config.serial, guest)?;
+    let assembly = assembly::build(config, &port.line())?;
+    let mut executor = Executor::new(&executor::Config::default())?;
+    executor.block_on(run_assembled(assembly, port, signals))
+}
+
+async fn run_assembled(
+    assembly: Assembly,
+    port: SerialPort,
+    signals: Signals,
+) -> Result<Outcome, Error> {
+    let Assembly { vcpus, spaces, serial, rtc, mut events, back_ends } = assembly;
+    let SerialDevice { device: serial, unfinished_line } = serial;
+    let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
+    let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
+
+    let pumps = TaskGroup::new();
+    pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
+    pumps.spawn(ring_alarms(rtc));
+    for device in back_ends {
+        pumps.spawn(pump_back_end(device));
+    }
+
+    let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
+    let vcpus = start(vcpus, &spaces, &sender)?;
+    let outcome = wait_for_end(&mut events, &mut crashes, &mut signals, &connected).await;
+    // Whoever called does not wait for a guest that goes on.
+    vcpus.into_iter().for_each(VcpuActor::stop);
+    pumps.cancel_all().await;
+    serial.flush();
+    let summary = connected.finish().await;
+    Ok(match (outcome?, summary) {
+        (Outcome::Shutdown, Some(summary)) => Outcome::BuiltIn(summary),
+        (outcome, _) => outcome,
+    })
+}
+
+fn start(
+    vcpus: Vec<crate::kvm::Vcpu>,
+    spaces: &Arc<super::vcpu::AddressSpaces>,
+    events: &Sender<Event>,
+) -> Result<Vec<VcpuActor>, Error> {
+    let actors = vcpus
+        .into_iter()
+        .map(|vcpu| VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::host("start a vCPU thread"))?;
+    actors.iter().for_each(VcpuActor::run);
+    Ok(actors)
+}
+
+/// The control loop: returns with the first thing that ends the machine.
+async fn wait_for_end(
+    events: &mut Receiver<MachineEvent>,
+    crashes: &mut Receiver<Event>,
+    signals: &mut Listener,
+    port: &Connected,
+) -> Result<Outcome, Error> {
+    let terminal = port.terminal();
+    let guest = pin!(guest_ends(events));
+    let crash = pin!(crashes.recv());
+    let signal = pin!(signals.ending(terminal.as_deref()));
+    match select(guest, select(crash, signal)).await {
+        Either::Left(outcome) => Ok(outcome),
+        Either::Right(Either::Left(Ok(Event::Crash { reason }))) => Ok(Outcome::Crash { reason }),
+        Either::Right(Either::Left(Err(_))) => {
+            Ok(Outcome::Crash { reason: "all vCPU threads ended".into() })
+        }
+        Either::Right(Either::Right(signal)) => {
+            signal.map(Outcome::Signal).map_err(Error::host("read signals"))
+        }
+    }
+}
+
+async fn guest_ends(events: &mut Receiver<MachineEvent>) -> Outcome {
+    loop {
+        match events.recv().await {
+            Ok(MachineEvent::Shutdown) => return Outcome::Shutdown,
+            Ok(MachineEvent::Reset) => return Outcome::Reset,
+            Ok(MachineEvent::GuestPanic { then: AfterPanic::Stopped }) => {
+                return Outcome::GuestPanic;
+            }
+            Ok(MachineEvent::GuestPanic { then: AfterPanic::CrashKernel }) => {
+                log::warn!("the guest's kernel panicked and starts its crash kernel");
+            }
+            // The devices hold the senders, and the machine holds the devices.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Shows the beginnings of lines that do not end, as prompts are.
+async fn flush_unfinished_lines(mut notices: Receiver<()>, serial: Arc<Serial>) {
+    while notices.recv().await.is_ok() {
+        executor::sleep(LINE_PATIENCE).await;
+        serial.flush();
+    }
+}
+
+/// Raises the real-time clock's interrupts when they are due.
+async fn ring_alarms(rtc: RtcDevice) {
+    let RtcDevice { device, mut alarm_changed } = rtc;
+    loop {
+        let due = pin!(wait_until_due(&device));
+        match select(due, pin!(alarm_changed.recv())).await {
+            Either::Left(()) => device.run_timer(),
+            Either::Right(Ok(())) => {}
+            Either::Right(Err(_)) => return,
+        }
+    }
+}
+
+async fn wait_until_due(device: &Cmos) {
+    match device.next_alarm() {
+        Some(due) => executor::sleep(due.saturating_sub(HostClock::default().wall())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Hands what a back end says to its transport.
+async fn pump_back_end(device: Attached) {
+    let Attached { transport, mut events } = device;
+    while let Ok(event) = events.recv().await {
+        transport.handle_event(event);
+    }
+}
+
+/// The serial device as the receiver of what is typed.
+struct SerialInput(Arc<Serial>);
+
+impl Receive for SerialInput {
+    fn receive(&self, bytes: &[u8]) -> usize {
+        self.0.input(bytes)
+    }
+
+    fn is_listening(&self) -> bool {
+        self.0.is_listening()
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a machine could not be built or carried on.
+
+use std::borrow::Cow;
+use std::io;
+
+use devices::bus::BusError;
+use devices::interrupt::InterruptError;
+use devices::pci::PciError;
+use devices::virtio::pci::TransportError;
+
+use super::{BootFailure, RamError};
+use crate::error::Hint;
+use crate::kvm::KvmError;
+use crate::outcome;
+use crate::serial_port;
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// KVM cannot do it.
+    #[error("cannot create the virtual machine")]
+    Kvm(#[from] KvmError),
+    /// There is no RAM for it.
+    #[error("cannot give the guest its memory")]
+    Ram(#[from] RamError),
+    /// There is nothing to start.
+    #[error("cannot boot the guest")]
+    Boot(#[from] BootFailure),
+    /// The host end of the serial port cannot be used.
+    #[error("cannot use the serial port")]
+    Serial(#[from] serial_port::Error),
+    /// The firmware tables cannot describe it.
+    #[error("cannot describe the machine to the guest")]
+    Acpi(#[from] arch::x86_64::acpi::AcpiError),
+    /// Guest addresses have run out.
+    #[error("cannot lay out the guest's addresses")]
+    Layout(#[from] arch::x86_64::layout::LayoutError),
+    /// Two devices want the same address, which is a fault of this program.
+    #[error("cannot put a device on its bus")]
+    Bus(#[from] BusError),
+    /// The PCI bus is full.
+    #[error("cannot attach a PCI device")]
+    Pci(#[from] PciError),
+    /// A virtio device cannot be made.
+    #[error("cannot make a virtio device")]
+    Transport(#[from] TransportError),
+    /// An interrupt cannot be made.
+    #[error("cannot make an interrupt")]
+    Interrupt(#[from] InterruptError),
+    /// The executor cannot be made.
+    #[error("cannot start the event loop")]
+    Executor(#[from] executor::Error),
+    /// The host refused a thread, a descriptor or a signal mask.
+    #[error("cannot {doing}")]
+    Host {
+        /// What was being done, as an infinitive.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(super) fn host(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Host { doing, source }
+    }
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Kvm(error) => error.hint(),
+            Self::Ram(error) => error.hint(),
+            Self::Boot(error) => error.hint(),
+            Self::Serial(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            // These are faults of this program, not of what it was given.
+            Self::Bus(_) | Self::Transport(_) | Self::Acpi(_) => outcome::CRASH,
+            _ => outcome::BAD_INPUT,
+        }
+    }
+}

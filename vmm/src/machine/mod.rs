@@ -1,0 +1,56 @@
+//! The machine: the one owner of a VM's life.
+//!
+//! ```text
+//!            start            pause
+//!  Created ────────► Running ───────► Paused
+//!     │                 │  ▲             │
+//!     │                 │  └── resume ───┤
+//!     │  stop           │ stop           │ stop
+//!     └───────────────► Stopped ◄────────┘
+//! ```
+//!
+//! Who talks to whom once it runs; each box is an actor, each arrow a bounded channel:
+//!
+//! ```text
+//!  vCPU threads ──MachineEvent──►┌──────────────┐◄──signals── the outside
+//!  legacy devices ──────────────►│ control loop │
+//!        │                       │ (this thread)│──Pause/Stop──► vCPU threads
+//!        │ registers             └──────┬───────┘
+//!        ▼                        events│pumps
+//!  virtio-pci transport ◄───────────────┘
+//!        └──BackendRequest──► back ends (a thread or a process each)
+//! ```
+
+mod assembly;
+mod backends;
+mod control;
+mod error;
+mod kernel;
+mod loader;
+mod memory;
+mod vcpu;
+
+pub use error::Error;
+pub use kernel::BootFailure;
+pub use loader::LoadError;
+pub use memory::RamError;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::MachineConfig;
+use crate::outcome::Outcome;
+
+/// What a vCPU says of its own accord.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Event {
+    /// It cannot go on.
+    Crash {
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// Builds the machine that `config` describes and runs it to its end. Call it with one thread.
+pub fn run(config: &MachineConfig) -> Result<Outcome, Error> {
+    control::run(config)
+}

@@ -1,0 +1,180 @@
+//! The vCPU actors: a thread each, entering the guest between messages.
+//!
+//! ```text
+//!             Run                Stop
+//!   Paused ─────────► Running ─────────► (thread ends)
+//!      ▲                 │
+//!      └───── Pause ─────┘     Stop works in both
+//! ```
+//!
+//! A message alone would wait for the next exit of the guest, so each is followed by a kick that
+//! ends the guest entry under way.
+
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use devices::bus::Bus;
+use devices::memory::GuestMemory;
+use ipc::{Deadline, Receiver, Reply, Sender, TryRecvError};
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+use crate::kvm::{Step, Vcpu, VcpuKicker};
+
+/// A control message never waits behind more than one other: the machine sends them one by one.
+const REQUEST_CAPACITY: usize = 2;
+/// How long a vCPU may take to leave the guest after a kick. A kick takes microseconds; on a host
+/// that is badly overloaded a thread may not be scheduled for seconds.
+const KICK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the machine asks of a vCPU.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Enter the guest.
+    Run,
+    /// Leave the guest and stay out until `Run`.
+    Pause { reply: Reply<()> },
+    /// Leave the guest for good.
+    Stop,
+}
+
+/// The address spaces that a vCPU's accesses go to; built once, read by all vCPUs.
+#[derive(Debug)]
+pub(super) struct AddressSpaces {
+    pub(super) ports: Bus,
+    pub(super) mmio: Bus,
+    /// Keeps the guest's RAM mapped for as long as any vCPU can touch it.
+    pub(super) memory: GuestMemory,
+}
+
+/// The machine's end of a vCPU actor.
+#[derive(Debug)]
+pub(super) struct VcpuActor {
+    requests: Sender<Request>,
+    kicker: VcpuKicker,
+    thread: JoinHandle<()>,
+}
+
+impl VcpuActor {
+    /// Starts the thread, paused.
+    pub(super) fn spawn(
+        vcpu: Vcpu,
+        spaces: Arc<AddressSpaces>,
+        events: Sender<Event>,
+    ) -> std::io::Result<Self> {
+        let (requests, receiver) = ipc::channel(REQUEST_CAPACITY);
+        let kicker = vcpu.kicker();
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{}", vcpu.id()))
+            .spawn(move || run(vcpu, &spaces, receiver, &events))?;
+        Ok(Self { requests, kicker, thread })
+    }
+
+    /// Lets the vCPU enter the guest.
+    pub(super) fn run(&self) {
+        self.send(Request::Run);
+    }
+
+    /// Returns when the vCPU is out of the guest and stays out; false if it does not answer.
+    pub(super) async fn pause(&self) -> bool {
+        let answer =
+            self.requests.call(|reply| Request::Pause { reply }, Deadline::after(KICK_DEADLINE));
+        self.kick_while(answer).await
+    }
+
+    async fn kick_while(&self, answer: impl Future<Output = Result<(), ipc::CallError>>) -> bool {
+        let mut answer = std::pin::pin!(answer);
+        // The first poll puts the request into the channel; only then is a kick of use.
+        let mut kicked = false;
+        std::future::poll_fn(|context| {
+            let state = answer.as_mut().poll(context);
+            if !kicked {
+                kicked = true;
+                self.kick();
+            }
+            state
+        })
+        .await
+        .is_ok()
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) fn stop(self) {
+        self.send(Request::Stop);
+        self.kick();
+        if self.thread.join().is_err() {
+            log::error!("a vCPU thread panicked");
+        }
+    }
+
+    fn send(&self, request: Request) {
+        // A vCPU that has ended by itself (a triple fault) has closed its channel, which is fine.
+        let _ = self.requests.send_blocking(request, Deadline::after(KICK_DEADLINE));
+    }
+
+    fn kick(&self) {
+        self.kicker.kick(self.thread.as_pthread_t());
+    }
+}
+
+fn run(
+    mut vcpu: Vcpu,
+    spaces: &AddressSpaces,
+    mut requests: Receiver<Request>,
+    events: &Sender<Event>,
+) {
+    loop {
+        // Paused.
+        loop {
+            match requests.recv_blocking(Deadline::after(Duration::MAX)) {
+                Ok(Request::Run) => break,
+                Ok(Request::Pause { reply }) => reply.send(()),
+                Ok(Request::Stop) | Err(_) => return,
+            }
+        }
+        // Running.
+        match run_until_request(&mut vcpu, spaces, &mut requests) {
+            Left::Paused(reply) => reply.send(()),
+            Left::Stopped => return,
+            Left::Crashed(reason) => {
+                // Only a machine that is stopping already does not take events any more.
+                let _ = events.send_blocking(Event::Crash { reason }, Deadline::after(KICK_DEADLINE));
+                return;
+            }
+        }
+    }
+}
+
+/// Why a vCPU left the guest.
+enum Left {
+    Paused(Reply<()>),
+    Stopped,
+    Crashed(String),
+}
+
+fn run_until_request(
+    vcpu: &mut Vcpu,
+    spaces: &AddressSpaces,
+    requests: &mut Receiver<Request>,
+) -> Left {
+    loop {
+        match vcpu.step(&spaces.ports, &spaces.mmio) {
+            Step::Continue => {}
+            Step::Interrupted => match requests.try_recv() {
+                Ok(Request::Pause { reply }) => return Left::Paused(reply),
+                Ok(Request::Stop) | Err(TryRecvError::Closed | TryRecvError::PeerDied) => {
+                    return Left::Stopped;
+                }
+                Ok(Request::Run) | Err(TryRecvError::Empty) => {}
+            },
+            Step::TripleFault => {
+                return Left::Crashed(format!("vCPU {}: triple fault", vcpu.id()));
+            }
+            Step::Failed(reason) => {
+                return Left::Crashed(format!("vCPU {}: {reason}", vcpu.id()));
+            }
+        }
+    }
+}
