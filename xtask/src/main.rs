@@ -3,13 +3,20 @@
 #![deny(unsafe_code)]
 
 mod bed;
+mod demo;
+mod lint;
 mod project;
+mod report;
+mod runner;
+mod suites;
+mod test;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use bed::BedArguments;
+use test::TestArguments;
 
 /// Developer tasks of the project
 #[derive(Parser)]
@@ -22,6 +29,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     Bed(BedArguments),
+    Test(TestArguments),
+    /// Checks format, clippy and the house's own rules
+    Lint,
+    /// Builds vmm, looks at this host, runs the built-in guest and boots Debian Linux
+    Demo,
+    /// Says whether KVM here runs guests natively
+    Kvm,
     /// The bed's end on the emulated host
     #[command(hide = true)]
     BedAgent,
@@ -33,6 +47,13 @@ const FAILED: u8 = 125;
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bed(arguments) => bed::command::run(arguments),
+        Task::Test(arguments) => Ok(test::run(&arguments)),
+        Task::Lint => Ok(lint::run()),
+        Task::Demo => demo::run(),
+        Task::Kvm => {
+            println!("{}", bed::native::probe());
+            Ok(ExitCode::SUCCESS)
+        }
         Task::BedAgent => bed::agent::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -33,6 +33,7 @@ const RECIPES: &[&str] = &[
     include_str!("tree.rs"),
     include_str!("modules.rs"),
     include_str!("cpio.rs"),
+    include_str!("kernel.rs"),
     images::HOST_INIT,
     images::GUEST_INITRD,
     images::GUEST_ACT,

@@ -24,16 +24,33 @@ const TIMED_OUT: u8 = 124;
 /// A command that a signal killed ends with this and the signal's number.
 const KILLED: i32 = 128;
 
+const ENVIRONMENT: &str = "\
+The command finds vmm in PATH, and in its environment:
+  VMM_BED             native or emulated
+  VMM_BED_KERNEL      a stock Debian cloud kernel as vmlinux
+  VMM_BED_BZIMAGE     the same kernel as bzImage
+  VMM_BED_INITRD      a small initrd; it loads the disk's driver and obeys words of the command line:
+                      bed.sh=\"SCRIPT\" bed.script=DEVICE bed.modules=NAME,...
+                      bed.end=poweroff|reboot|panic|halt|hold|shell
+  VMM_BED_DISK        a small ext4 root with busybox; copy it before a guest writes to it
+  VMM_BED_TOOLS_DISK  a large ext4 root with Debian's tools
+  VMM_BED_SCRATCH     a folder that it may write to, on this machine target/bed/scratch
+
+Exit status: the command's; 128 and the number of the signal that killed it; 124 when its time was
+over; 125 when there is no bed.";
+
 /// Runs a command as root on a host whose KVM runs stock Linux
 ///
 /// Where /dev/kvm runs guests natively that is this machine, and the command runs as the invoking
 /// user. Elsewhere it is an emulated host (QEMU's TCG with nested SVM), woken up from a saved state.
-/// It sees the project at the same path, read-only, and target/bed/scratch, writable. The command
-/// finds vmm in PATH and these variables: VMM_BED (native or emulated), VMM_BED_KERNEL (a stock
-/// Debian cloud kernel as vmlinux), VMM_BED_BZIMAGE, VMM_BED_INITRD, VMM_BED_DISK (a small ext4 root,
-/// to be copied before it is written to), VMM_BED_TOOLS_DISK (a large one with Debian's tools) and
-/// VMM_BED_SCRATCH. Its processes end with it.
+/// It sees the project at the same path, read-only, and target/bed/scratch, writable. What the
+/// command started ends with it.
 #[derive(Args)]
+#[command(after_long_help = ENVIRONMENT)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of a command line"
+)]
 pub(crate) struct BedArguments {
     /// After the command, a shell on the same host (the command's exit status stays)
     #[arg(long)]
@@ -67,7 +84,7 @@ pub(crate) fn run(arguments: BedArguments) -> Result<ExitCode> {
     }
     let verdict = native::probe();
     if arguments.verbose {
-        eprintln!("bed: KVM here: {verdict:?}");
+        eprintln!("bed: {verdict}");
     }
     if matches!(verdict, Verdict::Native { .. }) && !arguments.emulated {
         run_native(&arguments)
@@ -79,20 +96,16 @@ pub(crate) fn run(arguments: BedArguments) -> Result<ExitCode> {
 /// Becomes the command: its stdio, its signals and its exit status are ours.
 fn run_native(arguments: &BedArguments) -> Result<ExitCode> {
     let environment = Environment::native()?;
-    let mut command = match arguments.timeout {
-        Some(seconds) => {
-            let mut timeout = Command::new("timeout");
-            timeout
-                .args(["--kill-after=5", &seconds.to_string()])
-                .args(&arguments.command);
-            timeout
-        }
-        None => {
-            let mut command = Command::new(&arguments.command[0]);
-            command.args(&arguments.command[1..]);
-            command
-        }
-    };
+    let mut command;
+    if let Some(seconds) = arguments.timeout {
+        command = Command::new("timeout");
+        command
+            .args(["--kill-after=5", &seconds.to_string()])
+            .args(&arguments.command);
+    } else {
+        command = Command::new(&arguments.command[0]);
+        command.args(&arguments.command[1..]);
+    }
     command.envs(environment.variables);
     if arguments.keep {
         let status = command.status().context("cannot start the command")?;

@@ -112,10 +112,14 @@ impl Console {
             .filter(|line| !line.trim().is_empty())
             .collect();
         let first = lines.len().saturating_sub(QUOTED_LINES);
-        lines[first..]
+        let indented: Vec<_> = lines[first..]
             .iter()
-            .map(|line| format!("    {line}\n"))
-            .collect()
+            .map(|line| format!("    {line}"))
+            .collect();
+        indented.join(
+            "
+",
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

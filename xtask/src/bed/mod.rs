@@ -15,6 +15,7 @@ pub(crate) mod command;
 mod console;
 pub(crate) mod counts;
 mod cpio;
+pub(crate) mod host;
 mod images;
 mod kernel;
 mod modules;
@@ -39,11 +40,12 @@ use self::assets::Assets;
 use self::console::Echo;
 use self::protocol::{Access, Exec, Mount, Size};
 use self::qemu::Share;
-use self::session::Session;
+use self::session::{CONSOLE_LOG, Session};
 use self::snapshot::Snapshot;
 use crate::project;
 
 pub(crate) use self::command::BedArguments;
+pub(crate) use self::packages::Missing;
 
 /// Enough for a guest of 6 GiB beside the host itself.
 const MEMORY_MIB: u64 = 8192;
@@ -51,6 +53,9 @@ const MEMORY_MIB: u64 = 8192;
 /// Variables of ours that a command on the emulated host gets too.
 const PASSED: &[&str] = &["TERM", "LANG", "RUST_LOG", "RUST_BACKTRACE"];
 const PASSED_PREFIX: &str = "VMM_";
+
+/// The folder of a session ends in its process.
+const RUN_PREFIX: &str = "run-";
 
 /// How an emulated host is set up.
 pub(crate) struct Options {
@@ -173,7 +178,7 @@ fn restore(assets: &Assets, memory_mib: u64, options: &Options) -> Result<(Sessi
     let start = Instant::now();
     let run_folder = make_run_folder()?;
     let (shares, mounts) = share_folders(options, &run_folder)?;
-    let machine = snapshot.restore(assets, &shares, options.echo)?;
+    let machine = snapshot.restore(assets, &shares, &run_folder.join(CONSOLE_LOG), options.echo)?;
     let restored = start.elapsed();
     let environment = Environment::emulated(assets, &mounts)?;
     let modules = assets.host_modules().join("lib/modules");
@@ -190,7 +195,8 @@ fn restore(assets: &Assets, memory_mib: u64, options: &Options) -> Result<(Sessi
 
 /// The folder with the programs of one session: links, so that a build meanwhile changes nothing.
 fn make_run_folder() -> Result<PathBuf> {
-    let folder = project::bed().join(format!("run-{}", std::process::id()));
+    remove_stale_run_folders()?;
+    let folder = project::bed().join(format!("{RUN_PREFIX}{}", std::process::id()));
     tree::clear(&folder)?;
     fs::create_dir(folder.join("bin"))?;
     link(&env::current_exe()?, &folder.join("bin/agent"))?;
@@ -199,6 +205,19 @@ fn make_run_folder() -> Result<PathBuf> {
         link(&vmm, &folder.join("bin/vmm"))?;
     }
     Ok(folder)
+}
+
+/// Removes the folders of sessions that were killed.
+fn remove_stale_run_folders() -> Result<()> {
+    for entry in fs::read_dir(project::bed())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(RUN_PREFIX));
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            tree::remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn link(file: &Path, name: &Path) -> Result<()> {

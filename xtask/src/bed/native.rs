@@ -4,6 +4,7 @@
 // KVM takes memory by address.
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,26 @@ pub(crate) enum Verdict {
     Emulated { mips: f64 },
     /// There is no usable KVM, and why.
     Unusable(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native { mips } => {
+                write!(
+                    formatter,
+                    "KVM runs guests natively ({mips:.0} million instructions/s)"
+                )
+            }
+            Self::Emulated { mips } => {
+                write!(
+                    formatter,
+                    "KVM emulates ring 0 ({mips:.1} million instructions/s)"
+                )
+            }
+            Self::Unusable(reason) => write!(formatter, "KVM cannot be used: {reason}"),
+        }
+    }
 }
 
 /// Looks at /dev/kvm.

@@ -1,6 +1,7 @@
 //! Debian packages: what the bed downloads and what it installs.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -89,6 +90,18 @@ const UNWANTED: &[&str] = &[
     "passwd",
 ];
 
+/// Programs are missing and cannot be installed by this user.
+#[derive(Debug)]
+pub(crate) struct Missing(String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
 /// Makes sure that programs are there: installs their packages when root, else says how to.
 pub(crate) fn ensure_programs(needed: &[Needed]) -> Result<()> {
     let packages: BTreeSet<&str> = needed
@@ -101,13 +114,18 @@ pub(crate) fn ensure_programs(needed: &[Needed]) -> Result<()> {
     }
     let list = packages.iter().copied().collect::<Vec<_>>().join(" ");
     if find_program("apt-get").is_none() {
-        bail!("these packages are missing and there is no apt-get to install them: {list}");
+        return Err(Missing(format!(
+            "there is no apt-get to install these packages: {list}"
+        ))
+        .into());
     }
     if !rustix::process::geteuid().is_root() {
-        bail!(
-            "these packages are missing: {list}\n  hint: sudo apt-get install -y \
+        return Err(Missing(format!(
+            "these packages are missing: {list}
+  hint: sudo apt-get install -y \
              --no-install-recommends {list}"
-        );
+        ))
+        .into());
     }
     eprintln!("bed: installing {list}");
     ensure_lists(packages.iter().next().copied().unwrap_or_default())?;

@@ -1,8 +1,7 @@
 //! The emulated host as a QEMU process. Its sockets are inherited pairs, so nothing of it is left in
 //! the file system, and it dies with us.
 
-use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -42,6 +41,18 @@ pub(crate) struct Share {
     pub(crate) tag: String,
     pub(crate) folder: PathBuf,
     pub(crate) access: Access,
+}
+
+/// All that a start takes.
+pub(crate) struct Launch<'a> {
+    pub(crate) assets: &'a Assets,
+    pub(crate) memory_mib: u64,
+    pub(crate) start: Start<'a>,
+    /// One for each of [`tags`].
+    pub(crate) shares: &'a [Share],
+    /// Where the console is kept.
+    pub(crate) log: &'a Path,
+    pub(crate) echo: Echo,
 }
 
 /// A running emulated host.
@@ -110,14 +121,8 @@ pub(crate) fn version() -> Result<String> {
 }
 
 impl Machine {
-    /// Starts QEMU. `shares` has one entry for each of [`tags`].
-    pub(crate) fn start(
-        assets: &Assets,
-        memory_mib: u64,
-        start: Start<'_>,
-        shares: &[Share],
-        echo: Echo,
-    ) -> Result<Self> {
+    /// Starts QEMU.
+    pub(crate) fn start(launch: &Launch<'_>) -> Result<Self> {
         let (agent, agent_end) = UnixStream::pair()?;
         let (qmp, qmp_end) = UnixStream::pair()?;
         for end in [&agent_end, &qmp_end] {
@@ -127,10 +132,10 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", PROGRAM])
-            .args(machine_arguments(memory_mib));
-        command.arg("-kernel").arg(assets.host_kernel());
-        command.arg("-initrd").arg(assets.host_initramfs());
-        let (ram, mode) = match start {
+            .args(machine_arguments(launch.memory_mib));
+        command.arg("-kernel").arg(launch.assets.host_kernel());
+        command.arg("-initrd").arg(launch.assets.host_initramfs());
+        let (ram, mode) = match launch.start {
             Start::Boot { ram } => (ram, "on"),
             Start::Restore { ram } => {
                 command.args(["-incoming", "defer"]);
@@ -138,7 +143,8 @@ impl Machine {
             }
         };
         command.arg("-object").arg(format!(
-            "memory-backend-file,id=ram,size={memory_mib}M,share={mode},mem-path={}",
+            "memory-backend-file,id=ram,size={}M,share={mode},mem-path={}",
+            launch.memory_mib,
             escape(ram)
         ));
         command.args(["-chardev", "stdio,id=serial,signal=off"]);
@@ -151,7 +157,7 @@ impl Machine {
             &format!("socket,id=qmp,fd={}", qmp_end.as_raw_fd()),
         ]);
         command.args(["-mon", "chardev=qmp,mode=control"]);
-        for share in shares {
+        for share in launch.shares {
             let readonly = if share.access == Access::ReadOnly {
                 "on"
             } else {
@@ -164,18 +170,13 @@ impl Machine {
             ));
         }
         // A group of its own: the terminal's Ctrl-C is for the command inside.
-        command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let errors = project::bed().join("qemu.log");
-        command.stderr(
-            fs::File::create(&errors)
-                .with_context(|| format!("cannot create {}", errors.display()))?,
-        );
+        let (output, output_end) = io::pipe()?;
+        command.process_group(0).stdin(Stdio::piped());
+        command.stdout(output_end.try_clone()?).stderr(output_end);
         let mut child = command.spawn().context("cannot start QEMU")?;
+        // It holds the pipe's other end, whose closing says that QEMU is gone.
+        drop(command);
         let serial = child.stdin.take().context("QEMU has no serial input")?;
-        let output = child.stdout.take().context("QEMU has no serial output")?;
         let console = Console::default();
         let machine = Self {
             child,
@@ -184,9 +185,7 @@ impl Machine {
             qmp,
             agent,
         };
-        machine
-            .console
-            .follow(output, &project::bed().join("console.log"), echo)?;
+        machine.console.follow(output, launch.log, launch.echo)?;
         Ok(machine)
     }
 
@@ -195,13 +194,6 @@ impl Machine {
         self.serial
             .write_all(line.as_bytes())
             .context("cannot write to the serial line")
-    }
-
-    /// What QEMU itself and the emulated host said last, for an error.
-    pub(crate) fn last_words(&self) -> String {
-        let errors = fs::read_to_string(project::bed().join("qemu.log")).unwrap_or_default();
-        let errors: String = errors.lines().map(|line| format!("    {line}\n")).collect();
-        format!("{errors}{}", self.console.tail())
     }
 }
 

@@ -15,9 +15,12 @@ use super::protocol::{
     self, CHUNK, Ending, Exec, Frame, Kind, Mount, Parser, STDIN_WINDOW, Setup, Size,
 };
 use super::qemu::Machine;
+use crate::project;
 
 /// The agent answers within a second; a machine that is busy with builds needs more.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The console's name in the run folder and, afterwards, in the bed's.
+pub(crate) const CONSOLE_LOG: &str = "console.log";
 /// After a kill, everything of the command has ended within this.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -30,9 +33,9 @@ pub(crate) enum Outcome {
 }
 
 /// What goes to a command's standard input.
+#[derive(Clone, Copy)]
 pub(crate) enum Input {
     Empty,
-    Bytes(Vec<u8>),
     /// What comes to ours.
     Inherited,
 }
@@ -111,7 +114,7 @@ impl Session {
             Ok(()) => Ok(session),
             Err(error) => Err(error.context(format!(
                 "the emulated host did not come up; its last lines:\n{}",
-                session.machine.last_words()
+                session.machine.console.tail()
             ))),
         }
     }
@@ -134,7 +137,6 @@ impl Session {
         let window = Window::new();
         match input {
             Input::Empty => self.remote.send(Kind::StdinEnd, b"")?,
-            Input::Bytes(bytes) => pump(std::io::Cursor::new(bytes), &self.remote, &window),
             Input::Inherited => pump(std::io::stdin(), &self.remote, &window),
         }
         let outcome = self.relay(timeout, &window, stdout, stderr);
@@ -149,7 +151,7 @@ impl Session {
         stdout: &mut dyn Write,
         stderr: &mut dyn Write,
     ) -> Result<Outcome> {
-        let far = Duration::from_secs(365 * 24 * 3600);
+        let far = Duration::from_hours(365 * 24);
         let mut deadline = Instant::now() + timeout.unwrap_or(far);
         let mut timed_out = false;
         loop {
@@ -197,7 +199,7 @@ impl Session {
             match self.machine.agent.read(&mut buffer) {
                 Ok(0) => bail!(
                     "the emulated host ended; its last lines:\n{}",
-                    self.machine.last_words()
+                    self.machine.console.tail()
                 ),
                 Ok(count) => self.parser.push(&buffer[..count]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => return Ok(None),
@@ -210,6 +212,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // Only the last console stays, for whoever wonders what happened.
+        let log = self.run_folder.join(CONSOLE_LOG);
+        let _ = fs::rename(log, project::bed().join(CONSOLE_LOG));
         let _ = fs::remove_dir_all(&self.run_folder);
     }
 }

@@ -14,14 +14,14 @@ use serde_json::json;
 use super::assets::Assets;
 use super::console::Echo;
 use super::protocol::Access;
-use super::qemu::{self, Machine, Share, Start};
+use super::qemu::{self, Launch, Machine, Share, Start};
 use super::qmp::Qmp;
 use super::{counts, tree};
 use crate::project;
 
 /// A boot takes 5 to 10 s; a machine that is busy with builds needs more.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
+const BOOT_TIMEOUT: Duration = Duration::from_mins(3);
+const TRANSFER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Snapshots that stay: one for each memory size in use.
 const KEPT: usize = 3;
@@ -82,18 +82,19 @@ impl Snapshot {
                 access: Access::ReadOnly,
             })
             .collect();
-        let machine = Machine::start(
+        let launch = Launch {
             assets,
-            self.memory_mib,
-            Start::Boot { ram: &ram },
-            &shares,
+            memory_mib: self.memory_mib,
+            start: Start::Boot { ram: &ram },
+            shares: &shares,
+            log: &building.join("console.log"),
             echo,
-        )?;
+        };
+        let machine = Machine::start(&launch)?;
         counts::add(counts::Event::ColdBoot)?;
         if let Err(error) = machine.console.wait_for("bed: READY", BOOT_TIMEOUT) {
             counts::add(counts::Event::Timeout)?;
-            let words = machine.last_words();
-            return Err(error.context(format!("the emulated host did not boot\n{words}")));
+            return Err(error.context("the emulated host did not boot"));
         }
         let booted = start.elapsed();
         let mut qmp = Qmp::connect(machine.qmp.try_clone()?)?;
@@ -117,10 +118,22 @@ impl Snapshot {
     }
 
     /// Starts a copy of the saved host; it runs when this returns.
-    pub(crate) fn restore(&self, assets: &Assets, shares: &[Share], echo: Echo) -> Result<Machine> {
+    pub(crate) fn restore(
+        &self,
+        assets: &Assets,
+        shares: &[Share],
+        log: &Path,
+        echo: Echo,
+    ) -> Result<Machine> {
         let ram = self.folder.join("ram");
-        let start = Start::Restore { ram: &ram };
-        let machine = Machine::start(assets, self.memory_mib, start, shares, echo)?;
+        let machine = Machine::start(&Launch {
+            assets,
+            memory_mib: self.memory_mib,
+            start: Start::Restore { ram: &ram },
+            shares,
+            log,
+            echo,
+        })?;
         let wake = || -> Result<()> {
             let mut qmp = Qmp::connect(machine.qmp.try_clone()?)?;
             ignore_shared(&mut qmp)?;
@@ -129,7 +142,8 @@ impl Snapshot {
             qmp.wait_migration(TRANSFER_TIMEOUT)?;
             qmp.execute("cont", &json!({})).map(drop)
         };
-        wake().with_context(|| format!("cannot wake the saved host\n{}", machine.last_words()))?;
+        wake()
+            .with_context(|| format!("cannot wake the saved host\n{}", machine.console.tail()))?;
         counts::add(counts::Event::Restore)?;
         Ok(machine)
     }

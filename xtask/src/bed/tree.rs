@@ -16,6 +16,7 @@ use super::packages;
 
 /// The packages whose programs are in the tree.
 pub(crate) const PACKAGES: &[&str] = &[
+    "base-files",
     "bash",
     "busybox-static",
     "coreutils",

@@ -14,6 +14,7 @@ if [ "$1" != moved ]; then
     exec $busybox chroot . /init moved
 fi
 
+$busybox chmod 755 /
 $busybox mount -t proc proc /proc
 $busybox mount -t sysfs sys /sys
 $busybox mount -t devtmpfs dev /dev

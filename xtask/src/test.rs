@@ -1,0 +1,162 @@
+//! `cargo xtask test`: everything that can be tested here.
+
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::bed::counts::Counts;
+use crate::bed::host::Host;
+use crate::bed::protocol::Ending;
+use crate::bed::session::Outcome;
+use crate::bed::{Missing, counts};
+use crate::report::{Report, Verdict, log_file, run_logged, show_end};
+use crate::suites::{self, Case};
+use crate::{lint, project, runner};
+
+/// Runs all tests: lint, unit tests, the built-in guest, and stock Linux in the bed
+///
+/// Prints what was skipped and why; what each case printed is kept in target/test-logs.
+#[derive(Args)]
+pub(crate) struct TestArguments {
+    /// Leaves out what needs the bed
+    #[arg(long)]
+    no_bed: bool,
+    /// Only the cases whose names contain this, such as lint, unit, builtin, bed/boot
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// Runs all tests and prints the totals.
+pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
+    let start = Instant::now();
+    let mut report = Report::default();
+    // `lint` stands for its steps, `bed/boot` for its cases.
+    let wanted = |name: &str| match &arguments.only {
+        Some(only) => name.contains(only.as_str()) || only.starts_with(&format!("{name}/")),
+        None => true,
+    };
+    if wanted("lint") {
+        lint::run_into(&mut report);
+    }
+    if wanted("unit") {
+        runner::run_into(&mut report);
+    }
+    let cases: Vec<Case> = suites::all()
+        .into_iter()
+        .filter(|case| wanted(&format!("bed/{}", case.name)))
+        .collect();
+    if wanted("builtin") || (!cases.is_empty() && !arguments.no_bed) {
+        let building = Instant::now();
+        let built = project::build_vmm().map(drop);
+        let verdict = verdict_of(built.map(|()| Verdict::Passed));
+        let usable = matches!(verdict, Verdict::Passed);
+        report.add("build/release", verdict, building.elapsed());
+        if usable && wanted("builtin") {
+            builtin_guest(&mut report);
+        }
+    }
+    if arguments.no_bed {
+        for case in cases {
+            let name = format!("bed/{}", case.name);
+            let reason = Verdict::Skipped("--no-bed was given".into());
+            report.add(&name, reason, std::time::Duration::ZERO);
+        }
+    } else if !cases.is_empty() {
+        bed(&mut report, &cases);
+    }
+    report.finish(start)
+}
+
+fn verdict_of(result: Result<Verdict>) -> Verdict {
+    result.unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")))
+}
+
+/// The built-in guest on this machine, whatever its KVM is.
+fn builtin_guest(report: &mut Report) {
+    let name = "builtin/all-checks";
+    let start = Instant::now();
+    if !std::path::Path::new("/dev/kvm").exists() {
+        let reason = Verdict::Skipped("this machine has no /dev/kvm".into());
+        return report.add(name, reason, start.elapsed());
+    }
+    let result = run_logged(name, Command::new(project::vmm_binary()).arg("run"));
+    let verdict = result.map(|(status, text)| {
+        let last = text
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or_default()
+            .trim();
+        if status.success() && last.starts_with("builtin: ") && last.ends_with(" passed, 0 failed")
+        {
+            return Verdict::Passed;
+        }
+        show_end(&text);
+        Verdict::Failed(format!("{status}, the last line is {last:?}"))
+    });
+    report.add(name, verdict_of(verdict), start.elapsed());
+}
+
+/// All cases on one host; a lost one is replaced.
+fn bed(report: &mut Report, cases: &[Case]) {
+    let before = Counts::load();
+    let start = Instant::now();
+    let mut host = match Host::open() {
+        Ok(host) => host,
+        Err(error) => {
+            // What only root can install is no fault of what is tested.
+            let missing = error.is::<Missing>();
+            for case in cases {
+                let reason = format!("there is no bed: {error:#}");
+                let verdict = if missing {
+                    Verdict::Skipped(reason)
+                } else {
+                    Verdict::Failed(reason)
+                };
+                report.add(&format!("bed/{}", case.name), verdict, start.elapsed());
+            }
+            return;
+        }
+    };
+    println!("the bed's cases run {}", host.kind());
+    for case in cases {
+        let name = format!("bed/{}", case.name);
+        let start = Instant::now();
+        let verdict = verdict_of(run_case(&name, case, &mut host));
+        report.add(&name, verdict, start.elapsed());
+    }
+    println!("the bed: {}", counts::Counts::load().since(before));
+}
+
+fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
+    let log = log_file(name)?;
+    let mut output = Vec::new();
+    let outcome = host.run(&case.script(), case.timeout, &mut output);
+    fs::write(&log, &output).with_context(|| format!("cannot write {}", log.display()))?;
+    let text = String::from_utf8_lossy(&output);
+    let last = text
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    let verdict = match outcome {
+        Ok(Outcome::Ended(Ending::Exited(0))) => Verdict::Passed,
+        Ok(Outcome::Ended(Ending::Exited(suites::SKIPPED))) => Verdict::Skipped(last),
+        Ok(Outcome::Ended(Ending::Exited(code))) => Verdict::Failed(format!(
+            "{} (status {code})",
+            last.trim_start_matches("FAILED: ")
+        )),
+        Ok(Outcome::Ended(ending)) => Verdict::Failed(format!("{ending:?}")),
+        Ok(Outcome::TimedOut) => {
+            Verdict::Failed(format!("timed out after {} s", case.timeout.as_secs()))
+        }
+        Err(error) => Verdict::Failed(format!("the host was lost: {error:#}")),
+    };
+    if matches!(verdict, Verdict::Failed(_)) {
+        show_end(&text);
+    }
+    Ok(verdict)
+}
