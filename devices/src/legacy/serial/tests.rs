@@ -85,7 +85,9 @@ fn input_without_interrupts_is_seen_by_polling_and_when_enabled() {
     let bed = bed();
     assert_eq!(bed.serial.input(b"a"), 1);
     assert_eq!((bed.line.take(), bed.read(LINE_STATUS) & 1), (0, 1));
+    assert!(!bed.serial.is_listening());
     bed.write(INTERRUPT_ENABLE, 1);
+    assert!(bed.serial.is_listening());
     assert_eq!(bed.line.take(), 1);
 }
 
