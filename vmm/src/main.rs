@@ -1,3 +1,7 @@
 //! The `vmm` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main(vmm::machine::run)
+}
