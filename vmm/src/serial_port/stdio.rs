@@ -1,5 +1,6 @@
 //! Standard input and output, most of all a terminal.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -22,6 +23,9 @@ const MAX_UNREAD_KEYS: usize = 4096;
 /// brings a running job back sends it no signal.
 const BACKGROUND_CHECK: Duration = Duration::from_millis(500);
 
+/// More wake-ups in a row without a key are no accident.
+const MAX_VAIN_WAITS: u32 = 16;
+
 /// The lowest number for our own descriptors, clear of the three standard ones.
 const FIRST_OWN_FD: i32 = 3;
 
@@ -39,9 +43,22 @@ pub(super) fn open() -> Result<HostEnd, Error> {
 pub(super) async fn keys(fd: Fd, mut pending: Pending, raw: Rc<RawTerminal>) {
     let mut filter = EscapeFilter::default();
     let mut buffer = Vec::new();
+    let mut vain_waits = 0;
     loop {
-        if wait_for_keys(&fd, &mut pending).await.is_err() {
-            return;
+        match wait_for_keys(&fd, &mut pending).await {
+            Ok(()) => vain_waits = 0,
+            // A wake-up without keys, such as a change of modes, makes the kernel wait again; on a
+            // terminal, which has two wait queues, that fails.
+            Err(error)
+                if error.kind() == ErrorKind::InvalidInput && vain_waits < MAX_VAIN_WAITS =>
+            {
+                vain_waits += 1;
+                continue;
+            }
+            Err(error) => {
+                log::debug!("serial port: cannot wait for keys: {error}");
+                return;
+            }
         }
         // Reading in the background fails, and the keys there are for somebody else.
         match raw.resume() {
@@ -68,7 +85,7 @@ pub(super) async fn keys(fd: Fd, mut pending: Pending, raw: Rc<RawTerminal>) {
 }
 
 /// Waits for keys, and gives the device earlier ones meanwhile.
-async fn wait_for_keys(fd: &Fd, pending: &mut Pending) -> std::io::Result<()> {
+async fn wait_for_keys(fd: &Fd, pending: &mut Pending) -> io::Result<()> {
     let mut readable = pin!(fd.poll(PollFlags::IN));
     let mut delivery = pin!(async {
         pending.deliver().await;
