@@ -18,6 +18,8 @@ const REQUESTED: u64 = 0x200;
 const COMMAND_LOW: u64 = 0x300;
 const COMMAND_HIGH: u64 = 0x310;
 const TIMER: u64 = 0x320;
+const LINE0: u64 = 0x350;
+const LINE0_MASKED: u32 = 1 << 16;
 const TIMER_INITIAL: u64 = 0x380;
 const TIMER_DIVIDE: u64 = 0x3e0;
 const TIMER_DIVIDE_BY_1: u32 = 0b1011;
@@ -28,10 +30,12 @@ const STARTUP: u32 = 0x4600;
 pub(crate) struct LocalApic(Window);
 
 impl LocalApic {
-    /// Enables the local APIC of this processor.
+    /// Enables the local APIC of this processor, and cuts off the 8259 interrupt controllers: what
+    /// firmware left running there would arrive as an exception.
     pub(crate) fn enable(address: u64) -> Option<Self> {
         let registers = Window::device(address, REGISTERS_BYTES)?;
         registers.write(SPURIOUS, SPURIOUS_ENABLE | u32::from(SPURIOUS_VECTOR));
+        registers.write(LINE0, LINE0_MASKED);
         registers.write(TIMER_DIVIDE, TIMER_DIVIDE_BY_1);
         registers.write(TIMER, u32::from(TIMER_VECTOR)); // one shot
         Some(Self(registers))

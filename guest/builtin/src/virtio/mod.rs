@@ -1,5 +1,7 @@
 //! Drivers for virtio devices (virtio 1.3) that poll: no interrupt is ever asked for.
 
+#[cfg(test)]
+mod model;
 pub(crate) mod packed;
 pub(crate) mod queue;
 pub(crate) mod split;
