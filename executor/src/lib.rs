@@ -40,6 +40,8 @@ mod idle;
 mod ops;
 mod remote;
 mod task;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use address::SocketAddress;

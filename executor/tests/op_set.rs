@@ -16,8 +16,7 @@ fn file_of(bytes: &[u8]) -> Fd {
     Fd::new(file).unwrap()
 }
 
-fn read_op(file: &Fd, buffer: &mut Tracked, offset: u64) -> Op<'static> {
-    let file: &'static Fd = Box::leak(Box::new(file.clone()));
+fn read_op<'a>(file: &'a Fd, buffer: &mut Tracked, offset: u64) -> Op<'a> {
     // SAFETY: every caller submits the buffer as the payload.
     unsafe { Op::read(file, buffer.pointer(), buffer.bytes().len() as u32, offset) }
 }

@@ -4,6 +4,8 @@
 //! ([`Driver::now`]), its own order of tasks ([`Driver::schedules`]) and its own outcomes.
 
 pub(crate) mod epoll;
+#[cfg(test)]
+pub(crate) mod still;
 pub(crate) mod uring;
 
 use std::collections::VecDeque;

@@ -7,9 +7,9 @@ use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::Operation;
 use super::future::Kind;
 use super::slots::descriptor;
+use super::{Operation, poll_flags};
 use crate::address::SocketAddress;
 use crate::buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut};
 
@@ -165,7 +165,7 @@ impl Kind for Poll {
         Operation::Poll { flags: self.flags }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
-        result.map(|flags| PollFlags::from_bits_retain(flags as u16))
+        result.map(|flags| poll_flags(flags))
     }
 }
 

@@ -13,6 +13,16 @@ use rustix::fs::FallocateFlags;
 /// The offset that means "the file's current position", as in `io_uring`.
 pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
 
+/// Poll flags as the kernel's numbers. (Their width depends on how rustix reaches the kernel.)
+pub(crate) fn poll_bits(flags: PollFlags) -> u32 {
+    i32::from(flags.bits()) as u32
+}
+
+/// The kernel's numbers as poll flags.
+pub(crate) fn poll_flags(bits: u32) -> PollFlags {
+    PollFlags::from_bits_retain(bits as _)
+}
+
 /// One operation on a file, with its parameters. Pointers are valid until the completion; who
 /// submits makes sure of that.
 #[derive(Clone, Copy, Debug)]

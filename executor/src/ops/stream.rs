@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use super::future::Submission;
 use super::kinds::Read;
 use super::slots::{State, StreamState, Token};
-use super::{CURRENT_POSITION, Operation};
+use super::{CURRENT_POSITION, Operation, poll_flags};
 use crate::fd::Fd;
 use crate::task::group::Abandoned;
 use crate::task::waker::LocalWaker;
@@ -90,7 +90,7 @@ impl StreamState {
     fn take(&mut self) -> Option<io::Result<PollFlags>> {
         if self.ready != 0 {
             let flags = std::mem::take(&mut self.ready);
-            return Some(Ok(PollFlags::from_bits_retain(flags as u16)));
+            return Some(Ok(poll_flags(flags)));
         }
         let error = std::mem::take(&mut self.error);
         (error != 0).then(|| Err(io::Error::from_raw_os_error(-error)))

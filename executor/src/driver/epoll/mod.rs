@@ -26,8 +26,8 @@ use rustix::event::{PollFlags, epoll};
 use super::{Driver, FileId, Residence, Target, Wait};
 use crate::config::DriverKind;
 use crate::error::Error;
-use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
+use crate::ops::{Operation, poll_bits, poll_flags};
 use crate::remote::Shared;
 use perform::{Attempt, attempt};
 use source::{Pending, Source, Sources};
@@ -99,7 +99,7 @@ impl Epoll {
                 false
             }
             Attempt::Event(flags) => {
-                self.complete(pending.token, i32::from(flags.bits()), true);
+                self.complete(pending.token, poll_bits(flags) as i32, true);
                 true
             }
             Attempt::Wait => true,
@@ -169,11 +169,11 @@ impl Epoll {
         }
         match pending.operation {
             Operation::Poll { .. } => {
-                self.complete(pending.token, i32::from(happened.bits()), false);
+                self.complete(pending.token, poll_bits(happened) as i32, false);
                 false
             }
             Operation::PollMultishot { .. } => {
-                self.complete(pending.token, i32::from(happened.bits()), true);
+                self.complete(pending.token, poll_bits(happened) as i32, true);
                 true
             }
             _ => self.try_now(index, pending),
@@ -208,7 +208,7 @@ impl Epoll {
             if event.u64 == DOORBELL {
                 continue;
             }
-            let flags = PollFlags::from_bits_retain(event.events as u16);
+            let flags = poll_flags(event.events);
             if let Some(index) = self.sources.index_of(event.u64) {
                 self.on_event(index, flags);
             }

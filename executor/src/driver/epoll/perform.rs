@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
 use super::source::{Manner, Pending, Source};
-use crate::ops::{CURRENT_POSITION, Operation};
+use crate::ops::{CURRENT_POSITION, Operation, poll_bits};
 
 /// Writing more than this to a blocking pipe may block although `poll` says that it is writable.
 const PIPE_BUF: usize = 4096;
@@ -30,7 +30,7 @@ pub(super) fn attempt(source: &Source, pending: &mut Pending) -> Attempt {
     match pending.operation {
         Operation::Poll { flags } => match ready(source, flags) {
             Ok(flags) if flags.is_empty() => Attempt::Wait,
-            Ok(flags) => Attempt::Done(i32::from(flags.bits())),
+            Ok(flags) => Attempt::Done(poll_bits(flags) as i32),
             Err(error) => Attempt::Done(error),
         },
         // Registering reports the present state.

@@ -3,7 +3,7 @@
 use io_uring::{opcode, squeue, types};
 
 use crate::driver::{FileId, Target};
-use crate::ops::Operation;
+use crate::ops::{Operation, poll_bits};
 
 /// Builds the entry of an operation on a registered or a plain file.
 pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
@@ -64,10 +64,10 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
             on_file!(file => opcode::Fallocate::new(file, length).offset(offset).mode(mode))
         }
         Operation::Poll { flags } => {
-            on_file!(file => opcode::PollAdd::new(file, u32::from(flags.bits())))
+            on_file!(file => opcode::PollAdd::new(file, poll_bits(flags)))
         }
         Operation::PollMultishot { flags } => {
-            on_file!(file => opcode::PollAdd::new(file, u32::from(flags.bits())).multi(true))
+            on_file!(file => opcode::PollAdd::new(file, poll_bits(flags)).multi(true))
         }
         Operation::Accept => {
             let null = std::ptr::null_mut();
