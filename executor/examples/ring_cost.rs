@@ -78,6 +78,7 @@ impl Meter {
         }
     }
 
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
     fn stop(self, operations: u64) {
         let elapsed = self.started.elapsed();
         let after = executor::stats().unwrap_or_default();

@@ -1,6 +1,11 @@
 //! Tests of tasks, wakers, timers and slots without a kernel: `cargo +nightly miri test --lib`
 //! runs them too. Where memory is shared between threads they are small, for it is slow.
 
+#![allow(
+    clippy::async_yields_async,
+    reason = "handles of tasks are results here"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -82,7 +87,8 @@ fn wakers_may_outlive_everything_on_any_thread() {
         yield_now().await;
         for waker in &*kept.lock().unwrap() {
             waker.wake_by_ref();
-            waker.clone().wake();
+            let another = waker.clone();
+            another.wake();
         }
         yield_now().await;
         poll_fn(|context| {
@@ -249,11 +255,10 @@ fn a_panic_drops_the_task_and_leaves_the_rest() {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         executor.block_on(async {
             spawn(async move {
-                let _held = held;
-                panic!("on purpose");
+                assert!(Rc::strong_count(&held) == 0, "on purpose");
             })
-            .await
-        })
+            .await;
+        });
     }));
     assert!(outcome.is_err());
     assert_eq!(executor.block_on(survivor), 7);
@@ -365,41 +370,41 @@ fn the_wheel_agrees_with_a_sorted_list() {
             }
         }
     }
+}
 
-    type Model = Vec<(Duration, usize, crate::time::wheel::TimerKey)>;
+type Model = Vec<(Duration, usize, crate::time::wheel::TimerKey)>;
 
-    fn check(
-        wheel: &mut Wheel,
-        model: &mut Model,
-        expired: &mut VecDeque<LocalWaker>,
-        fired: &Mutex<Vec<usize>>,
-        (epoch, now): (Instant, Duration),
-    ) {
-        wheel.expire(epoch + now, expired);
-        for waker in expired.drain(..) {
-            let LocalWaker::Foreign(waker) = waker else {
-                unreachable!("only such wakers were inserted");
-            };
-            waker.wake();
-        }
-        let fired = std::mem::take(&mut *fired.lock().unwrap());
-        let deadline_of = |number| model.iter().find(|(_, n, _)| *n == number).unwrap().0;
-        let deadlines: Vec<_> = fired.iter().map(|&number| deadline_of(number)).collect();
-        assert!(deadlines.is_sorted(), "earliest first");
-        assert!(
-            deadlines.iter().all(|&deadline| deadline <= now),
-            "never early"
-        );
-        for &number in &fired {
-            let position = model.iter().position(|(_, n, _)| *n == number).unwrap();
-            let (_, _, key) = model.remove(position);
-            assert!(wheel.waker(key).is_none());
-            assert!(wheel.remove(key).is_none(), "its waker has gone");
-        }
-        let tick = Duration::from_nanos(1 << 12);
-        for (deadline, ..) in model {
-            assert!(*deadline + 2 * tick > now, "a timer was missed");
-        }
+fn check(
+    wheel: &mut Wheel,
+    model: &mut Model,
+    expired: &mut VecDeque<LocalWaker>,
+    fired: &Mutex<Vec<usize>>,
+    (epoch, now): (Instant, Duration),
+) {
+    wheel.expire(epoch + now, expired);
+    for waker in expired.drain(..) {
+        let LocalWaker::Foreign(waker) = waker else {
+            unreachable!("only such wakers were inserted");
+        };
+        waker.wake();
+    }
+    let fired = std::mem::take(&mut *fired.lock().unwrap());
+    let deadline_of = |number| model.iter().find(|(_, n, _)| *n == number).unwrap().0;
+    let deadlines: Vec<_> = fired.iter().map(|&number| deadline_of(number)).collect();
+    assert!(deadlines.is_sorted(), "earliest first");
+    assert!(
+        deadlines.iter().all(|&deadline| deadline <= now),
+        "never early"
+    );
+    for &number in &fired {
+        let position = model.iter().position(|(_, n, _)| *n == number).unwrap();
+        let (_, _, key) = model.remove(position);
+        assert!(wheel.waker(key).is_none());
+        assert!(wheel.remove(key).is_none(), "its waker has gone");
+    }
+    let tick = Duration::from_nanos(1 << 12);
+    for (deadline, ..) in model {
+        assert!(*deadline + 2 * tick > now, "a timer was missed");
     }
 }
 

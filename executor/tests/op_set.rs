@@ -191,19 +191,18 @@ on_each_driver! {
     }
 
     fn a_set_outlives_its_executor(executor) {
-        let (mut set, dropped) = executor.block_on(async {
-            let (reader, _writer) = pipe();
+        let (mut set, dropped, writer) = executor.block_on(async {
+            let (reader, writer) = pipe();
             let mut set = OpSet::with_capacity(2);
             let (mut buffer, dropped) = Tracked::new(16);
             assert!(set.submit(read_op(&reader, &mut buffer, 0), buffer).is_ok());
-            std::mem::forget(_writer);
-            (set, dropped)
+            (set, dropped, writer)
         });
         drop(executor);
         let (_buffer, result) = set.try_next().expect("it was cancelled");
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
         assert!(!dropped.get());
-        drop(set);
+        drop((set, writer));
     }
 
     fn a_read_costs_a_small_part_of_a_system_call(executor) {

@@ -165,7 +165,7 @@ impl Kind for Poll {
         Operation::Poll { flags: self.flags }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
-        result.map(|flags| poll_flags(flags))
+        result.map(poll_flags)
     }
 }
 
