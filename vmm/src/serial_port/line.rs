@@ -2,12 +2,16 @@
 
 use std::future::poll_fn;
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// What a line holds before its sender has to wait: more than a guest prints in one go.
 const CAPACITY_BYTES: usize = 64 << 10;
+
+/// What more fits when the reader's own thread sends, which it does with what a device has gathered.
+const RESERVE_BYTES: usize = 16 << 10;
 
 /// How long a sender waits for a reader. A reader that takes longer has stalled, and a guest must
 /// not stand still for ever because nobody looks at its console.
@@ -19,6 +23,8 @@ pub struct Line {
     state: Mutex<State>,
     /// There is space on the line.
     space: Condvar,
+    /// The thread of the executor that empties the line: it must not wait for itself.
+    reader: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -49,11 +55,17 @@ enum Flow {
 impl Line {
     /// Takes the guest's bytes. On a full line it waits a bounded time for the reader.
     pub fn send(&self, bytes: &[u8]) {
+        let is_reader = self.reader.get() == Some(&thread::current().id());
+        let capacity = if is_reader {
+            CAPACITY_BYTES + RESERVE_BYTES
+        } else {
+            CAPACITY_BYTES
+        };
         let mut state = self.lock();
         let mut rest = bytes;
         let mut deadline = None;
         loop {
-            let taken = rest.len().min(CAPACITY_BYTES - state.bytes.len());
+            let taken = rest.len().min(capacity.saturating_sub(state.bytes.len()));
             state.bytes.extend_from_slice(&rest[..taken]);
             rest = &rest[taken..];
             // The reader waits for the first byte only; more come along in the same batch.
@@ -61,6 +73,10 @@ impl Line {
                 output.wake();
             }
             if rest.is_empty() {
+                return;
+            }
+            if is_reader {
+                state.lost += rest.len() as u64;
                 return;
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -86,6 +102,12 @@ impl Line {
         }
     }
 
+    /// The current thread empties the line from now on.
+    pub(super) fn read_here(&self) {
+        // A line is connected once.
+        let _ = self.reader.set(thread::current().id());
+    }
+
     /// Nothing more will be sent.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -108,7 +130,7 @@ impl Line {
 
     /// Waits until the line is closed or full, so that waiting for a larger batch is no use.
     pub(super) async fn urgent(&self) {
-        self.wait(|state| state.bytes.len() == CAPACITY_BYTES || state.flow == Flow::Closed)
+        self.wait(|state| state.bytes.len() >= CAPACITY_BYTES || state.flow == Flow::Closed)
             .await;
     }
 

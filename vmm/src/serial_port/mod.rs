@@ -106,6 +106,7 @@ impl SerialPort {
     /// Connects both ends on the current executor. A terminal becomes raw.
     pub fn connect(self, device: Arc<dyn Receive>) -> Result<Connected, Error> {
         let attach = |fd: OwnedFd| Fd::new(fd).map_err(Error::Attach);
+        self.line.read_here();
         let tasks = TaskGroup::new();
         let summary = Rc::new(RefCell::new(SummaryTap::new(self.guest)));
         let (line, tap) = (Arc::clone(&self.line), Rc::clone(&summary));

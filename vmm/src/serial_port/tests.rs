@@ -150,6 +150,23 @@ fn a_reader_that_stalls_loses_bytes_and_the_guest_goes_on() {
 }
 
 #[test]
+fn the_readers_own_thread_does_not_wait_for_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("console");
+    with_port(
+        &SerialConfig::File(path.clone()),
+        Guest::Kernel,
+        async |connected, line, _| {
+            // Were it to wait, nobody would empty the line, and the bytes would be lost.
+            let sent = text((64 << 10) + 4096);
+            line.send(&sent);
+            connected.finish().await;
+            assert!(fs::read(&path).expect("readable") == sent);
+        },
+    );
+}
+
+#[test]
 fn a_pty_carries_both_ways_and_echoes_nothing() {
     let port = SerialPort::open(&SerialConfig::Pty, Guest::Kernel).expect("opened");
     let HostEnd::Pty(pty) = &port.end else {
