@@ -1,4 +1,5 @@
-//! The report: a line for each check as it ends, or one line of JSON when all have ended.
+//! The report: a line for each check as it ends, or one line of JSON when all have ended; in either
+//! case the summary is the last line.
 //!
 //! ```text
 //! ok   memory: 512 MiB in 2 ranges, 64 pages tested
@@ -109,19 +110,15 @@ impl Report {
             .filter(|entry| entry.result.is_err())
             .count();
         let passed = self.checks.len() - failed;
-        match self.format {
-            ReportFormat::Text => {
-                serial::line(format_args!("builtin: {passed} passed, {failed} failed"));
-            }
-            ReportFormat::Json => {
-                let checks: Vec<String> = self.checks.iter().map(Entry::json).collect();
-                serial::line(format_args!(
-                    "{{\"passed\":{passed},\"failed\":{failed},\"checks\":[{}],\"loads\":[{}]}}",
-                    checks.join(","),
-                    self.loads.join(",")
-                ));
-            }
+        if self.format == ReportFormat::Json {
+            let checks: Vec<String> = self.checks.iter().map(Entry::json).collect();
+            serial::line(format_args!(
+                "{{\"passed\":{passed},\"failed\":{failed},\"checks\":[{}],\"loads\":[{}]}}",
+                checks.join(","),
+                self.loads.join(",")
+            ));
         }
+        serial::line(format_args!("builtin: {passed} passed, {failed} failed"));
         if failed == 0 {
             Verdict::Passed
         } else {
