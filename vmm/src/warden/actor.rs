@@ -1,0 +1,161 @@
+//! The life of a sandboxed actor process.
+//!
+//! ```text
+//!   clone ─► keep only the link ─► death note ─► lock down ─► ring ─► open the link ─► seccomp
+//!                                                                                        │
+//!   exit ◄── the actor ◄── Start: the first message ◄────────────────────────────────────┘
+//! ```
+//!
+//! Nothing that another process sent is looked at before the filter is in force.
+
+use std::os::fd::BorrowedFd;
+
+use executor::{Config, Executor, Operations, Restrictions};
+use ipc::Reply;
+use ipc::link::{LinkConfig, LinkEnd, Opened};
+use seccomp::Program;
+use serde::{Deserialize, Serialize};
+
+use super::probe::{self, ProbeStart};
+use crate::error::Report;
+use crate::sandbox::{self, DeathNoteMemory, Limits};
+
+/// The exit status of an actor that could not be set up.
+const FAILED: i32 = 1;
+
+/// What an actor process can be. In the order of [`ActorKind::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ActorKind {
+    /// Tries what the sandbox forbids; for tests.
+    Probe,
+}
+
+/// Whether the actor has started; a refusal is a sentence for the log.
+pub type Started = Result<(), String>;
+
+/// The first message to an actor: what it works on. Must be of the kind that was spawned.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Start {
+    /// For [`ActorKind::Probe`].
+    Probe(ProbeStart, Reply<Started>),
+}
+
+impl ActorKind {
+    /// All kinds.
+    pub const ALL: &[Self] = &[Self::Probe];
+
+    /// The name, also of its policy's file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+        }
+    }
+
+    /// The text of the policy that is part of the program.
+    pub fn built_in_policy(self) -> &'static str {
+        match self {
+            Self::Probe => include_str!("policies/probe.policy"),
+        }
+    }
+
+    /// The sizes of its link.
+    pub fn link(self) -> LinkConfig {
+        LinkConfig::default()
+    }
+
+    fn limits(self) -> Limits {
+        match self {
+            Self::Probe => Limits {
+                descriptors: 64,
+                private_bytes: 16 << 20,
+            },
+        }
+    }
+
+    fn ring(self) -> Config {
+        let (entries, operations) = match self {
+            Self::Probe => (16, Operations::READ | Operations::WRITE),
+        };
+        Config {
+            entries,
+            restrictions: Some(Restrictions { operations }),
+            ..Config::default()
+        }
+    }
+}
+
+/// What a new process starts from.
+pub(super) struct Birth<'w> {
+    pub(super) kind: ActorKind,
+    pub(super) end: LinkEnd<(), Start>,
+    pub(super) note: DeathNoteMemory,
+    pub(super) program: &'w Program,
+    /// A pidfd of the warden.
+    pub(super) parent: BorrowedFd<'w>,
+}
+
+/// Never returns: this is the whole life of the process.
+pub(super) fn run(birth: Birth<'_>) -> ! {
+    let kind = birth.kind;
+    let status = match settle(birth) {
+        Ok((mut executor, opened)) => executor.block_on(act(kind, opened)),
+        Err(error) => {
+            let reason = Report::of(&*error).one_line();
+            log::error!("a {} process cannot start: {reason}", kind.name());
+            FAILED
+        }
+    };
+    // What this process inherited from the warden must not be dropped.
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(status) }
+}
+
+type Settled = (Executor, Opened<(), Start>);
+
+fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
+    let Birth {
+        kind,
+        end,
+        note,
+        program,
+        parent,
+    } = birth;
+    let mut kept = end.descriptors().to_vec();
+    kept.push(parent);
+    sandbox::keep_only(&kept)?;
+    note.install_handlers()?;
+    die_of_panics();
+    sandbox::lock_down(kind.limits(), parent)?;
+    sandbox::keep_only(&end.descriptors())?;
+    let executor = Executor::new(&kind.ring())?;
+    let opened = end.open()?;
+    program.install()?;
+    Ok((executor, opened))
+}
+
+/// A panic must not unwind into the code of the warden that this process was forked from.
+fn die_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("{panic}");
+        sandbox::die_noted(libc::SIGABRT);
+    }));
+}
+
+/// The actor itself; returns the exit status.
+async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
+    let Opened {
+        link, mut receiver, ..
+    } = opened;
+    executor::spawn(link.drive()).detach();
+    // Without a first message the machine has changed its mind, or is gone.
+    let Ok(start) = receiver.recv().await else {
+        return 0;
+    };
+    match (kind, start) {
+        (ActorKind::Probe, Start::Probe(start, started)) => {
+            started.send(Ok(()));
+            probe::run(start).await;
+        }
+    }
+    0
+}

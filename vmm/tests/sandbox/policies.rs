@@ -1,0 +1,52 @@
+//! Policies from a folder.
+
+use std::fs;
+
+use vmm::warden::{
+    Attempt, AttemptOutcome, Enforcement, PolicyError, PolicySource, Warden, WardenError,
+};
+
+use crate::Test;
+use crate::world::World;
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "a_folder_overrides_the_built_in_policies",
+        a_folder_overrides_the_built_in_policies,
+    ),
+    (
+        "a_policy_with_mistakes_starts_nothing",
+        a_policy_with_mistakes_starts_nothing,
+    ),
+];
+
+fn source(folder: &tempfile::TempDir) -> PolicySource {
+    PolicySource {
+        folder: Some(folder.path().into()),
+        enforcement: Enforcement::Enforce,
+    }
+}
+
+fn a_folder_overrides_the_built_in_policies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let built_in = vmm::warden::ActorKind::Probe.built_in_policy();
+    let common = include_str!("../../src/warden/policies/common.policy");
+    fs::write(folder.path().join("common.policy"), common).expect("writes");
+    let text = format!("{built_in}openat: return EDOM\n");
+    fs::write(folder.path().join("probe.policy"), text).expect("writes");
+    let mut world = World::with(&source(&folder));
+    let outcome = world.attempt(Attempt::Open("/".into()));
+    assert_eq!(outcome, Ok(AttemptOutcome::Refused(libc::EDOM)));
+}
+
+fn a_policy_with_mistakes_starts_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("probe.policy"), "raed: 1\nread: 1 2\n").expect("writes");
+    let error = Warden::fork(&source(&folder))
+        .map(drop)
+        .expect_err("refuses");
+    let WardenError::Policy(PolicyError::Mistakes { count, first }) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((count, first.line), (2, 1));
+}
