@@ -9,3 +9,4 @@ pub mod backend;
 pub mod blk;
 pub mod pci;
 pub mod queue;
+pub mod worker;

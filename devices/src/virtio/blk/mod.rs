@@ -1,1 +1,204 @@
-//! The block back end.
+//! The block back end (virtio 1.3 section 5.2): an actor that moves data between guest memory and a
+//! file.
+//!
+//! ```text
+//!   kick ─► avail ring ─► request ─► one read or write straight on guest memory ─┐
+//!                                                                                │ one visit to
+//!   interrupt ◄─ used ring ◄─ status byte ◄─ completions ◄───────────────────────┘ the kernel
+//! ```
+//!
+//! One task per queue; each drains all that is there, hands it to the kernel at once, and publishes
+//! all that has completed at once. A request that is one transfer takes one operation; transfers
+//! that end early go on where they stopped, unaligned direct I/O goes through a bounce buffer,
+//! discards take one operation a range.
+//!
+//! # Durability
+//!
+//! The device is write-back when the driver takes `FLUSH`: a flush completes after an `fdatasync`
+//! that started after the flush was taken, so it covers every write that completed before the driver
+//! sent it. Writes that are still under way then are not covered; the specification does not ask for
+//! it (virtio 1.3 section 5.2.6.2). Without `FLUSH`, or when the driver clears `writeback`, each
+//! write is followed by an `fdatasync` before it completes.
+//!
+//! # After a crash
+//!
+//! What was in flight is repeated from the in-flight record. All requests can be repeated: until a
+//! write is published as used, the driver relies neither on the old nor on the new contents. Whoever
+//! starts the successor must first see the dead process gone, so that its own writes are over.
+
+mod error;
+mod image;
+mod protocol;
+mod request;
+mod server;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use executor::Fd;
+
+pub use error::{BlkError, Holder};
+pub use image::{
+    Access, BlockImage, BlockSize, Caching, DEFAULT_QUEUE_SIZE, DiskOptions, ID_LENGTH, MAX_QUEUES,
+    SECTOR_SIZE,
+};
+
+use self::image::Geometry;
+use self::protocol::CacheMode;
+use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
+use super::queue::InflightRegion;
+use super::worker::{self, ActiveQueue, Device, Patience, Work};
+use crate::log_limit::LogLimit;
+
+/// How reads and writes reach the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoStrategy {
+    /// Through the executor's ring.
+    #[default]
+    Ring,
+    /// By a system call of their own if that need not wait (`RWF_NOWAIT`), else through the ring.
+    /// For files that `io_uring` would hand to its worker threads although the data is in memory.
+    Inline,
+}
+
+/// A disk that is ready to run.
+#[derive(Debug)]
+pub struct BlockBackend {
+    image: BlockImage,
+    strategy: IoStrategy,
+    patience: Patience,
+    inflight: Option<InflightRegion>,
+}
+
+impl BlockBackend {
+    /// Serve `image`.
+    pub fn new(image: BlockImage) -> Self {
+        Self {
+            image,
+            strategy: IoStrategy::default(),
+            patience: Patience::default(),
+            inflight: None,
+        }
+    }
+
+    /// Record what is in flight there, and take over what it says. The region is for as many queues
+    /// of the size that [`BlockBackend::profile`] names.
+    #[must_use]
+    pub fn with_inflight(mut self, region: InflightRegion) -> Self {
+        self.inflight = Some(region);
+        self
+    }
+
+    /// How reads and writes reach the file.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: IoStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// For how long a queue's task looks for more work before it sleeps.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What the device looks like to a transport.
+    pub fn profile(&self) -> DeviceProfile {
+        let geometry = &self.image.geometry;
+        DeviceProfile {
+            device_type: protocol::DEVICE_TYPE,
+            features: protocol::features(geometry),
+            queue_sizes: vec![geometry.queue_size; usize::from(geometry.queues)],
+            config: protocol::config(geometry, CacheMode::WriteBack),
+            config_writes: ConfigWrites::Forwarded,
+        }
+    }
+
+    /// Serve the transport until it closes its request channel. Needs an executor on this thread.
+    pub async fn run(self, context: BackendContext) {
+        let BlockImage { file, geometry } = self.image;
+        let file = match Fd::new(file) {
+            Ok(file) => file,
+            Err(error) => {
+                // The transport sees the channel close.
+                log::error!("the block back end cannot use its file: {error}");
+                return;
+            }
+        };
+        let disk = Disk {
+            file,
+            geometry,
+            strategy: self.strategy,
+            patience: self.patience,
+            writeback: Cell::new(CacheMode::WriteBack),
+            mode: Cell::new(CacheMode::WriteBack),
+            complaints: LogLimit::new(),
+        };
+        let device = BlockDevice { disk: Rc::new(disk) };
+        worker::serve(device, self.inflight, context).await;
+    }
+}
+
+/// What the queues of a disk share.
+#[derive(Debug)]
+struct Disk {
+    file: Fd,
+    geometry: Geometry,
+    strategy: IoStrategy,
+    patience: Patience,
+    /// `writeback` of the configuration space.
+    writeback: Cell<CacheMode>,
+    /// What writes go by now.
+    mode: Cell<CacheMode>,
+    complaints: LogLimit,
+}
+
+struct BlockDevice {
+    disk: Rc<Disk>,
+}
+
+impl BlockDevice {
+    /// Virtio 1.3 section 5.2.5: the byte counts if negotiated, else having a flush does.
+    fn choose_mode(&self, features: u64) {
+        let mode = if features & protocol::FEATURE_CONFIG_WCE != 0 {
+            self.disk.writeback.get()
+        } else if features & protocol::FEATURE_FLUSH != 0 {
+            CacheMode::WriteBack
+        } else {
+            CacheMode::WriteThrough
+        };
+        self.disk.mode.set(mode);
+    }
+}
+
+impl Device for BlockDevice {
+    fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
+        self.choose_mode(features);
+        let serve = |queue| -> Work { Box::pin(server::serve(self.disk.clone(), queue)) };
+        Ok(queues.into_iter().map(serve).collect())
+    }
+
+    fn config(&self) -> Vec<u8> {
+        protocol::config(&self.disk.geometry, self.disk.writeback.get())
+    }
+
+    fn write_config(&mut self, offset: u32, data: &[u8]) {
+        if let (protocol::CONFIG_WRITEBACK, [value]) = (offset, data) {
+            let mode = match value {
+                0 => CacheMode::WriteThrough,
+                _ => CacheMode::WriteBack,
+            };
+            self.disk.writeback.set(mode);
+            // Only a driver that negotiated it writes here.
+            self.disk.mode.set(mode);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.disk.writeback.set(CacheMode::WriteBack);
+    }
+}
+
+#[cfg(test)]
+mod tests;

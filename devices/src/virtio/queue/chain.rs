@@ -29,10 +29,7 @@ pub struct Segment {
 const _: () = assert!(size_of::<Segment>() == size_of::<libc::iovec>());
 
 impl Segment {
-    const EMPTY: Self = Self {
-        base: std::ptr::null_mut(),
-        length: 0,
-    };
+    const EMPTY: Self = Self { base: std::ptr::null_mut(), length: 0 };
 
     /// Host address of the first byte.
     pub fn as_ptr(self) -> *mut u8 {
@@ -49,12 +46,9 @@ impl Segment {
         self.length == 0
     }
 
-    fn skip(self, bytes: usize) -> Self {
+    pub(super) fn skip(self, bytes: usize) -> Self {
         assert!(bytes <= self.length);
-        Self {
-            base: self.base.wrapping_add(bytes),
-            length: self.length - bytes,
-        }
+        Self { base: self.base.wrapping_add(bytes), length: self.length - bytes }
     }
 }
 
@@ -176,10 +170,7 @@ impl Chain {
         }
         let last = &mut self.segments[self.end - 1];
         last.length -= 1;
-        let status = Segment {
-            base: last.base.wrapping_add(last.length),
-            length: 1,
-        };
+        let status = Segment { base: last.base.wrapping_add(last.length), length: 1 };
         if last.length == 0 {
             self.end -= 1;
         }
@@ -223,11 +214,7 @@ impl Chain {
         let range = self
             .memory
             .host_range(GuestAddress(address), length as usize)
-            .ok_or(QueueError::BufferOutsideMemory {
-                head,
-                address,
-                length,
-            })?;
+            .ok_or(QueueError::BufferOutsideMemory { head, address, length })?;
         if flags & DESCRIPTOR_WRITE != 0 {
             self.writable_bytes += length;
         } else if self.boundary == self.end {
@@ -236,10 +223,7 @@ impl Chain {
         } else {
             return Err(QueueError::ReadableAfterWritable { head });
         }
-        self.segments[self.end] = Segment {
-            base: range.as_ptr(),
-            length: length as usize,
-        };
+        self.segments[self.end] = Segment { base: range.as_ptr(), length: length as usize };
         self.end += 1;
         Ok(())
     }
@@ -257,10 +241,6 @@ impl Chain {
         }
         // SAFETY: the array is used while one chain is walked, and the chain holds the memory.
         let table = unsafe { HostArray::resolve(&self.memory, address, count) };
-        table.ok_or(QueueError::BufferOutsideMemory {
-            head,
-            address,
-            length,
-        })
+        table.ok_or(QueueError::BufferOutsideMemory { head, address, length })
     }
 }

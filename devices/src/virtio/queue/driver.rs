@@ -187,11 +187,7 @@ impl DriverQueue {
         } else {
             self.used_header.atomic(0).load(Ordering::Relaxed) & 1 == 0
         };
-        if wanted {
-            Kick::Wanted
-        } else {
-            Kick::NotWanted
-        }
+        if wanted { Kick::Wanted } else { Kick::NotWanted }
     }
 
     /// Whether the device gave something back; one load.
@@ -215,10 +211,7 @@ impl DriverQueue {
         assert!(!descriptors.is_empty(), "{head} was given back twice");
         self.free.extend(descriptors.into_iter().rev());
         self.next_used = self.next_used.wrapping_add(1);
-        Some(Used {
-            head,
-            written: element.length,
-        })
+        Some(Used { head, written: element.length })
     }
 
     /// Ask for an interrupt for the next used buffer. True if there is one already.

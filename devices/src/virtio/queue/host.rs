@@ -59,10 +59,7 @@ impl<T: FromBytes + IntoBytes + Copy> HostArray<T> {
     ) -> Option<Self> {
         let bytes = length.checked_mul(size_of::<T>())?;
         let range = memory.host_range(GuestAddress(address), bytes)?;
-        Some(Self {
-            base: NonNull::new(range.as_ptr().cast())?,
-            length,
-        })
+        Some(Self { base: NonNull::new(range.as_ptr().cast())?, length })
     }
 
     /// The array of a ring, aligned to `alignment` bytes.
@@ -85,11 +82,7 @@ impl<T: FromBytes + IntoBytes + Copy> HostArray<T> {
             length: length * size_of::<T>(),
         })?;
         if array.base.addr().get() % alignment.max(align_of::<T>()) != 0 {
-            return Err(QueueError::RingMisaligned {
-                part,
-                address,
-                alignment,
-            });
+            return Err(QueueError::RingMisaligned { part, address, alignment });
         }
         Ok(array)
     }

@@ -94,10 +94,7 @@ impl InflightRegion {
     /// New memory for `queues` queues of up to `max_size` buffers, none of them live.
     pub fn create(queues: u16, max_size: u16) -> Result<Self, InflightError> {
         let system = |action| {
-            move |error: rustix::io::Errno| InflightError::System {
-                action,
-                source: error.into(),
-            }
+            move |error: rustix::io::Errno| InflightError::System { action, source: error.into() }
         };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("inflight", flags).map_err(system("create"))?;
@@ -114,10 +111,8 @@ impl InflightRegion {
 
     /// Attach to memory that another process made with [`InflightRegion::create`].
     pub fn attach(file: OwnedFd, queues: u16, max_size: u16) -> Result<Self, InflightError> {
-        let status = rustix::fs::fstat(&file).map_err(|error| InflightError::System {
-            action: "examine",
-            source: error.into(),
-        })?;
+        let status = rustix::fs::fstat(&file)
+            .map_err(|error| InflightError::System { action: "examine", source: error.into() })?;
         let length = Self::words(queues, max_size) * size_of::<u64>();
         // Without the seal, whoever shrinks the file kills whoever touches the mapping.
         let sealed =
@@ -160,12 +155,7 @@ impl InflightRegion {
 
     fn map(file: OwnedFd, queues: u16, max_size: u16) -> Result<Self, InflightError> {
         let words = SharedWords::map(&file, Self::words(queues, max_size))?;
-        Ok(Self {
-            words: Arc::new(words),
-            file: Arc::new(file),
-            queues,
-            max_size,
-        })
+        Ok(Self { words: Arc::new(words), file: Arc::new(file), queues, max_size })
     }
 
     fn shape(queues: u16, max_size: u16) -> u64 {
@@ -199,12 +189,7 @@ impl InflightRecord {
     /// available twice are found all the same.
     pub fn private(size: u16) -> Self {
         let words = InflightRegion::record_words(size);
-        Self {
-            words: Arc::new(SharedWords::private(words)),
-            first: 0,
-            size,
-            order: 0,
-        }
+        Self { words: Arc::new(SharedWords::private(words)), first: 0, size, order: 0 }
     }
 
     /// Whether a queue of this size was served and not retired: its buffers are to be taken over.
@@ -297,8 +282,7 @@ impl InflightRecord {
     #[inline]
     fn slot(&self, head: u16) -> &AtomicU64 {
         assert!(head < self.size, "buffer {head} has no slot");
-        self.words
-            .get(self.first + RECORD_HEADER_WORDS + usize::from(head))
+        self.words.get(self.first + RECORD_HEADER_WORDS + usize::from(head))
     }
 }
 
@@ -328,19 +312,10 @@ impl SharedWords {
         // SAFETY: a new shared mapping at an address of the kernel's choice touches no other
         // memory. The file is at least as long (checked) and sealed against shrinking.
         let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                MapFlags::SHARED,
-                file,
-                0,
-            )
+            rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0)
         };
-        let base = base.map_err(|error| InflightError::System {
-            action: "map",
-            source: error.into(),
-        })?;
+        let base =
+            base.map_err(|error| InflightError::System { action: "map", source: error.into() })?;
         Ok(Self {
             base: NonNull::new(base.cast()).expect("mmap never returns null"),
             length,

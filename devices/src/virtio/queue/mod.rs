@@ -17,19 +17,23 @@
 //!
 //! What is in flight is recorded ([`InflightRecord`]), so that another process can go on.
 
+mod buffers;
 mod chain;
 pub mod driver;
 mod error;
 mod host;
 mod inflight;
 mod split;
+mod transfer;
 
 use std::rc::Rc;
 
+pub use buffers::{GuestBuffers, Side, StatusByte};
 pub use chain::{Chain, Segment};
 pub use error::{QueueError, RingPart};
 pub use inflight::{InflightError, InflightRecord, InflightRegion};
 pub use split::SplitQueue;
+pub use transfer::{Completed, GuestOps, NoRoom, Pages, Tag};
 
 use super::backend::{QueueSetup, RingLayout, RingPosition};
 use crate::memory::GuestMemory;
@@ -165,6 +169,14 @@ impl Queue {
     pub fn has_available(&self) -> bool {
         match self {
             Self::Split(queue) => queue.has_available(),
+        }
+    }
+
+    /// How many buffers wait to be taken; one load. A broken ring may say anything.
+    #[inline]
+    pub fn available(&self) -> u16 {
+        match self {
+            Self::Split(queue) => queue.available(),
         }
     }
 

@@ -37,6 +37,13 @@ const FLAGS: usize = 0;
 const INDEX: usize = 1;
 const RING: usize = 2;
 
+/// What the driver was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kicks {
+    On,
+    Off,
+}
+
 /// A split virtqueue.
 #[derive(Debug)]
 pub struct SplitQueue {
@@ -59,6 +66,7 @@ pub struct SplitQueue {
     /// Whether the driver may hold a `used_event` from before this queue was served here.
     first_batch: bool,
     batch: Vec<u16>,
+    kicks: Kicks,
     /// Buffers that a predecessor took and did not give back.
     recovered: VecDeque<u16>,
     taken_over: bool,
@@ -116,10 +124,11 @@ impl SplitQueue {
             record.start(size)?;
             match position {
                 None => (0, 0, Vec::new()),
-                Some(RingPosition::Split {
-                    next_available,
-                    next_used,
-                }) if next_available == next_used => (next_available, next_used, Vec::new()),
+                Some(RingPosition::Split { next_available, next_used })
+                    if next_available == next_used =>
+                {
+                    (next_available, next_used, Vec::new())
+                }
                 Some(RingPosition::Split { .. }) => {
                     let what = "buffers are in flight, but there is no record of which";
                     return Err(QueueError::InvalidPosition(what));
@@ -144,6 +153,8 @@ impl SplitQueue {
             published_used: next_used,
             first_batch: true,
             batch: Vec::with_capacity(count),
+            // As the driver finds the ring, or as a predecessor left it.
+            kicks: Kicks::On,
             recovered: recovered.into(),
             taken_over,
             record,
@@ -178,10 +189,7 @@ impl SplitQueue {
     pub fn push_used(&mut self, head: u16, written: u32) {
         self.record.done(head, self.next_used);
         let slot = usize::from(self.next_used & (self.size - 1));
-        let element = UsedElement {
-            id: u32::from(head),
-            length: written,
-        };
+        let element = UsedElement { id: u32::from(head), length: written };
         self.used_ring.write(slot, element);
         self.batch.push(head);
         self.next_used = self.next_used.wrapping_add(1);
@@ -211,30 +219,35 @@ impl SplitQueue {
             flags & AVAILABLE_NO_INTERRUPT == 0
         };
         self.first_batch = false;
-        if wanted {
-            Interrupt::Wanted
-        } else {
-            Interrupt::NotWanted
-        }
+        if wanted { Interrupt::Wanted } else { Interrupt::NotWanted }
     }
 
     /// Whether the driver made something available, by one load. May say so for a broken ring.
     #[inline]
     pub fn has_available(&self) -> bool {
-        !self.recovered.is_empty() || self.available_now() != 0
+        self.available() != 0
     }
 
-    /// How many buffers wait; a broken ring may say anything.
+    /// How many buffers wait to be taken, by one load; a broken ring may say anything.
     #[inline]
-    pub fn available_now(&self) -> u16 {
+    pub fn available(&self) -> u16 {
         let index = self.available.atomic(INDEX).load(Ordering::Relaxed);
-        index.wrapping_sub(self.next_available)
+        let fresh = index.wrapping_sub(self.next_available);
+        fresh.saturating_add(self.recovered.len() as u16)
     }
 
     /// The driver need not kick: the device looks by itself.
+    #[inline]
     pub fn disable_kicks(&mut self) {
-        // With EVENT_IDX a stale avail_event does it: the driver passes it once in 65536 buffers.
-        if !self.features.event_idx {
+        if self.kicks == Kicks::Off {
+            return;
+        }
+        self.kicks = Kicks::Off;
+        if let Some(event) = &self.available_event {
+            // One behind: the driver passes that only once in 65536 buffers.
+            let passed = self.next_available.wrapping_sub(1);
+            event.atomic(0).store(passed, Ordering::Relaxed);
+        } else {
             let flags = self.used_header.atomic(FLAGS);
             flags.store(USED_NO_NOTIFY, Ordering::Relaxed);
         }
@@ -242,21 +255,18 @@ impl SplitQueue {
 
     /// The driver has to kick from now on, unless there is work already.
     pub fn enable_kicks(&mut self) -> Availability {
-        if let Some(event) = &self.available_event {
-            event
-                .atomic(0)
-                .store(self.next_available, Ordering::Relaxed);
-        } else {
-            self.used_header.atomic(FLAGS).store(0, Ordering::Relaxed);
+        self.kicks = Kicks::On;
+        match &self.available_event {
+            Some(event) => {
+                let event = event.atomic(0);
+                event.store(self.next_available, Ordering::Relaxed);
+            }
+            None => self.used_header.atomic(FLAGS).store(0, Ordering::Relaxed),
         }
         // The wish is visible before the index is read again; pairs with the driver, which writes
         // the index before it reads the wish.
         fence(Ordering::SeqCst);
-        if self.has_available() {
-            Availability::More
-        } else {
-            Availability::Empty
-        }
+        if self.has_available() { Availability::More } else { Availability::Empty }
     }
 
     /// Whether buffers of a predecessor wait to be taken.
@@ -277,10 +287,7 @@ impl SplitQueue {
 
     /// Where the queue stands.
     pub fn position(&self) -> RingPosition {
-        RingPosition::Split {
-            next_available: self.next_available,
-            next_used: self.next_used,
-        }
+        RingPosition::Split { next_available: self.next_available, next_used: self.next_used }
     }
 
     /// Number of descriptors.

@@ -20,14 +20,8 @@ const MIB: u64 = 1 << 20;
 const RINGS: u64 = 0x1000;
 /// Where buffers are.
 const DATA: u64 = 0x10_0000;
-const PLAIN: RingFeatures = RingFeatures {
-    indirect: false,
-    event_idx: false,
-};
-const ALL: RingFeatures = RingFeatures {
-    indirect: true,
-    event_idx: true,
-};
+const PLAIN: RingFeatures = RingFeatures { indirect: false, event_idx: false };
+const ALL: RingFeatures = RingFeatures { indirect: true, event_idx: true };
 
 /// Two MiB at 0 and one MiB at 16 MiB.
 fn memory() -> Rc<GuestMemory> {
@@ -42,10 +36,7 @@ fn memory() -> Rc<GuestMemory> {
     };
     let regions = vec![region(0, 2 * MIB, 0), region(16 * MIB, MIB, 2 * MIB)];
     // Hundreds of these are made and each is barely touched.
-    let options = MapOptions {
-        pages: PageAdvice::Unspecified,
-        ..MapOptions::default()
-    };
+    let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
     Rc::new(GuestMemory::with_options(regions, options).unwrap())
 }
 
@@ -64,12 +55,7 @@ impl Fixture {
         let record = InflightRecord::private(size);
         let device = Queue::new(&memory, &driver.layout(), features, record, None).unwrap();
         let chain = Chain::new(memory.clone(), usize::from(size));
-        Self {
-            memory,
-            driver,
-            device,
-            chain,
-        }
+        Self { memory, driver, device, chain }
     }
 
     fn pop(&mut self) -> Result<bool, QueueError> {

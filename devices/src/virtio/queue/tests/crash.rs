@@ -8,10 +8,7 @@ use super::super::driver::Buffer;
 use super::*;
 
 const SIZE: u16 = 8;
-const BUFFER: Buffer = Buffer::Writable {
-    address: DATA,
-    length: 1,
-};
+const BUFFER: Buffer = Buffer::Writable { address: DATA, length: 1 };
 
 fn serve(memory: &Rc<GuestMemory>, driver: &DriverQueue, region: &InflightRegion) -> Queue {
     // Each successor attaches as another process would.
@@ -193,8 +190,5 @@ fn memory_of_another_shape_is_refused() {
     assert!(InflightRegion::attach(unsealed, 2, 8).is_err());
     assert!(region.record(2).is_none());
     let mut record = region.record(0).unwrap();
-    assert!(matches!(
-        record.start(16),
-        Err(QueueError::RecordMismatch(_))
-    ));
+    assert!(matches!(record.start(16), Err(QueueError::RecordMismatch(_))));
 }

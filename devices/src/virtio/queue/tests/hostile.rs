@@ -19,10 +19,7 @@ fn error_of(features: RingFeatures, build: impl Fn(&Fixture)) -> QueueError {
 fn sizes_that_a_split_queue_cannot_have() {
     let fixture = Fixture::new(4, ALL);
     for size in [0, 3, 100, 65535] {
-        let layout = QueueLayout {
-            size,
-            ..fixture.driver.layout()
-        };
+        let layout = QueueLayout { size, ..fixture.driver.layout() };
         let record = InflightRecord::private(4);
         let error = Queue::new(&fixture.memory, &layout, ALL, record, None).unwrap_err();
         assert!(matches!(error, QueueError::InvalidSize { .. }), "{size}");
@@ -127,14 +124,7 @@ fn buffers_that_are_empty_outside_memory_or_in_the_wrong_order() {
     ] {
         let error = error_of(ALL, |f| f.descriptor(RINGS, 0, address, length, 0, 0));
         let head = 0;
-        assert_eq!(
-            error,
-            QueueError::BufferOutsideMemory {
-                head,
-                address,
-                length
-            }
-        );
+        assert_eq!(error, QueueError::BufferOutsideMemory { head, address, length });
     }
     let error = error_of(ALL, |f| {
         let flags = DESCRIPTOR_NEXT | DESCRIPTOR_WRITE;
@@ -206,18 +196,11 @@ fn a_normal_descriptor_may_lead_to_an_indirect_table() {
 fn a_chain_of_more_than_four_gib() {
     let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&file, 3 << 30).unwrap();
-    let region = RegionSpec {
-        base: GuestAddress(0),
-        length: 3 << 30,
-        file: Arc::new(file),
-        file_offset: 0,
-    };
+    let region =
+        RegionSpec { base: GuestAddress(0), length: 3 << 30, file: Arc::new(file), file_offset: 0 };
     let memory = Rc::new(GuestMemory::new(vec![region]).unwrap());
     let mut driver = DriverQueue::new(&memory, RINGS, 4, PLAIN);
-    let buffer = driver::Buffer::Writable {
-        address: 0,
-        length: 3 << 30,
-    };
+    let buffer = driver::Buffer::Writable { address: 0, length: 3 << 30 };
     driver.add(&[buffer, buffer]).unwrap();
     let _ = driver.publish();
     let record = InflightRecord::private(4);

@@ -3,10 +3,7 @@
 use super::super::driver::{Buffer, Kick};
 use super::*;
 
-const BUFFER: Buffer = Buffer::Writable {
-    address: DATA,
-    length: 1,
-};
+const BUFFER: Buffer = Buffer::Writable { address: DATA, length: 1 };
 
 fn send(fixture: &mut Fixture, count: usize) -> Kick {
     for _ in 0..count {

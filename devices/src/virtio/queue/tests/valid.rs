@@ -21,18 +21,9 @@ fn header_and_status_are_found_wherever_the_driver_splits_them() {
     let head = fixture
         .driver
         .add(&[
-            Buffer::Readable {
-                address: DATA,
-                length: 4,
-            },
-            Buffer::Readable {
-                address: DATA + 0x1000,
-                length: 6,
-            },
-            Buffer::Writable {
-                address: DATA + 0x2000,
-                length: 9,
-            },
+            Buffer::Readable { address: DATA, length: 4 },
+            Buffer::Readable { address: DATA + 0x1000, length: 6 },
+            Buffer::Writable { address: DATA + 0x2000, length: 9 },
         ])
         .unwrap();
     let _ = fixture.driver.publish();
@@ -58,13 +49,8 @@ fn header_and_status_are_found_wherever_the_driver_splits_them() {
 #[test]
 fn used_buffers_appear_only_when_published_and_in_order() {
     let mut fixture = Fixture::new(4, ALL);
-    let buffer = Buffer::Writable {
-        address: DATA,
-        length: 8,
-    };
-    let heads: Vec<u16> = (0..4)
-        .map(|_| fixture.driver.add(&[buffer]).unwrap())
-        .collect();
+    let buffer = Buffer::Writable { address: DATA, length: 8 };
+    let heads: Vec<u16> = (0..4).map(|_| fixture.driver.add(&[buffer]).unwrap()).collect();
     assert_eq!(fixture.driver.add(&[buffer]), None);
     let _ = fixture.driver.publish();
     for head in &heads {
@@ -88,10 +74,7 @@ fn used_buffers_appear_only_when_published_and_in_order() {
 fn indices_wrap() {
     for features in [PLAIN, ALL] {
         let mut fixture = Fixture::new(2, features);
-        let buffer = Buffer::Writable {
-            address: DATA,
-            length: 1,
-        };
+        let buffer = Buffer::Writable { address: DATA, length: 1 };
         for round in 0..70_000u32 {
             let head = fixture.driver.add(&[buffer]).unwrap();
             let _ = fixture.driver.publish();
@@ -106,10 +89,7 @@ fn indices_wrap() {
 #[test]
 fn a_queue_goes_on_from_a_saved_position() {
     let mut fixture = Fixture::new(4, ALL);
-    let buffer = Buffer::Writable {
-        address: DATA,
-        length: 1,
-    };
+    let buffer = Buffer::Writable { address: DATA, length: 1 };
     for _ in 0..7 {
         let head = fixture.driver.add(&[buffer]).unwrap();
         let _ = fixture.driver.publish();
@@ -134,10 +114,7 @@ fn a_queue_goes_on_from_a_saved_position() {
 #[test]
 fn a_position_with_buffers_in_flight_needs_a_record() {
     let fixture = Fixture::new(4, ALL);
-    let position = RingPosition::Split {
-        next_available: 3,
-        next_used: 1,
-    };
+    let position = RingPosition::Split { next_available: 3, next_used: 1 };
     let record = InflightRecord::private(4);
     let layout = fixture.driver.layout();
     let error = Queue::new(&fixture.memory, &layout, ALL, record, Some(position)).unwrap_err();
@@ -174,14 +151,12 @@ fn chains() -> impl Strategy<Value = Vec<(bool, Vec<Buffer>)>> {
         !readable.is_empty() || !writable.is_empty()
     });
     let one = one.prop_map(|(indirect, readable, writable)| {
-        let readable = readable.into_iter().map(|(at, length)| Buffer::Readable {
-            address: DATA + at,
-            length,
-        });
-        let writable = writable.into_iter().map(|(at, length)| Buffer::Writable {
-            address: DATA + at,
-            length,
-        });
+        let readable = readable
+            .into_iter()
+            .map(|(at, length)| Buffer::Readable { address: DATA + at, length });
+        let writable = writable
+            .into_iter()
+            .map(|(at, length)| Buffer::Writable { address: DATA + at, length });
         (indirect, readable.chain(writable).collect())
     });
     prop::collection::vec(one, 1..60)

@@ -1,0 +1,362 @@
+//! The task of one queue.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use thiserror::Error;
+
+use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
+use super::request::{Begun, Method, Path, Range, Request, Step};
+use super::{Disk, IoStrategy};
+use crate::virtio::queue::{
+    Availability, Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
+};
+use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
+
+/// Most bytes that go through host memory at once. A queue full of unaligned requests holds this
+/// much for each; larger pieces gain nothing, the copy dominates.
+const BOUNCE_BYTES: u32 = 64 << 10;
+
+/// Rounds of taking and publishing before other tasks run, when all requests complete at once
+/// because the driver sends only bad ones.
+const ROUNDS: usize = 8;
+
+/// Why a queue cannot go on.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("chain {head} has no byte for a status")]
+    NoStatus { head: u16 },
+    #[error("waiting for kicks: {0}")]
+    Kick(io::Error),
+}
+
+/// Serve one queue until it is stopped.
+pub(super) async fn serve(disk: Rc<Disk>, active: ActiveQueue) -> Vec<ActiveQueue> {
+    let mut server = Server::new(disk, active);
+    if let Err(failure) = poll_fn(|context| server.poll(context)).await {
+        server.active.fail(failure.to_string()).await;
+        server.ops.cancel_all();
+        poll_fn(|context| server.drop_completions(context)).await;
+    }
+    vec![server.active]
+}
+
+struct Server {
+    disk: Rc<Disk>,
+    active: ActiveQueue,
+    ops: GuestOps,
+    /// Operations under way that are not transfers.
+    slow: usize,
+    /// By head.
+    requests: Box<[Request]>,
+    chain: Chain,
+    pacing: Pacing,
+    /// Given back and not yet published.
+    finished: u16,
+}
+
+impl Server {
+    fn new(disk: Rc<Disk>, active: ActiveQueue) -> Self {
+        let size = usize::from(active.queue.size());
+        let memory = active.memory().clone();
+        Self {
+            pacing: Pacing::new(disk.patience),
+            disk,
+            ops: GuestOps::new(size),
+            slow: 0,
+            requests: (0..size).map(|_| Request::new(&memory)).collect(),
+            // A chain in an indirect table may be as long as the queue, too.
+            chain: Chain::new(memory, size),
+            finished: 0,
+            active,
+        }
+    }
+
+    /// The main line: ready when it was stopped and nothing is in flight, or with a failure.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        for _ in 0..ROUNDS {
+            if let Some(StopMode::Abort) = self.active.poll_stop(context) {
+                self.ops.cancel_all();
+                return self.drop_completions(context).map(Ok);
+            }
+            // Off before anything is published: a driver that polls answers at once.
+            self.active.queue.disable_kicks();
+            self.complete(context);
+            let interrupt = self.publish();
+            if self.active.poll_stop(context).is_some() && !self.active.queue.is_recovering() {
+                return self.poll_drained();
+            }
+            let waiting = self.active.queue.available().min(self.active.queue.size());
+            let next = self.pacing.next(waiting, self.ops.in_flight(), self.slow);
+            match next {
+                Next::Take => self.take()?,
+                Next::Look => {
+                    if interrupt == Signalled::Yes {
+                        // It must not wait for the end of the look-out.
+                        executor::flush();
+                    }
+                    break;
+                }
+                Next::Doze => return Poll::Pending,
+                Next::Sleep => {
+                    if self.active.queue.enable_kicks() == Availability::More {
+                        self.take()?;
+                    } else {
+                        std::task::ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
+                    }
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_drained(&self) -> Poll<Result<(), Failure>> {
+        if self.ops.in_flight() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Take every buffer that is available and start its request.
+    fn take(&mut self) -> Result<(), Failure> {
+        let mut taken = 0;
+        while taken < self.active.queue.size() && self.active.queue.pop(&mut self.chain)? {
+            taken += 1;
+            self.begin()?;
+        }
+        self.pacing.taken(taken);
+        Ok(())
+    }
+
+    /// Start the request of the chain that was just taken.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let head = self.chain.head();
+        let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
+        let request = &mut self.requests[usize::from(head)];
+        match request.begin(&mut self.chain, status, &self.disk.geometry) {
+            Begun::Working => self.go_on(head),
+            Begun::Done(status) => self.finish(head, status),
+        }
+        Ok(())
+    }
+
+    /// Do the request's next step.
+    fn go_on(&mut self, head: Tag) {
+        let request = &mut self.requests[usize::from(head)];
+        let submitted = match request.step {
+            Step::Read | Step::Write => transfer(&mut self.ops, &self.disk, request, head),
+            Step::Range(position) => {
+                let range = request.ranges[position];
+                self.slow += 1;
+                zero_or_free(&mut self.ops, &self.disk, request, range, head)
+            }
+            Step::Sync => {
+                self.slow += 1;
+                self.ops.fdatasync(&self.disk.file, head)
+            }
+            Step::Idle => unreachable!("a request in flight has a step"),
+        };
+        submitted.expect("there is room for one operation of each head");
+    }
+
+    /// Take all completions that are there.
+    fn complete(&mut self, context: &mut Context<'_>) {
+        let mut any = false;
+        while let Poll::Ready(completed) = self.ops.poll_next(context) {
+            any = true;
+            self.step_done(completed);
+        }
+        if any {
+            self.pacing.completed();
+        }
+    }
+
+    /// One step of a request is over: start the next, or finish.
+    fn step_done(&mut self, completed: Completed) {
+        let Completed { tag, result, pages } = completed;
+        let request = &mut self.requests[usize::from(tag)];
+        if matches!(request.step, Step::Range(_) | Step::Sync) {
+            self.slow -= 1;
+        }
+        if pages.is_some() {
+            request.pages = pages;
+        }
+        match advance(request, &result, self.disk.mode.get()) {
+            Progress::More => self.go_on(tag),
+            Progress::Done(status) => {
+                if let (STATUS_IOERR, Err(error)) = (status, &result) {
+                    let (step, offset) = (request.step, request.offset);
+                    let index = self.active.index();
+                    self.disk.complaints.warn(format_args!(
+                        "disk, queue {index}: {step:?} at byte {offset} failed: {error}"
+                    ));
+                }
+                self.finish(tag, status);
+            }
+        }
+    }
+
+    /// Give the buffer back.
+    fn finish(&mut self, head: Tag, status: u8) {
+        let request = &mut self.requests[usize::from(head)];
+        request.step = Step::Idle;
+        request.pages = None;
+        if let Some(byte) = request.status.take() {
+            byte.write(status);
+        }
+        self.active.queue.push_used(head, request.written + 1);
+        self.finished += 1;
+    }
+
+    fn publish(&mut self) -> Signalled {
+        self.pacing.published(std::mem::take(&mut self.finished));
+        self.active.publish()
+    }
+
+    /// Wait until nothing is in flight; nothing of it counts any more.
+    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.ops.in_flight() > 0 {
+            drop(std::task::ready!(self.ops.poll_next(context)));
+        }
+        Poll::Ready(())
+    }
+}
+
+enum Progress {
+    /// There is another step.
+    More,
+    /// The request is done with this status.
+    Done(u8),
+}
+
+/// What follows from the result of a step.
+fn advance(request: &mut Request, result: &io::Result<u32>, mode: CacheMode) -> Progress {
+    match (request.step, result) {
+        (_, Err(error)) if error.kind() == io::ErrorKind::Interrupted => Progress::More,
+        // The file ended although it was long enough: somebody cut it.
+        (Step::Read | Step::Write, Ok(0)) => Progress::Done(STATUS_IOERR),
+        (Step::Read | Step::Write, Ok(bytes)) => moved(request, *bytes, mode),
+        (Step::Range(position), Ok(bytes)) => range_done(request, position, *bytes, mode),
+        (Step::Range(position), Err(error)) if is_unsupported(error) => {
+            let range = &mut request.ranges[position];
+            match range.method.fallback() {
+                Some(method) => {
+                    range.method = method;
+                    Progress::More
+                }
+                None => Progress::Done(STATUS_UNSUPP),
+            }
+        }
+        (Step::Sync, Ok(_)) => Progress::Done(STATUS_OK),
+        (_, Err(_)) => Progress::Done(STATUS_IOERR),
+        (Step::Idle, Ok(_)) => unreachable!("a completion belongs to a request"),
+    }
+}
+
+/// Some bytes of a transfer were moved.
+fn moved(request: &mut Request, bytes: u32, mode: CacheMode) -> Progress {
+    let bytes = bytes.min(request.buffers.bytes());
+    if request.step == Step::Read {
+        if let (Path::Bounced, Some(pages)) = (request.path, &request.pages) {
+            request.buffers.copy_from(&pages.bytes()[..bytes as usize]);
+        }
+        request.written += bytes;
+    }
+    request.buffers.advance(bytes);
+    request.offset += u64::from(bytes);
+    if request.buffers.bytes() > 0 {
+        return Progress::More;
+    }
+    match request.step {
+        Step::Write => durable(request, mode),
+        _ => Progress::Done(STATUS_OK),
+    }
+}
+
+/// A range was freed or zeroed, or some bytes of it written.
+fn range_done(request: &mut Request, position: usize, bytes: u32, mode: CacheMode) -> Progress {
+    let range = &mut request.ranges[position];
+    if range.method == Method::Fill {
+        if bytes == 0 {
+            return Progress::Done(STATUS_IOERR);
+        }
+        let bytes = u64::from(bytes).min(range.length);
+        range.offset += bytes;
+        range.length -= bytes;
+        if range.length > 0 {
+            return Progress::More;
+        }
+    }
+    if position + 1 < request.ranges.len() {
+        request.step = Step::Range(position + 1);
+        return Progress::More;
+    }
+    durable(request, mode)
+}
+
+/// All is written: done, or one more step to make it durable.
+fn durable(request: &mut Request, mode: CacheMode) -> Progress {
+    match mode {
+        CacheMode::WriteBack => Progress::Done(STATUS_OK),
+        CacheMode::WriteThrough => {
+            request.step = Step::Sync;
+            Progress::More
+        }
+    }
+}
+
+/// Start to move what is left of a transfer.
+fn transfer(
+    ops: &mut GuestOps,
+    disk: &Disk,
+    request: &mut Request,
+    tag: Tag,
+) -> Result<(), NoRoom> {
+    let (file, offset) = (&disk.file, request.offset);
+    let side = match request.step {
+        Step::Read => Side::Writable,
+        _ => Side::Readable,
+    };
+    match (request.path, side) {
+        (Path::Straight, _) if disk.strategy == IoStrategy::Inline => {
+            ops.transfer_inline(file, &request.buffers, side, offset, tag)
+        }
+        (Path::Straight, _) => ops.transfer(file, &request.buffers, side, offset, tag),
+        (Path::Bounced, side) => {
+            let length = request.buffers.bytes().min(BOUNCE_BYTES);
+            let mut pages = request.pages.take();
+            let mut pages = pages.take_if(|pages| pages.bytes().len() >= length as usize);
+            let mut pages = pages.take().unwrap_or_else(|| Pages::new(length as usize));
+            if side == Side::Readable {
+                request.buffers.copy_to(&mut pages.bytes_mut()[..length as usize]);
+            }
+            ops.transfer_pages(file, pages, side, length, offset, tag)
+        }
+    }
+}
+
+/// Start to free or zero a range.
+fn zero_or_free(
+    ops: &mut GuestOps,
+    disk: &Disk,
+    request: &mut Request,
+    range: Range,
+    tag: Tag,
+) -> Result<(), NoRoom> {
+    if let Some(mode) = range.method.mode() {
+        return ops.fallocate(&disk.file, mode, range.offset, range.length, tag);
+    }
+    let length = range.length.min(u64::from(BOUNCE_BYTES)) as u32;
+    let zeroes = request.pages.take();
+    let zeroes = zeroes.unwrap_or_else(|| Pages::new(BOUNCE_BYTES as usize));
+    ops.transfer_pages(&disk.file, zeroes, Side::Readable, length, range.offset, tag)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)
+    )
+}

@@ -1,0 +1,9 @@
+//! The block back end against a model driver on real files, under both drivers of the executor.
+
+mod bed;
+mod images;
+mod io;
+mod lifecycle;
+mod ranges;
+mod takeover;
+mod visits;

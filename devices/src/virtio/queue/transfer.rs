@@ -1,0 +1,230 @@
+//! File operations on guest memory: the one place that hands its addresses to the kernel.
+//!
+//! [`GuestOps`] wraps [`executor::OpSet`]: each operation carries a guard of the memory it works on,
+//! so that memory stays mapped until the completion arrives, whatever happens to the back end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use executor::{FallocateFlags, Fd, Op, OpSet, iovec};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::buffers::{GuestBuffers, Side};
+use super::chain::Segment;
+use crate::memory::GuestMemory;
+
+/// What an operation is called by; queues use the head of the chain.
+pub type Tag = u16;
+
+/// An operation that is over.
+#[derive(Debug)]
+pub struct Completed {
+    /// What the operation was called by.
+    pub tag: Tag,
+    /// Bytes, or why it failed.
+    pub result: io::Result<u32>,
+    /// The buffer of an operation on host memory.
+    pub pages: Option<Pages>,
+}
+
+/// Host memory in whole pages, for direct I/O where the guest's buffers are not aligned.
+#[derive(Debug)]
+pub struct Pages(Vec<Page>);
+
+/// Direct I/O asks for the alignment of a logical block, which is a page at most.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(4096))]
+struct Page([u8; 4096]);
+
+impl Pages {
+    /// At least `bytes` bytes of zeroes.
+    pub fn new(bytes: usize) -> Self {
+        Self(vec![Page([0; 4096]); bytes.div_ceil(4096)])
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut_bytes()
+    }
+}
+
+/// What keeps an operation's memory alive.
+#[derive(Debug)]
+struct Guard {
+    tag: Tag,
+    _memory: Option<Rc<GuestMemory>>,
+    pages: Option<Pages>,
+}
+
+/// A fixed number of file operations under way.
+#[derive(Debug)]
+pub struct GuestOps {
+    set: OpSet<Guard>,
+    /// Operations that were done on the spot.
+    immediate: VecDeque<(Tag, u32)>,
+}
+
+/// There is no room for another operation. Bounding what is in flight by the capacity avoids it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
+
+impl GuestOps {
+    /// Room for `capacity` operations. Needs an executor on this thread.
+    pub fn new(capacity: usize) -> Self {
+        Self { set: OpSet::with_capacity(capacity), immediate: VecDeque::new() }
+    }
+
+    /// Move data between the file and guest memory: writable buffers are read into, readable ones
+    /// are written from.
+    pub fn transfer(
+        &mut self,
+        file: &Fd,
+        buffers: &GuestBuffers,
+        side: Side,
+        offset: u64,
+        tag: Tag,
+    ) -> Result<(), NoRoom> {
+        let segments = as_iovecs(buffers.segments());
+        // SAFETY: the segments lie in `buffers.memory()`; the guard keeps that mapped.
+        let op = unsafe {
+            match side {
+                Side::Writable => Op::readv(file, segments, offset),
+                Side::Readable => Op::writev(file, segments, offset),
+            }
+        };
+        self.submit(op, tag, Some(buffers.memory().clone()), None)
+    }
+
+    /// As [`GuestOps::transfer`], but by a system call of its own if that need not wait for the
+    /// device.
+    pub fn transfer_inline(
+        &mut self,
+        file: &Fd,
+        buffers: &GuestBuffers,
+        side: Side,
+        offset: u64,
+        tag: Tag,
+    ) -> Result<(), NoRoom> {
+        if self.in_flight() == self.set.capacity() {
+            return Err(NoRoom);
+        }
+        match transfer_now(file.as_fd(), buffers, side, offset) {
+            Some(bytes) => {
+                self.immediate.push_back((tag, bytes));
+                Ok(())
+            }
+            None => self.transfer(file, buffers, side, offset, tag),
+        }
+    }
+
+    /// Move `length` bytes between the file and host memory.
+    ///
+    /// # Panics
+    ///
+    /// If `pages` is shorter.
+    pub fn transfer_pages(
+        &mut self,
+        file: &Fd,
+        mut pages: Pages,
+        side: Side,
+        length: u32,
+        offset: u64,
+        tag: Tag,
+    ) -> Result<(), NoRoom> {
+        let pointer = pages.bytes_mut()[..length as usize].as_mut_ptr();
+        // SAFETY: the guard owns the pages, whose memory does not move with it.
+        let op = unsafe {
+            match side {
+                Side::Writable => Op::read(file, pointer, length, offset),
+                Side::Readable => Op::write(file, pointer, length, offset),
+            }
+        };
+        self.submit(op, tag, None, Some(pages))
+    }
+
+    /// Make the file's data durable.
+    pub fn fdatasync(&mut self, file: &Fd, tag: Tag) -> Result<(), NoRoom> {
+        self.submit(Op::fdatasync(file), tag, None, None)
+    }
+
+    /// Zero or free a range of the file.
+    pub fn fallocate(
+        &mut self,
+        file: &Fd,
+        mode: FallocateFlags,
+        offset: u64,
+        length: u64,
+        tag: Tag,
+    ) -> Result<(), NoRoom> {
+        self.submit(Op::fallocate(file, mode, offset, length), tag, None, None)
+    }
+
+    /// The next completion.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Completed> {
+        if let Some((tag, bytes)) = self.immediate.pop_front() {
+            let (result, pages) = (Ok(bytes), None);
+            return Poll::Ready(Completed { tag, result, pages });
+        }
+        self.set.poll_next(context).map(|(guard, result)| Completed {
+            tag: guard.tag,
+            result,
+            pages: guard.pages,
+        })
+    }
+
+    /// Operations submitted whose completions were not taken yet.
+    pub fn in_flight(&self) -> usize {
+        self.set.in_flight() + self.immediate.len()
+    }
+
+    /// Ask the kernel to give up what is in flight; all of it still completes.
+    pub fn cancel_all(&mut self) {
+        self.set.cancel_all();
+    }
+
+    fn submit(
+        &mut self,
+        op: Op<'_>,
+        tag: Tag,
+        memory: Option<Rc<GuestMemory>>,
+        pages: Option<Pages>,
+    ) -> Result<(), NoRoom> {
+        let guard = Guard { tag, _memory: memory, pages };
+        self.set.submit(op, guard).map_err(|_| NoRoom)
+    }
+}
+
+/// Move what can be moved without waiting. None if that is nothing, or if it failed: the ring says
+/// why.
+fn transfer_now(
+    file: BorrowedFd<'_>,
+    buffers: &GuestBuffers,
+    side: Side,
+    offset: u64,
+) -> Option<u32> {
+    let (fd, offset) = (file.as_raw_fd(), i64::try_from(offset).ok()?);
+    let segments = as_iovecs(buffers.segments());
+    let count = segments.len().min(libc::UIO_MAXIOV as usize) as i32;
+    let iovecs = segments.as_ptr().cast::<libc::iovec>();
+    // SAFETY: the segments lie in guest memory that `buffers` keeps mapped during the call.
+    let moved = unsafe {
+        match side {
+            Side::Writable => libc::preadv2(fd, iovecs, count, offset, libc::RWF_NOWAIT),
+            Side::Readable => libc::pwritev2(fd, iovecs, count, offset, libc::RWF_NOWAIT),
+        }
+    };
+    u32::try_from(moved).ok().filter(|moved| *moved > 0)
+}
+
+fn as_iovecs(segments: &[Segment]) -> &[iovec] {
+    // SAFETY: a segment has the layout of an iovec: a pointer and a length, `repr(C)`.
+    unsafe { std::slice::from_raw_parts(segments.as_ptr().cast(), segments.len()) }
+}

@@ -1,0 +1,152 @@
+//! A queue that is being served: rings, kick, interrupt, and the signal to stop.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use executor::{Fd, Notifications};
+use ipc::Sender;
+
+use super::stop::{Stop, StopMode};
+use crate::memory::GuestMemory;
+use crate::virtio::backend::{BackendEvent, QueueSetup, QueueState};
+use crate::virtio::queue::{
+    Availability, InflightRecord, Interrupt, Queue, QueueLayout, RingFeatures,
+};
+
+/// Whether an interrupt is on its way with the next visit to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signalled {
+    /// It is queued.
+    Yes,
+    /// The driver wants none.
+    No,
+}
+
+/// A queue of an active device.
+#[derive(Debug)]
+pub struct ActiveQueue {
+    index: u16,
+    /// The rings.
+    pub queue: Queue,
+    memory: Rc<GuestMemory>,
+    kicks: Notifications,
+    call: Option<Fd>,
+    events: Sender<BackendEvent>,
+    stop: Stop,
+}
+
+impl ActiveQueue {
+    pub(super) fn new(
+        memory: &Rc<GuestMemory>,
+        features: u64,
+        setup: QueueSetup,
+        record: Option<InflightRecord>,
+        events: &Sender<BackendEvent>,
+        stop: &Stop,
+    ) -> Result<Self, String> {
+        let index = setup.index;
+        let layout = QueueLayout::from(&setup);
+        let features = RingFeatures::from_bits(features);
+        let position = setup.state.map(|state| state.position);
+        let record = record.unwrap_or_else(|| InflightRecord::private(setup.size));
+        let queue = Queue::new(memory, &layout, features, record, position)
+            .map_err(|error| format!("queue {index}: {error}"))?;
+        let attach = |what: &str, fd: ipc::Fd| {
+            Fd::new(fd).map_err(|error| format!("queue {index}: the {what} eventfd: {error}"))
+        };
+        let kicks = attach("kick", setup.kick)?.notifications();
+        let call = setup.call.map(|call| attach("interrupt", call)).transpose()?;
+        if queue.was_taken_over()
+            && let Some(call) = &call
+        {
+            // The predecessor may have died between publishing buffers and saying so.
+            call.signal();
+        }
+        Ok(Self {
+            index,
+            queue,
+            memory: memory.clone(),
+            kicks,
+            call,
+            events: events.clone(),
+            stop: stop.clone(),
+        })
+    }
+
+    /// Queue index of the device.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The guest's memory.
+    pub fn memory(&self) -> &Rc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Where the queue stands.
+    pub fn state(&self) -> QueueState {
+        QueueState { index: self.index, position: self.queue.position() }
+    }
+
+    /// Show the driver what was given back; one interrupt for all of it, if it wants one.
+    pub fn publish(&mut self) -> Signalled {
+        match (self.queue.publish(), &self.call) {
+            (Interrupt::Wanted, Some(call)) => {
+                call.signal();
+                Signalled::Yes
+            }
+            _ => Signalled::No,
+        }
+    }
+
+    /// Whether and how to stop; wakes the task of `context` when it is time.
+    pub fn poll_stop(&self, context: &Context<'_>) -> Option<StopMode> {
+        match self.stop.poll(context) {
+            Poll::Ready(mode) => Some(mode),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Ready when the driver kicked since the last call. Only with kicks enabled does it have to.
+    pub fn poll_kick(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.kicks.poll_next(context)
+    }
+
+    /// Wait until there is a buffer to take, or it is time to stop. For back ends that wait for
+    /// nothing else.
+    pub async fn available(&mut self) -> io::Result<Option<StopMode>> {
+        poll_fn(|context| {
+            loop {
+                if let Some(mode) = self.poll_stop(context) {
+                    return Poll::Ready(Ok(Some(mode)));
+                }
+                if self.queue.has_available() || self.queue.enable_kicks() == Availability::More {
+                    self.queue.disable_kicks();
+                    return Poll::Ready(Ok(None));
+                }
+                if let Err(error) = std::task::ready!(self.poll_kick(context)) {
+                    return Poll::Ready(Err(error));
+                }
+            }
+        })
+        .await
+    }
+
+    /// The queue is broken: say so, then wait to be stopped.
+    pub async fn fail(&self, reason: String) {
+        let event = BackendEvent::NeedsReset { queue: self.index, reason };
+        // The channel may be full for long: a reset need not wait for that.
+        executor::select(self.stop.stopped(), self.events.send(event)).await;
+        self.stop.stopped().await;
+    }
+
+    pub(super) fn resume(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
+    }
+
+    pub(super) fn retire(self) {
+        drop(self.queue.retire());
+    }
+}

@@ -1,0 +1,244 @@
+//! What all virtio back ends share: the message loop, the life of the queues, who may sleep when.
+//!
+//! ```text
+//!                     Activate              Pause
+//!        Idle ──────────────────► Active ─────────► Paused
+//!          ▲                       │  ▲                │
+//!          │        Reset          │  └────────────────┘
+//!          ├───────────────────────┘      Resume       │
+//!          └───────────────────────────────────────────┘
+//!                                     Reset
+//! ```
+//!
+//! A back end implements [`Device`]: it turns [`ActiveQueue`]s into futures that serve them, one for
+//! each independent queue or group of queues. [`serve`] runs these as tasks on the executor of the
+//! thread and answers the transport. It uses nothing but what it is given, so that it runs the same
+//! on a thread and in a process of its own.
+
+mod active;
+mod pacing;
+mod stop;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use executor::TaskGroup;
+use ipc::Sender;
+
+pub use active::{ActiveQueue, Signalled};
+pub use pacing::{Next, Pacing, Patience};
+pub use stop::{Stop, StopMode};
+
+use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState};
+use super::queue::InflightRegion;
+use crate::memory::GuestMemory;
+
+/// Serves queues until their [`Stop`] says so, and gives them back with nothing in flight.
+pub type Work = Pin<Box<dyn Future<Output = Vec<ActiveQueue>>>>;
+
+/// What a back end does beyond what all of them do.
+pub trait Device {
+    /// Serve these queues: when the driver is ready and when the device goes on after a pause. An
+    /// error is a sentence for the log.
+    fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String>;
+
+    /// The device configuration space as it is now.
+    fn config(&self) -> Vec<u8>;
+
+    /// The driver wrote to the device configuration space.
+    fn write_config(&mut self, offset: u32, data: &[u8]) {
+        let _ = (offset, data);
+    }
+
+    /// The driver reset the device; whatever it had set is as at the beginning.
+    fn reset(&mut self) {}
+}
+
+/// Run a back end until the transport closes its request channel. Needs an executor on this
+/// thread.
+pub async fn serve(
+    mut device: impl Device,
+    inflight: Option<InflightRegion>,
+    context: BackendContext,
+) {
+    let BackendContext { memory, mut requests, events } = context;
+    let mut queues = Queues { memory: Rc::new(memory), events, inflight, state: State::Idle };
+    while let Ok(request) = requests.recv().await {
+        match request {
+            BackendRequest::Activate { features, queues: setups, reply } => {
+                reply.send(queues.activate(&mut device, features, setups));
+            }
+            BackendRequest::Reset { reply } => {
+                queues.reset().await;
+                device.reset();
+                reply.send(());
+            }
+            BackendRequest::Pause { reply } => reply.send(queues.pause().await),
+            BackendRequest::Resume { reply } => {
+                queues.resume(&mut device).await;
+                reply.send(());
+            }
+            BackendRequest::ReadConfig { offset, length, reply } => {
+                reply.send(part(&device.config(), offset, length));
+            }
+            BackendRequest::WriteConfig { offset, data, reply } => {
+                device.write_config(offset, &data);
+                reply.send(());
+            }
+        }
+    }
+    // The transport is gone. What the guest has been promised nothing about may still be written.
+    queues.quiesce(StopMode::Drain).await;
+}
+
+fn part(config: &[u8], offset: u32, length: u32) -> Vec<u8> {
+    let start = (offset as usize).min(config.len());
+    let end = start.saturating_add(length as usize).min(config.len());
+    config[start..end].to_vec()
+}
+
+enum State {
+    Idle,
+    Active(Running),
+    Paused { features: u64, queues: Vec<ActiveQueue> },
+}
+
+/// Tasks that serve queues.
+struct Running {
+    features: u64,
+    stop: Stop,
+    tasks: TaskGroup,
+    /// Where tasks leave their queues when they end.
+    parked: Rc<RefCell<Vec<ActiveQueue>>>,
+}
+
+struct Queues {
+    memory: Rc<GuestMemory>,
+    events: Sender<BackendEvent>,
+    inflight: Option<InflightRegion>,
+    state: State,
+}
+
+impl Queues {
+    fn activate(
+        &mut self,
+        device: &mut impl Device,
+        features: u64,
+        setups: Vec<QueueSetup>,
+    ) -> Result<(), String> {
+        if !matches!(self.state, State::Idle) {
+            return Err("the device is active already".into());
+        }
+        let stop = Stop::new();
+        let activated = setups
+            .into_iter()
+            .map(|setup| {
+                let record = self.inflight.as_ref().map(|region| {
+                    region.record(setup.index).ok_or_else(|| {
+                        format!("queue {} has no place in the in-flight record", setup.index)
+                    })
+                });
+                let record = record.transpose()?;
+                let (memory, events) = (&self.memory, &self.events);
+                ActiveQueue::new(memory, features, setup, record, events, &stop)
+            })
+            .collect::<Result<Vec<_>, String>>()
+            .and_then(|queues| run(device, features, queues, stop));
+        match activated {
+            Ok(running) => {
+                self.state = State::Active(running);
+                Ok(())
+            }
+            Err(reason) => {
+                // The device needs a reset now; nothing of these queues is to be taken over.
+                self.forget();
+                Err(reason)
+            }
+        }
+    }
+
+    async fn reset(&mut self) {
+        let queues = self.quiesce(StopMode::Abort).await;
+        for queue in queues {
+            queue.retire();
+        }
+        self.forget();
+    }
+
+    async fn pause(&mut self) -> Vec<QueueState> {
+        let features = match &self.state {
+            State::Idle => return Vec::new(),
+            State::Active(running) => running.features,
+            State::Paused { features, .. } => *features,
+        };
+        let queues = self.quiesce(StopMode::Drain).await;
+        let states = queues.iter().map(ActiveQueue::state).collect();
+        self.state = State::Paused { features, queues };
+        states
+    }
+
+    async fn resume(&mut self, device: &mut impl Device) {
+        let (features, mut queues) = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Paused { features, queues } => (features, queues),
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        let stop = Stop::new();
+        for queue in &mut queues {
+            queue.resume(&stop);
+        }
+        let first = queues.first().map_or(0, ActiveQueue::index);
+        match run(device, features, queues, stop) {
+            Ok(running) => self.state = State::Active(running),
+            Err(reason) => {
+                let event = BackendEvent::NeedsReset { queue: first, reason };
+                // A closed channel ends the message loop next.
+                let _ = self.events.send(event).await;
+            }
+        }
+    }
+
+    /// Stop all tasks; the queues that they served, in order, with nothing in flight.
+    async fn quiesce(&mut self, mode: StopMode) -> Vec<ActiveQueue> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => Vec::new(),
+            State::Paused { queues, .. } => queues,
+            State::Active(running) => {
+                running.stop.stop(mode);
+                running.tasks.wait().await;
+                let mut queues = running.parked.take();
+                queues.sort_unstable_by_key(ActiveQueue::index);
+                queues
+            }
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(inflight) = &self.inflight {
+            inflight.clear();
+        }
+    }
+}
+
+fn run(
+    device: &mut impl Device,
+    features: u64,
+    queues: Vec<ActiveQueue>,
+    stop: Stop,
+) -> Result<Running, String> {
+    let works = device.start(features, queues)?;
+    let tasks = TaskGroup::new();
+    let parked: Rc<RefCell<Vec<ActiveQueue>>> = Rc::default();
+    for work in works {
+        let parked = parked.clone();
+        tasks.spawn(async move {
+            let queues = work.await;
+            parked.borrow_mut().extend(queues);
+        });
+    }
+    Ok(Running { features, stop, tasks, parked })
+}
