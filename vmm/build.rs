@@ -35,10 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let guest = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../guest/builtin");
     let out = PathBuf::from(env::var("OUT_DIR")?).join("builtin-guest");
     println!("cargo::rerun-if-changed={}", guest.join("src").display());
-    println!(
-        "cargo::rerun-if-changed={}",
-        guest.join("link.ld").display()
-    );
+    println!("cargo::rerun-if-changed={}", guest.join("link.ld").display());
 
     let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
     if architecture != "x86_64" {
@@ -49,10 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let status = Command::new(&rustc)
         .args(FLAGS)
         .arg(format!("--target={}", env::var("TARGET")?))
-        .arg(format!(
-            "-Clink-arg=-Wl,-T,{}",
-            guest.join("link.ld").display()
-        ))
+        .arg(format!("-Clink-arg=-Wl,-T,{}", guest.join("link.ld").display()))
         .arg("-o")
         .arg(&out)
         .arg(guest.join("src/main.rs"))

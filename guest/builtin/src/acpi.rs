@@ -67,10 +67,7 @@ impl Tables {
             .ok_or("FADT has no DSDT")?;
         let dsdt = table_at(dsdt, memory)?;
         if &dsdt[..4] != b"DSDT" {
-            return Err(format!(
-                "FADT points at {} instead of DSDT",
-                signature(dsdt)
-            ));
+            return Err(format!("FADT points at {} instead of DSDT", signature(dsdt)));
         }
         self.s5_sleep_type = s5_sleep_type(dsdt);
         self.names.push(signature(dsdt));
@@ -101,16 +98,10 @@ impl Tables {
 
     fn read_mcfg(&mut self, mcfg: &[u8]) {
         let entries = mcfg.get(44..).unwrap_or_default().chunks_exact(16);
-        self.ecam = entries
-            .filter(|entry| entry[8] == 0 && entry[9] == 0)
-            .find_map(|entry| {
-                let base = u64_at(entry, 0)?;
-                Some(Ecam {
-                    base,
-                    first_bus: entry[10],
-                    last_bus: entry[11],
-                })
-            });
+        self.ecam = entries.filter(|entry| entry[8] == 0 && entry[9] == 0).find_map(|entry| {
+            let base = u64_at(entry, 0)?;
+            Some(Ecam { base, first_bus: entry[10], last_bus: entry[11] })
+        });
     }
 }
 
@@ -153,11 +144,7 @@ fn table_at<'a>(address: u64, memory: &Memory<'a>) -> Result<&'a [u8], String> {
         return Err(format!("{name}: length {length}"));
     }
     let table = memory(address, length).ok_or_else(|| format!("{name}: length {length}"))?;
-    if sum(table) == 0 {
-        Ok(table)
-    } else {
-        Err(format!("{name}: wrong checksum"))
-    }
+    if sum(table) == 0 { Ok(table) } else { Err(format!("{name}: wrong checksum")) }
 }
 
 /// A port of the FADT: the old field, else the generic address.
@@ -198,15 +185,11 @@ fn sum(bytes: &[u8]) -> u8 {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(offset..offset + 4)?.try_into().ok()?,
-    ))
+    Some(u32::from_le_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        bytes.get(offset..offset + 8)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -68,9 +68,7 @@ impl BootParams {
 
     /// The addresses of usable memory.
     pub(crate) fn ram(&self) -> impl Iterator<Item = Range<u64>> {
-        self.memory()
-            .filter(|range| range.kind == E820_RAM)
-            .filter_map(MemoryRange::addresses)
+        self.memory().filter(|range| range.kind == E820_RAM).filter_map(MemoryRange::addresses)
     }
 
     fn u32_at(&self, offset: usize) -> u32 {

@@ -184,14 +184,13 @@ impl Options {
         let mut load_word = None;
         for word in line.split_ascii_whitespace() {
             let refuse = |why: &str| format!("command line word `{word}`: {why}");
-            let (name, value) = word
-                .split_once('=')
-                .map_or((word, None), |(name, value)| (name, Some(value)));
+            let (name, value) =
+                word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
             let is_load = match value {
                 None => options.apply_flag(name).map(|()| false),
-                Some(value) if name == "blk" => operation_named(value)
-                    .map(|chosen| operation = Some(chosen))
-                    .map(|()| false),
+                Some(value) if name == "blk" => {
+                    operation_named(value).map(|chosen| operation = Some(chosen)).map(|()| false)
+                }
                 Some(value) => match load.apply(name, value) {
                     Err(Refusal::UnknownWord) => options.apply(name, value).map(|()| false),
                     applied => applied.map(|()| true),
@@ -205,9 +204,7 @@ impl Options {
         if let Some(operation) = operation {
             options.load = Some(Load { operation, ..load });
         } else if let Some(word) = load_word {
-            return Err(format!(
-                "command line word `{word}` means nothing without blk="
-            ));
+            return Err(format!("command line word `{word}` means nothing without blk="));
         }
         Ok(options)
     }
@@ -289,20 +286,15 @@ fn operation_named(name: &str) -> Result<Operation, Refusal> {
 fn checks_named(list: &str) -> Result<Checks, Refusal> {
     let mut chosen = 0;
     for name in list.split(',') {
-        let (_, check) = CHECKS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .ok_or(Refusal::UnknownValue)?;
+        let (_, check) =
+            CHECKS.iter().find(|(known, _)| *known == name).ok_or(Refusal::UnknownValue)?;
         chosen |= 1 << *check as u8;
     }
     Ok(Checks(chosen))
 }
 
 fn number(text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    text.parse()
-        .ok()
-        .filter(|value| (least..=most).contains(value))
-        .ok_or(Refusal::NotInRange)
+    text.parse().ok().filter(|value| (least..=most).contains(value)).ok_or(Refusal::NotInRange)
 }
 
 #[cfg(test)]
@@ -320,10 +312,7 @@ mod tests {
     fn a_load_takes_its_words_in_any_order() {
         let options = Options::parse("depth=4 disk=all blk=verify bs=512 flush=8 json").unwrap();
         let load = options.load.unwrap();
-        assert_eq!(
-            (load.operation, load.depth, load.block_bytes),
-            (Operation::Verify, 4, 512)
-        );
+        assert_eq!((load.operation, load.depth, load.block_bytes), (Operation::Verify, 4, 512));
         assert_eq!((load.disks, load.flush_every), (Disks::All, 8));
         assert_eq!(options.format, ReportFormat::Json);
     }
@@ -337,16 +326,12 @@ mod tests {
 
     #[test]
     fn endings_and_ring_words_are_taken() {
-        for (word, ending) in [
-            ("panic", Ending::Panic),
-            ("reboot", Ending::Reset),
-            ("triple", Ending::TripleFault),
-        ] {
+        for (word, ending) in
+            [("panic", Ending::Panic), ("reboot", Ending::Reset), ("triple", Ending::TripleFault)]
+        {
             assert_eq!(Options::parse(word).unwrap().ending, ending);
         }
-        let rings = Options::parse("ring=packed indirect=off event-idx=off")
-            .unwrap()
-            .rings;
+        let rings = Options::parse("ring=packed indirect=off event-idx=off").unwrap().rings;
         assert_eq!(rings.layout, RingLayout::Packed);
         assert_eq!((rings.indirect, rings.event_idx), (Wish::Off, Wish::Off));
     }

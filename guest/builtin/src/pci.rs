@@ -108,12 +108,7 @@ pub(crate) fn scan(space: &dyn ConfigSpace) -> Vec<Function> {
             let identity = space.read(device, function, 0);
             if identity & 0xffff != 0xffff {
                 let (vendor, id) = (identity as u16, (identity >> 16) as u16);
-                found.push(Function {
-                    device,
-                    function,
-                    vendor,
-                    id,
-                });
+                found.push(Function { device, function, vendor, id });
                 if function == 0 && space.read(device, 0, HEADER_TYPE) & MULTIFUNCTION != 0 {
                     functions = 8;
                 }

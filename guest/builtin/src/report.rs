@@ -33,11 +33,7 @@ struct Entry {
 
 impl Report {
     pub(crate) fn new(format: ReportFormat) -> Self {
-        Self {
-            format,
-            checks: Vec::new(),
-            loads: Vec::new(),
-        }
+        Self { format, checks: Vec::new(), loads: Vec::new() }
     }
 
     /// Takes the result of a check: what was seen, or what is wrong.
@@ -48,37 +44,18 @@ impl Report {
                 Err(wrong) => serial::line(format_args!("FAIL {name}: {wrong}")),
             }
         }
-        self.checks.push(Entry {
-            name: name.into(),
-            result,
-        });
+        self.checks.push(Entry { name: name.into(), result });
     }
 
     /// Takes the figures of a load; whether they are good is a check of its own.
     pub(crate) fn load(&mut self, disk: usize, load: &Load, outcome: &Outcome) {
-        let Outcome {
-            requests,
-            errors,
-            verify_failures,
-            kicks,
-            latencies,
-            ..
-        } = outcome;
+        let Outcome { requests, errors, verify_failures, kicks, latencies, .. } = outcome;
         let elapsed = nanoseconds(outcome.elapsed);
         let rate = u128::from(*requests) * NANOSECONDS / u128::from(elapsed.max(1));
-        let Load {
-            block_bytes,
-            depth,
-            queues,
-            ..
-        } = load;
-        let [least, average, p99, most] = [
-            latencies.least(),
-            latencies.average(),
-            latencies.percentile(99),
-            latencies.most(),
-        ]
-        .map(nanoseconds);
+        let Load { block_bytes, depth, queues, .. } = load;
+        let [least, average, p99, most] =
+            [latencies.least(), latencies.average(), latencies.percentile(99), latencies.most()]
+                .map(nanoseconds);
         match self.format {
             ReportFormat::Text => {
                 serial::line(format_args!(
@@ -104,11 +81,7 @@ impl Report {
 
     /// Writes the last line. Whether all checks passed.
     pub(crate) fn finish(&self) -> Verdict {
-        let failed = self
-            .checks
-            .iter()
-            .filter(|entry| entry.result.is_err())
-            .count();
+        let failed = self.checks.iter().filter(|entry| entry.result.is_err()).count();
         let passed = self.checks.len() - failed;
         if self.format == ReportFormat::Json {
             let checks: Vec<String> = self.checks.iter().map(Entry::json).collect();
@@ -119,11 +92,7 @@ impl Report {
             ));
         }
         serial::line(format_args!("builtin: {passed} passed, {failed} failed"));
-        if failed == 0 {
-            Verdict::Passed
-        } else {
-            Verdict::Failed
-        }
+        if failed == 0 { Verdict::Passed } else { Verdict::Failed }
     }
 }
 

@@ -46,11 +46,7 @@ struct CommandLine([u8; COMMAND_LINE_LIMIT]);
 
 impl CommandLine {
     fn text(&self) -> alloc::string::String {
-        let length = self
-            .0
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(COMMAND_LINE_LIMIT);
+        let length = self.0.iter().position(|byte| *byte == 0).unwrap_or(COMMAND_LINE_LIMIT);
         alloc::string::String::from_utf8_lossy(&self.0[..length]).into_owned()
     }
 }
@@ -81,11 +77,7 @@ fn set_up_heap(params: &BootParams) {
         stop("E820 has no RAM behind the image");
     };
     let ramdisk = params.ramdisk().start;
-    let end = if ramdisk > start {
-        ram.end.min(ramdisk)
-    } else {
-        ram.end
-    };
+    let end = if ramdisk > start { ram.end.min(ramdisk) } else { ram.end };
     // SAFETY: RAM behind the image, mapped by entry.s; what the loader left there was copied.
     unsafe { heap::set_up(start, end.min(HEAP_LIMIT)) };
 }

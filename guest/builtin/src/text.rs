@@ -44,13 +44,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes
         .iter()
         .take_while(|byte| **byte != 0)
-        .map(|byte| {
-            if byte.is_ascii_graphic() || *byte == b' ' {
-                char::from(*byte)
-            } else {
-                '.'
-            }
-        })
+        .map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' })
         .collect()
 }
 

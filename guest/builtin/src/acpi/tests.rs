@@ -29,10 +29,8 @@ fn firmware() -> Vec<u8> {
     let mut mcfg = vec![0; 8];
     mcfg.extend(0xe000_0000_u64.to_le_bytes());
     mcfg.extend([0, 0, 0, 255, 0, 0, 0, 0]);
-    let list: Vec<u8> = [0x500, 0x700, 0x800]
-        .iter()
-        .flat_map(|at| (BASE + at).to_le_bytes())
-        .collect();
+    let list: Vec<u8> =
+        [0x500, 0x700, 0x800].iter().flat_map(|at| (BASE + at).to_le_bytes()).collect();
     let mut rsdp = b"RSD PTR \0VMM   \x02\0\0\0\0".to_vec();
     rsdp[8] = 0_u8.wrapping_sub(sum(&rsdp));
     rsdp.extend(36_u32.to_le_bytes());
@@ -64,38 +62,20 @@ fn read(firmware: &[u8]) -> Result<Tables, String> {
 fn reads_the_tables_of_a_machine() {
     let tables = read(&firmware()).unwrap();
     assert_eq!(tables.names, ["FACP", "DSDT", "APIC", "MCFG"]);
-    assert_eq!(
-        (tables.pm1a_control, tables.pm_timer),
-        (Some(0x604), Some(0x608))
-    );
+    assert_eq!((tables.pm1a_control, tables.pm_timer), (Some(0x604), Some(0x608)));
     assert_eq!(tables.s5_sleep_type, Some(5));
     assert_eq!(tables.processors, [0, 7]);
     assert_eq!(tables.local_apic, Some(0xfee0_0000));
-    assert_eq!(
-        tables.ecam,
-        Some(Ecam {
-            base: 0xe000_0000,
-            first_bus: 0,
-            last_bus: 255
-        })
-    );
+    assert_eq!(tables.ecam, Some(Ecam { base: 0xe000_0000, first_bus: 0, last_bus: 255 }));
 }
 
 #[test]
 fn a_changed_byte_anywhere_in_a_table_is_noticed() {
-    for (at, name) in [
-        (9, "RSDP"),
-        (0x120, "XSDT"),
-        (0x424, "DSDT"),
-        (0x530, "FACP"),
-    ] {
+    for (at, name) in [(9, "RSDP"), (0x120, "XSDT"), (0x424, "DSDT"), (0x530, "FACP")] {
         let mut firmware = firmware();
         firmware[at] ^= 0x10;
         let error = read(&firmware).unwrap_err();
-        assert!(
-            error.contains(name) && error.contains("checksum"),
-            "{error}"
-        );
+        assert!(error.contains(name) && error.contains("checksum"), "{error}");
     }
 }
 

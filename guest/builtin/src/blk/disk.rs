@@ -90,21 +90,15 @@ impl Disk {
         let has = |feature| features & feature != 0;
         let config = transport.device_config(CONFIG_CAPACITY + 8)?;
         // Two halves: the field is only promised to be readable so.
-        let (low, high): (u32, u32) = (
-            config.read(CONFIG_CAPACITY),
-            config.read(CONFIG_CAPACITY + 4),
-        );
+        let (low, high): (u32, u32) =
+            (config.read(CONFIG_CAPACITY), config.read(CONFIG_CAPACITY + 4));
         let block_bytes = if has(FEATURE_BLOCK_SIZE) {
-            transport
-                .device_config(CONFIG_BLOCK_SIZE + 4)?
-                .read(CONFIG_BLOCK_SIZE)
+            transport.device_config(CONFIG_BLOCK_SIZE + 4)?.read(CONFIG_BLOCK_SIZE)
         } else {
             SECTOR_BYTES as u32
         };
         let queues: u16 = if has(FEATURE_MULTI_QUEUE) {
-            transport
-                .device_config(CONFIG_QUEUES + 2)?
-                .read(CONFIG_QUEUES)
+            transport.device_config(CONFIG_QUEUES + 2)?.read(CONFIG_QUEUES)
         } else {
             1
         };
@@ -117,13 +111,7 @@ impl Disk {
         }
         transport.driver_ok()?;
         let sectors = u64::from(high) << 32 | u64::from(low);
-        Ok(Self {
-            transport,
-            sectors,
-            block_bytes,
-            features,
-            lanes,
-        })
+        Ok(Self { transport, sectors, block_bytes, features, lanes })
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -215,24 +203,12 @@ impl Lane {
             // Equal parts of whole sectors; the last one takes what is left.
             let part =
                 bytes / u32::from(self.data_segments) / SECTOR_BYTES as u32 * SECTOR_BYTES as u32;
-            let parts = if part == 0 {
-                1
-            } else {
-                u32::from(self.data_segments)
-            };
+            let parts = if part == 0 { 1 } else { u32::from(self.data_segments) };
             for index in 0..parts {
                 let offset = part * index;
-                let length = if index + 1 == parts {
-                    bytes - offset
-                } else {
-                    part
-                };
+                let length = if index + 1 == parts { bytes - offset } else { part };
                 let address = address + u64::from(offset);
-                segments[count] = Segment {
-                    address,
-                    length,
-                    buffer,
-                };
+                segments[count] = Segment { address, length, buffer };
                 count += 1;
             }
         }

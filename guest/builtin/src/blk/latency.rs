@@ -17,13 +17,7 @@ pub(crate) struct Latencies {
 
 impl Latencies {
     pub(crate) fn new() -> Self {
-        Self {
-            buckets: vec![0; BUCKETS],
-            count: 0,
-            sum: 0,
-            least: u64::MAX,
-            most: 0,
-        }
+        Self { buckets: vec![0; BUCKETS], count: 0, sum: 0, least: u64::MAX, most: 0 }
     }
 
     #[inline]
@@ -106,21 +100,11 @@ mod tests {
     #[test]
     fn percentiles_of_a_known_distribution() {
         let mut latencies = Latencies::new();
-        assert_eq!(
-            (
-                latencies.least(),
-                latencies.average(),
-                latencies.percentile(99)
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((latencies.least(), latencies.average(), latencies.percentile(99)), (0, 0, 0));
         for value in 1..=1000 {
             latencies.record(value);
         }
-        assert_eq!(
-            (latencies.least(), latencies.most(), latencies.average()),
-            (1, 1000, 500)
-        );
+        assert_eq!((latencies.least(), latencies.most(), latencies.average()), (1, 1000, 500));
         let p99 = latencies.percentile(99);
         assert!((990..=1000).contains(&p99), "{p99}");
         assert_eq!(latencies.percentile(100), 1000);

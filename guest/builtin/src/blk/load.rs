@@ -59,28 +59,16 @@ impl Target {
         if load.flush_every != 0 && !disk.can_flush() {
             return Err("the disk has no flush".into());
         }
-        if !load
-            .block_bytes
-            .is_multiple_of(disk.block_bytes.max(SECTOR_BYTES as u32))
-        {
-            return Err(format!(
-                "bs={} on blocks of {}",
-                load.block_bytes, disk.block_bytes
-            ));
+        if !load.block_bytes.is_multiple_of(disk.block_bytes.max(SECTOR_BYTES as u32)) {
+            return Err(format!("bs={} on blocks of {}", load.block_bytes, disk.block_bytes));
         }
         let sectors_in_block = u64::from(load.block_bytes) / SECTOR_BYTES;
         let blocks = (disk.sectors / sectors_in_block).min(span_blocks(load));
         let in_flight = u64::from(load.depth) * disk.lanes.len() as u64;
         if blocks == 0 || load.operation == Operation::Verify && blocks < in_flight {
-            return Err(format!(
-                "{blocks} blocks for {in_flight} requests in flight"
-            ));
+            return Err(format!("{blocks} blocks for {in_flight} requests in flight"));
         }
-        let lanes = disk
-            .lanes
-            .iter()
-            .map(|lane| LaneState::new(lane, load))
-            .collect();
+        let lanes = disk.lanes.iter().map(|lane| LaneState::new(lane, load)).collect();
         Ok(Self {
             disk,
             plan: Plan::new(load.operation, load.order, blocks, load.flush_every),
@@ -132,20 +120,13 @@ impl Target {
             Action::Flush => (Request::Flush, 0),
         };
         self.lanes[index].slots[usize::from(slot)] = (action, time::now());
-        lane.submit(
-            slot,
-            request,
-            block * self.sectors_in_block,
-            self.block_bytes,
-        );
+        lane.submit(slot, request, block * self.sectors_in_block, self.block_bytes);
     }
 
     #[inline]
     fn take(&mut self, index: usize, slot: u16, status: u8) {
         let (action, since) = self.lanes[index].slots[usize::from(slot)];
-        self.outcome
-            .latencies
-            .record(time::now().saturating_sub(since));
+        self.outcome.latencies.record(time::now().saturating_sub(since));
         self.outcome.requests += 1;
         self.lanes[index].free.push(slot);
         if status != STATUS_OK {
@@ -170,10 +151,7 @@ impl Target {
     }
 
     fn in_flight(&self) -> usize {
-        self.lanes
-            .iter()
-            .map(|lane| lane.slots.len() - lane.free.len())
-            .sum()
+        self.lanes.iter().map(|lane| lane.slots.len() - lane.free.len()).sum()
     }
 
     fn is_done(&self) -> bool {
@@ -207,15 +185,9 @@ pub(crate) fn run(mut targets: Vec<Target>, seconds: u64) -> Vec<Result<Outcome,
     let start = time::now();
     let end = start.saturating_add(time::counts(seconds));
     let patience = time::counts(PATIENCE_SECONDS);
-    let mut states: Vec<State> = targets
-        .iter()
-        .map(|_| State::Busy { progress: start })
-        .collect();
+    let mut states: Vec<State> = targets.iter().map(|_| State::Busy { progress: start }).collect();
     let mut stopped = false;
-    while states
-        .iter()
-        .any(|state| matches!(state, State::Busy { .. }))
-    {
+    while states.iter().any(|state| matches!(state, State::Busy { .. })) {
         for (target, state) in targets.iter_mut().zip(&mut states) {
             let State::Busy { progress } = state else {
                 continue;
@@ -276,15 +248,9 @@ fn fill(data: Window, block: u64, generation: u32) {
 /// How the data differs from what was written, if it does.
 fn differs(data: Window, block: u64, generation: u32) -> Option<String> {
     (0..data.length() / 8).find_map(|index| {
-        let (found, wanted): (u64, u64) = (
-            data.read(index * 8),
-            pattern::word(block, generation, index),
-        );
-        (found != wanted).then(|| {
-            format!(
-                "at byte {} read {found:#018x}, wrote {wanted:#018x}",
-                index * 8
-            )
-        })
+        let (found, wanted): (u64, u64) =
+            (data.read(index * 8), pattern::word(block, generation, index));
+        (found != wanted)
+            .then(|| format!("at byte {} read {found:#018x}, wrote {wanted:#018x}", index * 8))
     })
 }

@@ -54,11 +54,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// A plan for `blocks` blocks, at least one.
     pub(crate) fn new(operation: Operation, order: Order, blocks: u64, flush_every: u64) -> Self {
-        let states = if operation == Operation::Verify {
-            blocks as usize
-        } else {
-            0
-        };
+        let states = if operation == Operation::Verify { blocks as usize } else { 0 };
         Self {
             operation,
             order,
@@ -89,11 +85,7 @@ impl Plan {
     /// No more new requests; a verifying load still reads back what it wrote.
     pub(crate) fn stop(&mut self) {
         let verifies = self.operation == Operation::Verify;
-        self.phase = if verifies {
-            Phase::Sweeping(0)
-        } else {
-            Phase::Over
-        };
+        self.phase = if verifies { Phase::Sweeping(0) } else { Phase::Over };
     }
 
     /// Whether `next` will never again have anything, not even after more requests finish.
@@ -109,11 +101,7 @@ impl Plan {
     #[inline]
     pub(crate) fn succeeded(&mut self, action: Action) {
         if let Action::WritePattern { block, generation } = action {
-            self.states[block as usize] = BlockState {
-                generation,
-                known: true,
-                busy: false,
-            };
+            self.states[block as usize] = BlockState { generation, known: true, busy: false };
         } else {
             self.release(action);
         }
@@ -122,11 +110,7 @@ impl Plan {
     /// Takes note of a request that has failed.
     pub(crate) fn failed(&mut self, action: Action) {
         if let Action::WritePattern { block, generation } = action {
-            self.states[block as usize] = BlockState {
-                generation,
-                known: false,
-                busy: false,
-            };
+            self.states[block as usize] = BlockState { generation, known: false, busy: false };
         } else {
             self.release(action);
         }
@@ -154,22 +138,14 @@ impl Plan {
     }
 
     fn verify_or_write(&mut self, from: u64) -> Option<Action> {
-        let free = (from..self.blocks)
-            .chain(0..from)
-            .find(|block| !self.at(*block).busy)?;
+        let free = (from..self.blocks).chain(0..from).find(|block| !self.at(*block).busy)?;
         let coin = self.random.next() & 1 == 0;
         let state = &mut self.states[free as usize];
         state.busy = true;
         Some(if state.known && coin {
-            Action::Verify {
-                block: free,
-                generation: state.generation,
-            }
+            Action::Verify { block: free, generation: state.generation }
         } else {
-            Action::WritePattern {
-                block: free,
-                generation: state.generation.wrapping_add(1),
-            }
+            Action::WritePattern { block: free, generation: state.generation.wrapping_add(1) }
         })
     }
 
@@ -201,11 +177,7 @@ impl Plan {
             Order::Random => self.random.below(self.blocks),
             Order::Sequential => {
                 let block = self.cursor;
-                self.cursor = if block + 1 == self.blocks {
-                    0
-                } else {
-                    block + 1
-                };
+                self.cursor = if block + 1 == self.blocks { 0 } else { block + 1 };
                 block
             }
         }
@@ -228,9 +200,7 @@ mod tests {
     #[test]
     fn a_flush_comes_after_so_many_writes() {
         let mut plan = Plan::new(Operation::Write, Order::Random, 100, 2);
-        let flushes: Vec<_> = (0..6)
-            .map(|_| plan.next().unwrap() == Action::Flush)
-            .collect();
+        let flushes: Vec<_> = (0..6).map(|_| plan.next().unwrap() == Action::Flush).collect();
         assert_eq!(flushes, [false, false, true, false, false, true]);
     }
 
@@ -239,10 +209,7 @@ mod tests {
         let mut plan = Plan::new(Operation::Verify, Order::Random, 4, 0);
         let mut blocks: Vec<_> = (0..4)
             .map(|_| match plan.next() {
-                Some(Action::WritePattern {
-                    block,
-                    generation: 1,
-                }) => block,
+                Some(Action::WritePattern { block, generation: 1 }) => block,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -272,9 +239,7 @@ mod tests {
         plan.stop();
         let mut swept = vec![];
         while let Some(action) = plan.next() {
-            let Action::Verify { block, generation } = action else {
-                panic!("{action:?}")
-            };
+            let Action::Verify { block, generation } = action else { panic!("{action:?}") };
             assert_eq!(generation, disk[block as usize]);
             swept.push(block);
             plan.succeeded(action);
@@ -293,13 +258,7 @@ mod tests {
         assert_eq!((plan.next(), plan.is_over()), (None, false));
         plan.succeeded(second);
         let last = plan.next().unwrap();
-        assert_eq!(
-            last,
-            Action::Verify {
-                block: 1,
-                generation: 1
-            }
-        );
+        assert_eq!(last, Action::Verify { block: 1, generation: 1 });
         assert!(plan.is_over());
     }
 }

@@ -21,21 +21,13 @@ const IDENTITY_BYTES: u32 = 20;
 /// Reads from every disk; never writes.
 pub(super) fn check(devices: &Devices, rings: RingWishes, report: &mut Report) {
     for (index, function) in disks(devices).into_iter().enumerate() {
-        report.check(
-            &format!("blk {index}"),
-            check_disk(devices, function, rings),
-        );
+        report.check(&format!("blk {index}"), check_disk(devices, function, rings));
     }
 }
 
 fn check_disk(devices: &Devices, function: Function, rings: RingWishes) -> Checked {
-    let wanted = Use {
-        rings,
-        queues: 1,
-        slots: 1,
-        data_bytes: FIRST_BYTES as u32,
-        data_segments: 1,
-    };
+    let wanted =
+        Use { rings, queues: 1, slots: 1, data_bytes: FIRST_BYTES as u32, data_segments: 1 };
     let mut disk = Disk::open(Transport::new(&*devices.space, function)?, wanted)?;
     expect(&mut disk, Request::Identify, 0, IDENTITY_BYTES, STATUS_OK)?;
     let mut identity = [0; IDENTITY_BYTES as usize];
@@ -47,25 +39,11 @@ fn check_disk(devices: &Devices, function: Function, rings: RingWishes) -> Check
         expect(&mut disk, Request::Read, 0, bytes, STATUS_OK)?;
     }
     let end = disk.sectors;
-    expect(
-        &mut disk,
-        Request::Read,
-        end,
-        FIRST_BYTES as u32,
-        STATUS_IO_ERROR,
-    )?;
+    expect(&mut disk, Request::Read, end, FIRST_BYTES as u32, STATUS_IO_ERROR)?;
     expect(&mut disk, Request::Unknown, 0, 0, STATUS_UNSUPPORTED)?;
     disk.transport.reset()?;
-    let mode = if disk.is_read_only() {
-        ", read-only"
-    } else {
-        ""
-    };
-    Ok(format!(
-        "\"{}\" {}{mode}",
-        text::printable(&identity),
-        text::bytes(end * SECTOR_BYTES)
-    ))
+    let mode = if disk.is_read_only() { ", read-only" } else { "" };
+    Ok(format!("\"{}\" {}{mode}", text::printable(&identity), text::bytes(end * SECTOR_BYTES)))
 }
 
 fn expect(
@@ -77,9 +55,7 @@ fn expect(
 ) -> Result<(), String> {
     match disk.execute(request, sector, bytes)? {
         status if status == expected => Ok(()),
-        status => Err(format!(
-            "{request:?} of {bytes} bytes at sector {sector}: status {status}"
-        )),
+        status => Err(format!("{request:?} of {bytes} bytes at sector {sector}: status {status}")),
     }
 }
 
@@ -130,17 +106,11 @@ fn prepare(
 }
 
 fn judge(outcome: Outcome) -> Checked {
-    let Outcome {
-        requests,
-        errors,
-        verify_failures,
-        complaint,
-        ..
-    } = outcome;
+    let Outcome { requests, errors, verify_failures, complaint, .. } = outcome;
     match complaint {
-        Some(complaint) => Err(format!(
-            "{errors} errors, {verify_failures} verify failures, first: {complaint}"
-        )),
+        Some(complaint) => {
+            Err(format!("{errors} errors, {verify_failures} verify failures, first: {complaint}"))
+        }
         None if requests == 0 => Err("no request finished".into()),
         None => Ok(format!("{requests} requests")),
     }

@@ -49,9 +49,6 @@ fn sse() -> Result<(), &'static str> {
 }
 
 fn text(registers: &[u32]) -> alloc::string::String {
-    let bytes: Vec<u8> = registers
-        .iter()
-        .flat_map(|register| register.to_le_bytes())
-        .collect();
+    let bytes: Vec<u8> = registers.iter().flat_map(|register| register.to_le_bytes()).collect();
     printable(&bytes)
 }

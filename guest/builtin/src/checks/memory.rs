@@ -95,9 +95,7 @@ impl Test {
         self.take_part();
         let work = self.0;
         let all = work.pages.len();
-        if !time::wait_for(PATIENCE_SECONDS, || {
-            work.done.load(Ordering::Acquire) == all
-        }) {
+        if !time::wait_for(PATIENCE_SECONDS, || work.done.load(Ordering::Acquire) == all) {
             let done = work.done.load(Ordering::Acquire);
             return Err(format!("{done} of {all} pages tested"));
         }
@@ -123,18 +121,13 @@ fn check_map(params: &BootParams) -> Result<(), String> {
     for (index, range) in ranges.iter().enumerate() {
         let MemoryRange { start, length, .. } = *range;
         let Some(addresses) = range.addresses().filter(|_| length > 0) else {
-            return Err(format!(
-                "E820 range {index} at {start:#x} has length {length:#x}"
-            ));
+            return Err(format!("E820 range {index} at {start:#x} has length {length:#x}"));
         };
         let overlaps = |other: &&MemoryRange| {
             other.start < addresses.end && start < other.start.saturating_add(other.length)
         };
         if let Some(other) = ranges[index + 1..].iter().find(overlaps) {
-            return Err(format!(
-                "E820 ranges at {start:#x} and {:#x} overlap",
-                other.start
-            ));
+            return Err(format!("E820 ranges at {start:#x} and {:#x} overlap", other.start));
         }
     }
     for range in params.ram() {
@@ -149,10 +142,7 @@ fn without(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
     if hole.is_empty() {
         return [range.clone(), range.end..range.end];
     }
-    [
-        range.start..range.end.min(hole.start),
-        range.start.max(hole.end)..range.end,
-    ]
+    [range.start..range.end.min(hole.start), range.start.max(hole.end)..range.end]
 }
 
 /// Pages spread over a range, the first and the last among them.
@@ -161,11 +151,7 @@ fn sample(range: &Range<u64>) -> impl Iterator<Item = u64> + use<> {
     let pages = (range.end / PAGE).saturating_sub(first);
     let count = pages.min(PAGES_PER_RANGE);
     (0..count).map(move |index| {
-        let place = if count > 1 {
-            (pages - 1) * index / (count - 1)
-        } else {
-            0
-        };
+        let place = if count > 1 { (pages - 1) * index / (count - 1) } else { 0 };
         (first + place) * PAGE
     })
 }
@@ -181,12 +167,9 @@ fn test_page(page: u64) -> Result<(), u64> {
 }
 
 fn words(page: u64) -> impl Iterator<Item = (u64, *mut u64)> {
-    (page..page + PAGE).step_by(8).map(|address| {
-        (
-            address,
-            core::ptr::with_exposed_provenance_mut(address as usize),
-        )
-    })
+    (page..page + PAGE)
+        .step_by(8)
+        .map(|address| (address, core::ptr::with_exposed_provenance_mut(address as usize)))
 }
 
 fn fill(page: u64, value: impl Fn(u64) -> u64) {

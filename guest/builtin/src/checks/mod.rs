@@ -56,10 +56,7 @@ pub(crate) fn run(params: &BootParams, options: &Options, report: &mut Report) {
     let test = chosen(Check::Memory).then(|| memory::Test::prepare(params, known));
     if chosen(Check::Processors) {
         let task = test.as_ref().and_then(|test| test.as_ref().ok());
-        report.check(
-            "processors",
-            processors::check(known, lapic.as_ref(), task.copied()),
-        );
+        report.check("processors", processors::check(known, lapic.as_ref(), task.copied()));
     }
     if let Some(test) = test {
         report.check("memory", test.and_then(memory::Test::finish));
@@ -104,7 +101,5 @@ fn described(tables: &Result<Tables, String>) -> Checked {
 }
 
 fn local_apic_address(tables: Option<&Tables>) -> u64 {
-    tables
-        .and_then(|tables| tables.local_apic)
-        .unwrap_or(crate::platform::lapic::DEFAULT_ADDRESS)
+    tables.and_then(|tables| tables.local_apic).unwrap_or(crate::platform::lapic::DEFAULT_ADDRESS)
 }

@@ -17,22 +17,16 @@ pub(crate) struct Devices {
 
 /// Finds the devices; with a report, by both ways, and compares.
 pub(super) fn find(tables: Option<&Tables>, report: Option<&mut Report>) -> Devices {
-    let ecam = tables
-        .and_then(|tables| tables.ecam)
-        .and_then(EcamConfig::new);
+    let ecam = tables.and_then(|tables| tables.ecam).and_then(EcamConfig::new);
     let in_memory = ecam.as_ref().map(|space| scan(space));
     if let Some(report) = report {
         report.check("pci", compare(in_memory.as_deref(), &scan(&PortConfig)));
     }
     match (ecam, in_memory) {
-        (Some(space), Some(functions)) => Devices {
-            space: alloc::boxed::Box::new(space),
-            functions,
-        },
-        _ => Devices {
-            space: alloc::boxed::Box::new(PortConfig),
-            functions: scan(&PortConfig),
-        },
+        (Some(space), Some(functions)) => {
+            Devices { space: alloc::boxed::Box::new(space), functions }
+        }
+        _ => Devices { space: alloc::boxed::Box::new(PortConfig), functions: scan(&PortConfig) },
     }
 }
 
@@ -44,11 +38,7 @@ fn compare(in_memory: Option<&[Function]>, by_port: &[Function]) -> Checked {
         Some(functions) => functions,
     };
     if in_memory != by_port {
-        return Err(format!(
-            "ports show {}, ECAM shows {}",
-            list(by_port),
-            list(in_memory)
-        ));
+        return Err(format!("ports show {}, ECAM shows {}", list(by_port), list(in_memory)));
     }
     Ok(format!("{} functions", by_port.len()))
 }

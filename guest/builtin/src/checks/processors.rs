@@ -30,16 +30,9 @@ pub(super) fn check(
     }
     let own = u32::from(lapic.id());
     if !tables.processors.contains(&own) {
-        return Err(format!(
-            "the MADT does not name processor {own}, which runs this"
-        ));
+        return Err(format!("the MADT does not name processor {own}, which runs this"));
     }
-    let others: Vec<u32> = tables
-        .processors
-        .iter()
-        .copied()
-        .filter(|id| *id != own)
-        .collect();
+    let others: Vec<u32> = tables.processors.iter().copied().filter(|id| *id != own).collect();
     for id in &others {
         let xapic = u8::try_from(*id).ok().filter(|_| *id <= LAST_XAPIC_ID);
         let xapic = xapic.ok_or_else(|| format!("processor {id} is beyond the xAPIC's reach"))?;
@@ -48,14 +41,9 @@ pub(super) fn check(
         }
     }
     let expected = others.len() as u64 * COUNTS;
-    if !time::wait_for(PATIENCE_SECONDS, || {
-        COUNTER.load(Ordering::Acquire) == expected
-    }) {
+    if !time::wait_for(PATIENCE_SECONDS, || COUNTER.load(Ordering::Acquire) == expected) {
         let counted = COUNTER.load(Ordering::Acquire);
-        return Err(format!(
-            "{} processors counted to {counted} together",
-            others.len()
-        ));
+        return Err(format!("{} processors counted to {counted} together", others.len()));
     }
     Ok(format!("{} run", others.len() + 1))
 }

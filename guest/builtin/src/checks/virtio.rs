@@ -16,11 +16,7 @@ use crate::{
 };
 
 pub(super) fn check(devices: &Devices, rings: RingWishes, report: &mut Report) {
-    for function in devices
-        .functions
-        .iter()
-        .filter(|function| Transport::is_virtio(**function))
-    {
+    for function in devices.functions.iter().filter(|function| Transport::is_virtio(**function)) {
         let result = check_device(devices, *function, rings);
         report.check(&format!("virtio {function}"), result);
     }

@@ -6,10 +6,7 @@ use core::{
 };
 
 #[global_allocator]
-static HEAP: Heap = Heap {
-    next: AtomicUsize::new(0),
-    end: AtomicUsize::new(0),
-};
+static HEAP: Heap = Heap { next: AtomicUsize::new(0), end: AtomicUsize::new(0) };
 
 struct Heap {
     next: AtomicUsize,
@@ -48,14 +45,10 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let end = self.end.load(Ordering::Acquire);
         let mut start = 0;
-        let taken = self
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                start = next.checked_next_multiple_of(layout.align())?;
-                start
-                    .checked_add(layout.size())
-                    .filter(|after| *after <= end)
-            });
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            start = next.checked_next_multiple_of(layout.align())?;
+            start.checked_add(layout.size()).filter(|after| *after <= end)
+        });
         match taken {
             Ok(_) => core::ptr::with_exposed_provenance_mut(start),
             Err(_) => core::ptr::null_mut(),

@@ -43,11 +43,7 @@ impl Window {
         if base.is_null() {
             handle_alloc_error(layout);
         }
-        Self {
-            base,
-            physical: base.expose_provenance() as u64,
-            length: length as u64,
-        }
+        Self { base, physical: base.expose_provenance() as u64, length: length as u64 }
     }
 
     /// A part of it.

@@ -41,9 +41,7 @@ pub(crate) fn map_ram(start: u64, end: u64) -> Option<()> {
 
 /// Maps registers and returns their virtual address. `None` if there is no such physical address.
 pub(crate) fn map_device(physical: u64, length: u64) -> Option<u64> {
-    let end = physical
-        .checked_add(length)
-        .filter(|end| *end <= PHYSICAL_LIMIT)?;
+    let end = physical.checked_add(length).filter(|end| *end <= PHYSICAL_LIMIT)?;
     if end <= BOOT_MAPPED {
         return Some(physical);
     }

@@ -25,10 +25,7 @@ static SOFT_OFF: AtomicU32 = AtomicU32::new((SLEEP_TYPE_S5 as u32) << 16 | PM1A_
 /// Remembers how ACPI says the machine is switched off.
 pub(crate) fn set_soft_off(pm1a_control: u16, sleep_type: Option<u8>) {
     let sleep_type = sleep_type.map_or(SLEEP_TYPE_S5, u16::from);
-    SOFT_OFF.store(
-        u32::from(sleep_type) << 16 | u32::from(pm1a_control),
-        Ordering::Relaxed,
-    );
+    SOFT_OFF.store(u32::from(sleep_type) << 16 | u32::from(pm1a_control), Ordering::Relaxed);
 }
 
 /// Powers the machine off: the run succeeded.

@@ -27,10 +27,8 @@ struct Start {
 
 /// Starts a processor: it runs `task` in ring 3 and then halts for good. Whether it came up.
 pub(crate) fn start(lapic: &LocalApic, apic_id: u8, task: fn()) -> bool {
-    let start: &'static Start = Box::leak(Box::new(Start {
-        started: AtomicBool::new(false),
-        task,
-    }));
+    let start: &'static Start =
+        Box::leak(Box::new(Start { started: AtomicBool::new(false), task }));
     let stack: &'static Stack<STACK_BYTES> = zeroed_stack();
     let ring0_stack: &'static Stack<RING0_STACK_BYTES> = zeroed_stack();
     let argument = (&raw const *start).expose_provenance() as u64;
@@ -79,9 +77,7 @@ fn place_trampoline(block: &mut ProcessorBlock) {
         let length = (&raw const trampoline_end).offset_from_unsigned(start);
         start.copy_to_nonoverlapping(target, length);
         let gdt_pointer = target.add((&raw const trampoline_gdt).offset_from_unsigned(start));
-        gdt_pointer
-            .cast::<u16>()
-            .write_unaligned(ProcessorBlock::GDT_LIMIT);
+        gdt_pointer.cast::<u16>().write_unaligned(ProcessorBlock::GDT_LIMIT);
         gdt_pointer.add(2).cast::<u32>().write_unaligned(gdt);
         let operand = target.add((&raw const trampoline_block).offset_from_unsigned(start));
         operand.cast::<u32>().write_unaligned(block);

@@ -9,10 +9,7 @@ const COM1: u16 = 0x3f8;
 
 /// Writes one line.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
-    let mut buffer = Buffer {
-        bytes: [0; 512],
-        filled: 0,
-    };
+    let mut buffer = Buffer { bytes: [0; 512], filled: 0 };
     // Writing to the buffer does not fail.
     let _ = writeln!(buffer, "{text}");
     buffer.flush();

@@ -36,10 +36,5 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
             out("edx") edx,
         );
     }
-    CpuidResult {
-        eax,
-        ebx: ebx as u32,
-        ecx,
-        edx,
-    }
+    CpuidResult { eax, ebx: ebx as u32, ecx, edx }
 }

@@ -32,9 +32,7 @@ pub(crate) fn now() -> u64 {
 
 /// TSC counts of so many seconds.
 pub(crate) fn counts(seconds: u64) -> u64 {
-    frequency()
-        .unwrap_or(FASTEST_TSC_HZ)
-        .saturating_mul(seconds)
+    frequency().unwrap_or(FASTEST_TSC_HZ).saturating_mul(seconds)
 }
 
 /// The frequency of the TSC in Hz, once it is known.
@@ -70,11 +68,7 @@ pub(crate) fn wait_for(seconds: u64, mut done: impl FnMut() -> bool) -> bool {
 pub(crate) fn told_frequency() -> Option<u64> {
     let last = services::cpuid(HYPERVISOR_LEAF, 0).eax;
     let told = (HYPERVISOR_TIMING_LEAF..=HYPERVISOR_TIMING_LEAF + 0xff).contains(&last);
-    let khz = if told {
-        services::cpuid(HYPERVISOR_TIMING_LEAF, 0).eax
-    } else {
-        0
-    };
+    let khz = if told { services::cpuid(HYPERVISOR_TIMING_LEAF, 0).eax } else { 0 };
     Some(u64::from(khz) * 1000).filter(|hz| *hz != 0)
 }
 

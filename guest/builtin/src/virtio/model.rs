@@ -17,14 +17,8 @@ struct Device {
 }
 
 enum Layout {
-    Split {
-        available: u16,
-        used: u16,
-    },
-    Packed {
-        available: (u16, bool),
-        used: (u16, bool),
-    },
+    Split { available: u16, used: u16 },
+    Packed { available: (u16, bool), used: (u16, bool) },
 }
 
 type Piece = (u64, u32, Buffer);
@@ -41,40 +35,21 @@ fn store<T>(address: u64, value: T) {
 
 /// Length, then the 16 bits at offset 12 (flags or id) and at 14 (next or flags).
 fn descriptor(address: u64) -> (u64, u32, u16, u16) {
-    (
-        load(address),
-        load(address + 8),
-        load(address + 12),
-        load(address + 14),
-    )
+    (load(address), load(address + 8), load(address + 12), load(address + 14))
 }
 
 fn buffer(flags: u16) -> Buffer {
-    if flags & 2 != 0 {
-        Buffer::DeviceWrites
-    } else {
-        Buffer::DeviceReads
-    }
+    if flags & 2 != 0 { Buffer::DeviceWrites } else { Buffer::DeviceReads }
 }
 
 impl Device {
     fn new(queue: &Queue, features: u64) -> Self {
         let layout = if features & feature::RING_PACKED == 0 {
-            Layout::Split {
-                available: 0,
-                used: 0,
-            }
+            Layout::Split { available: 0, used: 0 }
         } else {
-            Layout::Packed {
-                available: (0, true),
-                used: (0, true),
-            }
+            Layout::Packed { available: (0, true), used: (0, true) }
         };
-        Self {
-            addresses: queue.addresses(),
-            layout,
-            taken: HashMap::new(),
-        }
+        Self { addresses: queue.addresses(), layout, taken: HashMap::new() }
     }
 
     /// Takes the next request; its id.
@@ -114,11 +89,8 @@ impl Device {
                 store(element + 12, id);
                 store(element + 14, if used.1 { 0x8080_u16 } else { 0 });
                 // The model's chains are indirect or as long as their pieces.
-                let entries = if pieces.len() > 1 && pieces[0].1 == INDIRECT {
-                    1
-                } else {
-                    pieces.len()
-                };
+                let entries =
+                    if pieces.len() > 1 && pieces[0].1 == INDIRECT { 1 } else { pieces.len() };
                 advance(used, entries as u16, size);
             }
         }
@@ -187,24 +159,17 @@ fn segments(slot: u16, round: u32) -> [Segment; 2] {
         length,
         buffer,
     };
-    [
-        at(1, 16, Buffer::DeviceReads),
-        at(2, 512, Buffer::DeviceWrites),
-    ]
+    [at(1, 16, Buffer::DeviceReads), at(2, 512, Buffer::DeviceWrites)]
 }
 
 fn all_feature_sets() -> impl Iterator<Item = u64> {
     (0..8u64).map(|bits| {
-        [
-            feature::INDIRECT_DESC,
-            feature::EVENT_IDX,
-            feature::RING_PACKED,
-        ]
-        .into_iter()
-        .enumerate()
-        .filter(|(index, _)| bits >> index & 1 != 0)
-        .map(|(_, feature)| feature)
-        .sum()
+        [feature::INDIRECT_DESC, feature::EVENT_IDX, feature::RING_PACKED]
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| bits >> index & 1 != 0)
+            .map(|(_, feature)| feature)
+            .sum()
     })
 }
 
@@ -230,10 +195,7 @@ fn requests_arrive_whole_and_come_back_in_any_order_through_many_wraps() {
                     segments(slot, round).map(|part| (part.address, part.length, part.buffer));
                 assert_eq!(data, wanted, "features {features:#x}");
                 device.give_back(*id, 512 + u32::from(slot));
-                expected.push(Used {
-                    slot,
-                    written: 512 + u32::from(slot),
-                });
+                expected.push(Used { slot, written: 512 + u32::from(slot) });
             }
             let used: Vec<Used> = core::iter::from_fn(|| queue.pop().unwrap()).collect();
             assert_eq!(used, expected, "features {features:#x}");

@@ -35,10 +35,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    const START: Self = Self {
-        index: 0,
-        wrapped: true,
-    };
+    const START: Self = Self { index: 0, wrapped: true };
 
     #[inline]
     fn advance(&mut self, by: u16, size: u16) {
@@ -93,10 +90,7 @@ impl PackedQueue {
 
     #[inline]
     pub(crate) fn add(&mut self, slot: u16, segments: &[Segment]) {
-        assert!(
-            segments.len() <= usize::from(self.shape.segments),
-            "too many segments"
-        );
+        assert!(segments.len() <= usize::from(self.shape.segments), "too many segments");
         let length = &mut self.lengths[usize::from(slot)];
         assert!(*length == 0, "slot {slot} is in flight");
         if self.shape.has(feature::INDIRECT_DESC) {
@@ -128,11 +122,7 @@ impl PackedQueue {
             if place < last {
                 flags |= FLAG_NEXT;
             }
-            flags |= if self.available.wrapped {
-                FLAG_AVAILABLE
-            } else {
-                FLAG_USED
-            };
+            flags |= if self.available.wrapped { FLAG_AVAILABLE } else { FLAG_USED };
             let offset = u64::from(self.available.index) * DESCRIPTOR_BYTES;
             if place == 0 {
                 // All but the flags: the entry stays the driver's.
@@ -195,11 +185,7 @@ impl PackedQueue {
 }
 
 fn write_flag(segment: &Segment) -> u16 {
-    if segment.buffer == Buffer::DeviceWrites {
-        FLAG_WRITE
-    } else {
-        0
-    }
+    if segment.buffer == Buffer::DeviceWrites { FLAG_WRITE } else { 0 }
 }
 
 #[inline]

@@ -54,20 +54,13 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape for a device whose queue has `most` entries, as large as the device allows.
     pub(crate) fn new(features: u64, most: u16, slots: u16, segments: u16) -> Result<Self, String> {
-        let shape = Self {
-            features,
-            size: most.min(SIZE_LIMIT),
-            slots,
-            segments,
-        };
+        let shape = Self { features, size: most.min(SIZE_LIMIT), slots, segments };
         if !shape.has(feature::RING_PACKED) && !most.is_power_of_two() {
             return Err(format!("queue size {most} is not a power of two"));
         }
         let needed = u32::from(slots) * u32::from(shape.stride());
         if needed > u32::from(shape.size) {
-            return Err(format!(
-                "depth {slots} needs {needed} of {most} descriptors"
-            ));
+            return Err(format!("depth {slots} needs {needed} of {most} descriptors"));
         }
         Ok(shape)
     }
@@ -78,11 +71,7 @@ impl Shape {
 
     /// Descriptors of a request in the ring.
     pub(crate) fn stride(&self) -> u16 {
-        if self.has(feature::INDIRECT_DESC) {
-            1
-        } else {
-            self.segments
-        }
+        if self.has(feature::INDIRECT_DESC) { 1 } else { self.segments }
     }
 }
 
@@ -157,17 +146,9 @@ mod tests {
     #[test]
     fn a_shape_must_fit_the_device() {
         assert!(Shape::new(0, 256, 64, 3).is_ok());
-        assert!(
-            Shape::new(0, 128, 64, 3)
-                .unwrap_err()
-                .contains("192 of 128")
-        );
+        assert!(Shape::new(0, 128, 64, 3).unwrap_err().contains("192 of 128"));
         assert!(Shape::new(feature::INDIRECT_DESC, 64, 64, 3).is_ok());
-        assert!(
-            Shape::new(0, 100, 1, 3)
-                .unwrap_err()
-                .contains("power of two")
-        );
+        assert!(Shape::new(0, 100, 1, 3).unwrap_err().contains("power of two"));
         assert!(Shape::new(feature::RING_PACKED, 100, 1, 3).is_ok());
         assert!(Shape::new(feature::RING_PACKED, 0, 1, 3).is_err());
     }

@@ -71,10 +71,7 @@ impl SplitQueue {
 
     #[inline]
     pub(crate) fn add(&mut self, slot: u16, segments: &[Segment]) {
-        assert!(
-            segments.len() <= usize::from(self.shape.segments),
-            "too many segments"
-        );
+        assert!(segments.len() <= usize::from(self.shape.segments), "too many segments");
         let busy = &mut self.in_flight[usize::from(slot)];
         assert!(!*busy, "slot {slot} is in flight");
         *busy = true;
@@ -90,12 +87,7 @@ impl SplitQueue {
             };
             whole.write(&self.descriptors, u64::from(head) * DESCRIPTOR_BYTES);
         } else {
-            write_chain(
-                &self.descriptors,
-                u64::from(head) * DESCRIPTOR_BYTES,
-                head,
-                segments,
-            );
+            write_chain(&self.descriptors, u64::from(head) * DESCRIPTOR_BYTES, head, segments);
         }
         let place = u64::from(self.next_available & (self.shape.size - 1));
         self.available.write(RING + 2 * place, head);
@@ -116,22 +108,15 @@ impl SplitQueue {
         let written = self.used.read(RING + 8 * place + 4);
         let stride = u32::from(self.shape.stride());
         let slot = id / stride;
-        let busy = self
-            .in_flight
-            .get_mut(slot as usize)
-            .filter(|_| id.is_multiple_of(stride));
+        let busy = self.in_flight.get_mut(slot as usize).filter(|_| id.is_multiple_of(stride));
         match busy {
             Some(busy) if *busy => *busy = false,
             _ => return Err(format!("used ring holds {id}, which is not in flight")),
         }
         // The device would interrupt when it passes this index: it is always just behind.
-        self.available
-            .write(RING + 2 * u64::from(self.shape.size), self.next_used);
+        self.available.write(RING + 2 * u64::from(self.shape.size), self.next_used);
         self.next_used = self.next_used.wrapping_add(1);
-        Ok(Some(Used {
-            slot: slot as u16,
-            written,
-        }))
+        Ok(Some(Used { slot: slot as u16, written }))
     }
 
     #[inline]
@@ -178,17 +163,8 @@ fn write_chain(memory: &Window, offset: u64, first: u16, segments: &[Segment]) {
         if segment.buffer == Buffer::DeviceWrites {
             flags |= FLAG_WRITE;
         }
-        let next = if place < last {
-            first + place as u16 + 1
-        } else {
-            0
-        };
-        Descriptor {
-            address: segment.address,
-            length: segment.length,
-            flags,
-            next,
-        }
-        .write(memory, offset + place as u64 * DESCRIPTOR_BYTES);
+        let next = if place < last { first + place as u16 + 1 } else { 0 };
+        Descriptor { address: segment.address, length: segment.length, flags, next }
+            .write(memory, offset + place as u64 * DESCRIPTOR_BYTES);
     }
 }

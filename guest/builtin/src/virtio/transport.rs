@@ -73,12 +73,7 @@ impl Transport {
         let read = |offset| space.read(function.device, function.function, offset);
         let command = read(pci::COMMAND) & 0xffff;
         let enable = pci::COMMAND_MEMORY | pci::COMMAND_BUS_MASTER | pci::COMMAND_INTX_OFF;
-        space.write(
-            function.device,
-            function.function,
-            pci::COMMAND,
-            command | enable,
-        );
+        space.write(function.device, function.function, pci::COMMAND, command | enable);
 
         let (mut common, mut notify, mut isr, mut device) = (None, None, None, None);
         let mut notify_multiplier = 0;
@@ -113,14 +108,7 @@ impl Transport {
         }
         isr.ok_or("no capability for ISR status")?;
         let notify = notify.ok_or("no capability for notifications")?;
-        Ok(Self {
-            function,
-            common,
-            notify,
-            notify_multiplier,
-            device,
-            vectors,
-        })
+        Ok(Self { function, common, notify, notify_multiplier, device, vectors })
     }
 
     /// The virtio device type.
@@ -142,15 +130,11 @@ impl Transport {
     pub(crate) fn negotiate(&self, wanted: u64, required: u64) -> Result<u64, String> {
         self.reset()?;
         self.common.write(common::STATUS, STATUS_ACKNOWLEDGE);
-        self.common
-            .write(common::STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER);
+        self.common.write(common::STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER);
         let offered = self.offered_features();
         let required = required | feature::VERSION_1;
         if offered & required != required {
-            return Err(format!(
-                "features {offered:#x} lack {:#x}",
-                required & !offered
-            ));
+            return Err(format!("features {offered:#x} lack {:#x}", required & !offered));
         }
         let accepted = offered & (wanted | required);
         for (select, half) in [(0u32, accepted as u32), (1, (accepted >> 32) as u32)] {
@@ -187,12 +171,7 @@ impl Transport {
 
     /// Tells the device where a queue is, and returns its doorbell.
     pub(crate) fn enable_queue(&self, index: u16, queue: &Queue) -> Result<Doorbell, String> {
-        let QueueAddresses {
-            size,
-            descriptors,
-            driver,
-            device,
-        } = queue.addresses();
+        let QueueAddresses { size, descriptors, driver, device } = queue.addresses();
         self.common.write(common::QUEUE_SELECT, index);
         self.common.write(common::QUEUE_SIZE, size);
         for (register, address) in [
@@ -206,9 +185,7 @@ impl Transport {
         }
         let kept: u32 = self.common.read(common::QUEUE_DESCRIPTORS);
         if kept != descriptors as u32 {
-            return Err(format!(
-                "queue {index}: wrote address {descriptors:#x}, read {kept:#x}"
-            ));
+            return Err(format!("queue {index}: wrote address {descriptors:#x}, read {kept:#x}"));
         }
         self.common.write(common::QUEUE_ENABLE, 1u16);
         let enabled: u16 = self.common.read(common::QUEUE_ENABLE);
@@ -218,14 +195,9 @@ impl Transport {
         let offset: u16 = self.common.read(common::QUEUE_NOTIFY_OFFSET);
         let offset = u64::from(offset) * u64::from(self.notify_multiplier);
         if offset + 2 > self.notify.length() {
-            return Err(format!(
-                "queue {index}: doorbell at {offset:#x} is outside of its window"
-            ));
+            return Err(format!("queue {index}: doorbell at {offset:#x} is outside of its window"));
         }
-        Ok(Doorbell {
-            register: self.notify.part(offset, 2),
-            index,
-        })
+        Ok(Doorbell { register: self.notify.part(offset, 2), index })
     }
 
     /// Starts the device.
