@@ -44,16 +44,9 @@ impl MachineOptions {
     /// Checks everything that can be checked without opening or making anything.
     pub fn check(self) -> Result<MachineConfig, Error> {
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
-        let pages = if self.hugepages == Some(true) {
-            Pages::Huge
-        } else {
-            Pages::Transparent
-        };
-        let residency = if self.lock_memory == Some(true) {
-            Residency::Locked
-        } else {
-            Residency::OnDemand
-        };
+        let pages = if self.hugepages == Some(true) { Pages::Huge } else { Pages::Transparent };
+        let residency =
+            if self.lock_memory == Some(true) { Residency::Locked } else { Residency::OnDemand };
         check_memory(memory, pages, residency)?;
         check_command_line(&self.cmdline)?;
         if let Some(kernel) = &self.kernel {
@@ -65,11 +58,7 @@ impl MachineOptions {
         if self.root.is_some() && self.kernel.is_none() {
             return Err(Error::NeedsKernel { option: "--root" });
         }
-        let root = if self.root.is_some() {
-            RootDisk::First
-        } else {
-            RootDisk::Unnamed
-        };
+        let root = if self.root.is_some() { RootDisk::First } else { RootDisk::Unnamed };
         let disks: Vec<_> = self.root.into_iter().chain(self.disks).collect();
         check_disks(&disks)?;
         let serial = self.serial.unwrap_or_default();
@@ -86,32 +75,20 @@ impl MachineOptions {
             disks,
             root,
             serial,
-            placement: if single_process {
-                Placement::SingleProcess
-            } else {
-                Placement::Default
-            },
+            placement: if single_process { Placement::SingleProcess } else { Placement::Default },
         })
     }
 }
 
 fn check_memory(memory: MemorySize, pages: Pages, residency: Residency) -> Result<(), Error> {
-    let page = if pages == Pages::Huge {
-        HUGE_PAGE
-    } else {
-        PAGE
-    };
+    let page = if pages == Pages::Huge { HUGE_PAGE } else { PAGE };
     let host_bytes = host_memory_bytes();
     let source = if memory < LEAST_MEMORY {
-        MemoryProblem::TooLittle {
-            least: LEAST_MEMORY,
-        }
+        MemoryProblem::TooLittle { least: LEAST_MEMORY }
     } else if !memory.bytes().is_multiple_of(page.bytes()) {
         MemoryProblem::Ragged { page }
     } else if memory.bytes() > host_bytes {
-        MemoryProblem::MoreThanHost {
-            host_mib: host_bytes >> 20,
-        }
+        MemoryProblem::MoreThanHost { host_mib: host_bytes >> 20 }
     } else if let Some(problem) = huge_page_problem(memory, pages) {
         problem
     } else if let Some(problem) = lock_problem(memory, residency) {
@@ -124,9 +101,7 @@ fn check_memory(memory: MemorySize, pages: Pages, residency: Residency) -> Resul
 
 fn host_memory_bytes() -> u64 {
     let host = rustix::system::sysinfo();
-    host.totalram
-        .saturating_add(host.totalswap)
-        .saturating_mul(u64::from(host.mem_unit))
+    host.totalram.saturating_add(host.totalswap).saturating_mul(u64::from(host.mem_unit))
 }
 
 fn huge_page_problem(memory: MemorySize, pages: Pages) -> Option<MemoryProblem> {
@@ -148,21 +123,14 @@ fn lock_problem(memory: MemorySize, residency: Residency) -> Option<MemoryProble
     }
     let privileged = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    let limit = getrlimit(Resource::Memlock)
-        .current
-        .filter(|_| !privileged)?;
-    (limit < memory.bytes()).then_some(MemoryProblem::LockLimit {
-        limit: MemorySize::from_bytes(limit),
-    })
+    let limit = getrlimit(Resource::Memlock).current.filter(|_| !privileged)?;
+    (limit < memory.bytes())
+        .then_some(MemoryProblem::LockLimit { limit: MemorySize::from_bytes(limit) })
 }
 
 /// A line break would end the line early in what the kernel prints; a zero ends it in memory.
 fn check_command_line(words: &[String]) -> Result<(), Error> {
-    match words
-        .iter()
-        .flat_map(|word| word.chars())
-        .find(|letter| letter.is_control())
-    {
+    match words.iter().flat_map(|word| word.chars()).find(|letter| letter.is_control()) {
         Some(character) => Err(Error::CommandLine { character }),
         None => Ok(()),
     }
@@ -174,28 +142,17 @@ fn check_initrd(path: &Path, kernel: Option<&Path>, memory: MemorySize) -> Resul
         return Err(Error::NeedsKernel { option: "--initrd" });
     }
     if size_bytes >= memory.bytes() {
-        return Err(Error::InitrdTooLarge {
-            path: path.to_owned(),
-            size_bytes,
-            memory,
-        });
+        return Err(Error::InitrdTooLarge { path: path.to_owned(), size_bytes, memory });
     }
     Ok(())
 }
 
 fn check_image(role: Role, path: &Path) -> Result<Metadata, Error> {
-    let problem = |source| Error::File {
-        role,
-        path: path.to_owned(),
-        source,
-    };
+    let problem = |source| Error::File { role, path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(|error| problem(FileProblem::Missing(error)))?;
     if !metadata.is_file() {
         let found = kind_name(&metadata);
-        return Err(problem(FileProblem::Kind {
-            found,
-            wanted: "a regular file",
-        }));
+        return Err(problem(FileProblem::Kind { found, wanted: "a regular file" }));
     }
     check_access(path, Access::READ_OK, "reading").map_err(problem)?;
     if metadata.len() == 0 {
@@ -212,15 +169,9 @@ fn check_disks(disks: &[DiskConfig]) -> Result<(), Error> {
     for disk in disks {
         let metadata = check_disk(disk)?;
         let identity = (metadata.dev(), metadata.ino());
-        let same = seen
-            .iter()
-            .find(|(other, _)| *other == identity)
-            .map(|(_, other)| *other);
+        let same = seen.iter().find(|(other, _)| *other == identity).map(|(_, other)| *other);
         if let Some(first) = same.filter(|first| !first.read_only || !disk.read_only) {
-            return Err(Error::SameDisk {
-                first: first.path.clone(),
-                second: disk.path.clone(),
-            });
+            return Err(Error::SameDisk { first: first.path.clone(), second: disk.path.clone() });
         }
         seen.push((identity, disk));
     }
@@ -228,16 +179,8 @@ fn check_disks(disks: &[DiskConfig]) -> Result<(), Error> {
 }
 
 fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
-    let role = if disk.read_only {
-        Role::ReadOnlyDisk
-    } else {
-        Role::Disk
-    };
-    let problem = |source| Error::File {
-        role,
-        path: disk.path.clone(),
-        source,
-    };
+    let role = if disk.read_only { Role::ReadOnlyDisk } else { Role::Disk };
+    let problem = |source| Error::File { role, path: disk.path.clone(), source };
     let metadata =
         fs::metadata(&disk.path).map_err(|error| problem(FileProblem::Missing(error)))?;
     if !metadata.is_file() && !metadata.file_type().is_block_device() {
@@ -258,34 +201,20 @@ fn check_serial(serial: &SerialConfig) -> Result<(), Error> {
     let (SerialConfig::File(path) | SerialConfig::Unix(path)) = serial else {
         return Ok(());
     };
-    let problem = |source| Error::File {
-        role: Role::Serial,
-        path: path.clone(),
-        source,
-    };
+    let problem = |source| Error::File { role: Role::Serial, path: path.clone(), source };
     let length = path.as_os_str().as_bytes().len();
     if matches!(serial, SerialConfig::Unix(_)) && length > MAX_SOCKET_PATH {
         let limit = MAX_SOCKET_PATH;
-        return Err(Error::SocketPath {
-            path: path.clone(),
-            length,
-            limit,
-        });
+        return Err(Error::SocketPath { path: path.clone(), length, limit });
     }
     let folder = folder_of(path);
     let metadata = fs::metadata(&folder).map_err(|error| problem(FileProblem::Missing(error)))?;
     if !metadata.is_dir() {
         let found = "in something that is no directory";
-        return Err(problem(FileProblem::Kind {
-            found,
-            wanted: "a directory",
-        }));
+        return Err(problem(FileProblem::Kind { found, wanted: "a directory" }));
     }
     if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(problem(FileProblem::Kind {
-            found: "a directory",
-            wanted: "a file",
-        }));
+        return Err(problem(FileProblem::Kind { found: "a directory", wanted: "a file" }));
     }
     Ok(())
 }
@@ -298,10 +227,8 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 fn check_access(path: &Path, mode: Access, purpose: &'static str) -> Result<(), FileProblem> {
-    access(path, mode).map_err(|errno| FileProblem::Access {
-        purpose,
-        source: io::Error::from(errno),
-    })
+    access(path, mode)
+        .map_err(|errno| FileProblem::Access { purpose, source: io::Error::from(errno) })
 }
 
 fn kind_name(metadata: &Metadata) -> &'static str {

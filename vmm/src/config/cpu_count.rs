@@ -69,16 +69,7 @@ mod tests {
         for (text, expected) in [("1", Some(1)), ("4", Some(4)), ("64", Some(64))] {
             assert_eq!(text.parse::<CpuCount>().ok().map(CpuCount::get), expected);
         }
-        for text in [
-            "0",
-            "65",
-            "256",
-            "100000",
-            "-1",
-            "",
-            "four",
-            "99999999999999999999",
-        ] {
+        for text in ["0", "65", "256", "100000", "-1", "", "four", "99999999999999999999"] {
             assert_eq!(text.parse::<CpuCount>(), Err(CpuCountError), "{text}");
         }
     }

@@ -193,22 +193,13 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         let table = [
-            (
-                "queues=0",
-                "`0` is no value for `queues`: a disk has 1 to 16 queues",
-            ),
-            (
-                "queues=17",
-                "`17` is no value for `queues`: a disk has 1 to 16 queues",
-            ),
+            ("queues=0", "`0` is no value for `queues`: a disk has 1 to 16 queues"),
+            ("queues=17", "`17` is no value for `queues`: a disk has 1 to 16 queues"),
             (
                 "block-size=1024",
                 "`1024` is no value for `block-size`: a block has 512 or 4096 bytes",
             ),
-            (
-                "id=",
-                "`` is no value for `id`: an id has 1 to 20 printable ASCII characters",
-            ),
+            ("id=", "`` is no value for `id`: an id has 1 to 20 printable ASCII characters"),
             (
                 "id=123456789012345678901",
                 "`123456789012345678901` is no value for `id`: \

@@ -73,10 +73,7 @@ pub enum Error {
         source: MemoryProblem,
     },
     /// There are more disks than a guest can have.
-    #[error(
-        "{count} disks are more than the {} of a machine",
-        MachineConfig::MAX_DISKS
-    )]
+    #[error("{count} disks are more than the {} of a machine", MachineConfig::MAX_DISKS)]
     TooManyDisks {
         /// What was asked for.
         count: usize,
@@ -202,10 +199,9 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::ReadFile { source, .. } => file_hint(source),
-            Self::ParseFile {
-                nearest: Some(word),
-                ..
-            } => Some(format!("did you mean `{word}`?").into()),
+            Self::ParseFile { nearest: Some(word), .. } => {
+                Some(format!("did you mean `{word}`?").into())
+            }
             Self::File { role, source, .. } => source.hint(*role),
             Self::InitrdTooLarge { .. } => Some("give the guest more with --memory".into()),
             Self::NeedsKernel { option: "--root" } => {
@@ -238,13 +234,9 @@ impl FileProblem {
                     .into(),
             ),
             (Self::Missing(source) | Self::Access { source, .. }, _) => file_hint(source),
-            (
-                Self::Kind {
-                    found: "a directory",
-                    ..
-                },
-                Role::ReadOnlyDisk | Role::Disk,
-            ) => Some("make an image of it with `mke2fs -d DIRECTORY FILE SIZE`".into()),
+            (Self::Kind { found: "a directory", .. }, Role::ReadOnlyDisk | Role::Disk) => {
+                Some("make an image of it with `mke2fs -d DIRECTORY FILE SIZE`".into())
+            }
             (Self::Kind { .. } | Self::Empty, _) => Some("check the path".into()),
         }
     }

@@ -31,20 +31,12 @@ impl MachineOptions {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let failed = |source| Error::ReadFile {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::ReadFile { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let mut text = String::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(Error::FileTooLong {
-            path: path.to_owned(),
-            limit_bytes: MAX_BYTES,
-        });
+        return Err(Error::FileTooLong { path: path.to_owned(), limit_bytes: MAX_BYTES });
     }
     Ok(text)
 }
@@ -52,11 +44,7 @@ fn read(path: &Path) -> Result<String, Error> {
 /// What an unknown key was meant to be, from serde's message:
 /// ``unknown field `a`, expected one of `b`, `c` ``.
 fn meant(message: &str) -> Option<String> {
-    let mut quoted = message
-        .strip_prefix("unknown field ")?
-        .split('`')
-        .skip(1)
-        .step_by(2);
+    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
     let known: Vec<&str> = quoted.collect();
     nearest(unknown, &known).map(str::to_owned)
@@ -102,19 +90,10 @@ mod tests {
         assert_eq!(options.cmdline, ["quiet", "panic=-1"]);
         assert_eq!(options.cpus.map(u8::from), Some(4));
         assert_eq!(options.memory, Some(MemorySize::from_mib(6144)));
-        assert_eq!(
-            (options.hugepages, options.lock_memory),
-            (Some(true), Some(false))
-        );
-        assert_eq!(
-            options.serial,
-            Some(SerialConfig::File("console.log".into()))
-        );
+        assert_eq!((options.hugepages, options.lock_memory), (Some(true), Some(false)));
+        assert_eq!(options.serial, Some(SerialConfig::File("console.log".into())));
         assert_eq!(options.single_process, Some(true));
-        let root = DiskConfig {
-            read_only: true,
-            ..DiskConfig::new("root.img")
-        };
+        let root = DiskConfig { read_only: true, ..DiskConfig::new("root.img") };
         assert_eq!(options.root, Some(root));
         let disk = DiskConfig {
             direct: true,
@@ -139,14 +118,8 @@ mod tests {
         options.rebase(Path::new("/vms/a"));
         assert_eq!(options.kernel, Some("/vms/a/vmlinux".into()));
         assert_eq!(options.disks[0].path, Path::new("/data.img"));
-        assert_eq!(
-            options.root.map(|root| root.path),
-            Some("/vms/a/root.img".into())
-        );
-        assert_eq!(
-            options.serial,
-            Some(SerialConfig::File("/vms/a/console.log".into()))
-        );
+        assert_eq!(options.root.map(|root| root.path), Some("/vms/a/root.img".into()));
+        assert_eq!(options.serial, Some(SerialConfig::File("/vms/a/console.log".into())));
     }
 
     #[test]
@@ -155,24 +128,12 @@ mod tests {
             ("cpus = 0", "a machine has 1 to 64 CPUs"),
             ("cpus = 100000", "a machine has 1 to 64 CPUs"),
             ("cpus = \"4\"", "invalid type"),
-            (
-                "memory = -1",
-                "an amount like 512 (MiB), 512M or 6G is wanted",
-            ),
-            (
-                "memory = \"much\"",
-                "an amount like 512 (MiB), 512M or 6G is wanted",
-            ),
+            ("memory = -1", "an amount like 512 (MiB), 512M or 6G is wanted"),
+            ("memory = \"much\"", "an amount like 512 (MiB), 512M or 6G is wanted"),
             ("cpus = 1\ncpus = 2", "duplicate key"),
             ("[[disk]]\nro = true", "missing field `path`"),
-            (
-                "[[disk]]\npath = \"a\"\nread-write = true",
-                "unknown field `read-write`",
-            ),
-            (
-                "serial = \"tty\"",
-                "unknown kind `tty` (did you mean `pty`?)",
-            ),
+            ("[[disk]]\npath = \"a\"\nread-write = true", "unknown field `read-write`"),
+            ("serial = \"tty\"", "unknown kind `tty` (did you mean `pty`?)"),
             ("kernel = [", ""),
         ];
         for (text, expected) in table {

@@ -52,10 +52,7 @@ impl FromStr for MemorySize {
         let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
         let suffix = text[digits.len()..].to_ascii_uppercase();
         // MiB, MB and M are one unit here: memory is always counted in powers of two.
-        let suffix = suffix
-            .strip_suffix("IB")
-            .or(suffix.strip_suffix('B'))
-            .unwrap_or(&suffix);
+        let suffix = suffix.strip_suffix("IB").or(suffix.strip_suffix('B')).unwrap_or(&suffix);
         let plain = digits.len() == text.len();
         let shift = match suffix {
             "" if plain => DEFAULT_SHIFT,
@@ -71,10 +68,7 @@ impl FromStr for MemorySize {
         }
         // Only digits are left, so that what fails is the range.
         let count: u64 = digits.parse().map_err(|_| MemorySizeError::TooLarge)?;
-        count
-            .checked_mul(1 << shift)
-            .map(Self)
-            .ok_or(MemorySizeError::TooLarge)
+        count.checked_mul(1 << shift).map(Self).ok_or(MemorySizeError::TooLarge)
     }
 }
 
@@ -158,25 +152,12 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in [
-            "", "M", "-1", "1.5G", "512X", "512 M", "M512", "5M12", "512MM", "0x10", "ß",
-        ] {
-            assert_eq!(
-                text.parse::<MemorySize>(),
-                Err(MemorySizeError::Form),
-                "{text}"
-            );
+        for text in ["", "M", "-1", "1.5G", "512X", "512 M", "M512", "5M12", "512MM", "0x10", "ß"]
+        {
+            assert_eq!(text.parse::<MemorySize>(), Err(MemorySizeError::Form), "{text}");
         }
-        for text in [
-            "16777216T",
-            "99999999999999999999999",
-            "18446744073709551615",
-        ] {
-            assert_eq!(
-                text.parse::<MemorySize>(),
-                Err(MemorySizeError::TooLarge),
-                "{text}"
-            );
+        for text in ["16777216T", "99999999999999999999999", "18446744073709551615"] {
+            assert_eq!(text.parse::<MemorySize>(), Err(MemorySizeError::TooLarge), "{text}");
         }
     }
 }

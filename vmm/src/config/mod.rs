@@ -117,11 +117,7 @@ impl MachineConfig {
                 words.push("console=ttyS0");
             }
             if let (RootDisk::First, Some(disk)) = (self.root, self.disks.first()) {
-                words.push(if disk.read_only {
-                    "root=/dev/vda ro"
-                } else {
-                    "root=/dev/vda rw"
-                });
+                words.push(if disk.read_only { "root=/dev/vda ro" } else { "root=/dev/vda rw" });
             }
         }
         words.extend(self.cmdline.iter().map(String::as_str));
@@ -152,21 +148,12 @@ mod tests {
     #[test]
     fn the_command_line_names_console_and_root() {
         let mut linux = config(Some("vmlinux"), &["quiet", "init=/x"]);
-        assert_eq!(
-            linux.kernel_command_line(),
-            "console=ttyS0 root=/dev/vda rw quiet init=/x"
-        );
+        assert_eq!(linux.kernel_command_line(), "console=ttyS0 root=/dev/vda rw quiet init=/x");
         linux.disks[0].read_only = true;
         linux.serial = SerialConfig::Null;
-        assert_eq!(
-            linux.kernel_command_line(),
-            "root=/dev/vda ro quiet init=/x"
-        );
+        assert_eq!(linux.kernel_command_line(), "root=/dev/vda ro quiet init=/x");
         let linux = config(Some("vmlinux"), &["quiet console=hvc0"]);
-        assert_eq!(
-            linux.kernel_command_line(),
-            "root=/dev/vda rw quiet console=hvc0"
-        );
+        assert_eq!(linux.kernel_command_line(), "root=/dev/vda rw quiet console=hvc0");
         assert_eq!(
             config(None, &["blk=verify", "depth=32"]).kernel_command_line(),
             "blk=verify depth=32"

@@ -92,11 +92,7 @@ impl MachineOptions {
     /// Makes relative paths start at `folder`.
     pub(super) fn rebase(&mut self, folder: &Path) {
         let files = self.kernel.iter_mut().chain(self.initrd.iter_mut());
-        let disks = self
-            .disks
-            .iter_mut()
-            .chain(self.root.iter_mut())
-            .map(|disk| &mut disk.path);
+        let disks = self.disks.iter_mut().chain(self.root.iter_mut()).map(|disk| &mut disk.path);
         let serial = match &mut self.serial {
             Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
             _ => None,
@@ -138,9 +134,6 @@ mod tests {
         assert_eq!(both.cmdline, ["quiet", "panic=-1"]);
         assert_eq!(both.cpus, Some(CpuCount::ONE));
         assert_eq!(both.hugepages, Some(false));
-        assert_eq!(
-            both.disks,
-            [DiskConfig::new("a.img"), DiskConfig::new("b.img")]
-        );
+        assert_eq!(both.disks, [DiskConfig::new("a.img"), DiskConfig::new("b.img")]);
     }
 }

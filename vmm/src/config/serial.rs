@@ -130,10 +130,7 @@ mod tests {
                 "unknown kind `stdoi` (did you mean `stdio`?); the kinds are stdio, file=PATH, \
                  pty, unix=PATH and null",
             ),
-            (
-                "",
-                "unknown kind ``; the kinds are stdio, file=PATH, pty, unix=PATH and null",
-            ),
+            ("", "unknown kind ``; the kinds are stdio, file=PATH, pty, unix=PATH and null"),
         ];
         for (text, expected) in table {
             let error = text.parse::<SerialConfig>().expect_err(text);

@@ -92,12 +92,7 @@ mod tests {
 
     #[test]
     fn distance_counts_single_slips() {
-        let table = [
-            ("", "", 0),
-            ("abc", "abc", 0),
-            ("acb", "abc", 1),
-            ("ab", "abc", 1),
-        ];
+        let table = [("", "", 0), ("abc", "abc", 0), ("acb", "abc", 1), ("ab", "abc", 1)];
         for (left, right, expected) in table {
             assert_eq!(distance(left, right), expected, "{left} {right}");
             assert_eq!(distance(right, left), expected, "{right} {left}");

@@ -2,6 +2,7 @@
 //! signals are blocked while a process has one thread, and a terminal belongs to a session. So
 //! this file is its own harness, and runs itself again in the role of the process under test.
 
+mod machine;
 mod port;
 mod process;
 
@@ -14,64 +15,68 @@ use rustix::process::Signal;
 const CTRL_A_X: &[u8] = b"\x01x";
 
 const TESTS: [(&str, fn()); 9] = [
-    (
-        "keys_reach_the_guest_and_ctrl_a_x_quits",
-        keys_reach_the_guest_and_ctrl_a_x_quits,
-    ),
+    ("keys_reach_the_guest_and_ctrl_a_x_quits", keys_reach_the_guest_and_ctrl_a_x_quits),
     ("signals_end_in_order", signals_end_in_order),
-    (
-        "a_closed_terminal_ends_in_order",
-        a_closed_terminal_ends_in_order,
-    ),
-    (
-        "a_panic_restores_the_terminal",
-        a_panic_restores_the_terminal,
-    ),
-    (
-        "control_c_goes_to_a_guest_that_reads",
-        control_c_goes_to_a_guest_that_reads,
-    ),
-    (
-        "a_stopped_process_gives_the_terminal_back",
-        a_stopped_process_gives_the_terminal_back,
-    ),
-    (
-        "the_background_leaves_the_terminal_alone",
-        the_background_leaves_the_terminal_alone,
-    ),
-    (
-        "input_that_is_no_terminal_is_copied",
-        input_that_is_no_terminal_is_copied,
-    ),
-    (
-        "closed_and_empty_input_is_an_end",
-        closed_and_empty_input_is_an_end,
-    ),
+    ("a_closed_terminal_ends_in_order", a_closed_terminal_ends_in_order),
+    ("a_panic_restores_the_terminal", a_panic_restores_the_terminal),
+    ("control_c_goes_to_a_guest_that_reads", control_c_goes_to_a_guest_that_reads),
+    ("a_stopped_process_gives_the_terminal_back", a_stopped_process_gives_the_terminal_back),
+    ("the_background_leaves_the_terminal_alone", the_background_leaves_the_terminal_alone),
+    ("input_that_is_no_terminal_is_copied", input_that_is_no_terminal_is_copied),
+    ("closed_and_empty_input_is_an_end", closed_and_empty_input_is_an_end),
 ];
+
+/// These need a KVM.
+const MACHINE_TESTS: [(&str, fn()); 3] = [
+    ("control_c_ends_a_machine", machine::control_c_ends_a_machine),
+    ("signals_end_a_machine", machine::signals_end_a_machine),
+    ("a_closed_terminal_ends_a_machine", machine::a_closed_terminal_ends_a_machine),
+];
+
+/// What has come of the tests.
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+impl Tally {
+    fn run(&mut self, name: &str, test: fn()) {
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
+    fn skip(&mut self, name: &str, reason: &str) {
+        println!("test {name} ... skipped: {reason}");
+        self.skipped += 1;
+    }
+}
 
 fn main() -> ExitCode {
     if let Some(role) = std::env::var_os(process::ROLE) {
         return port::play(&role.to_string_lossy());
     }
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let mut failed = 0;
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let chosen = |name: &str| filter.as_ref().is_none_or(|part| name.contains(part));
+    let mut tally = Tally::default();
     for driver in ["auto", "epoll"] {
         process::choose_driver(driver);
-        for (name, test) in TESTS {
-            if filter.as_ref().is_none_or(|part| name.contains(part)) {
-                let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-                println!(
-                    "test {driver}::{name} ... {}",
-                    if passed { "ok" } else { "FAILED" }
-                );
-                failed += u8::from(!passed);
-            }
+        for (name, test) in TESTS.into_iter().filter(|(name, _)| chosen(name)) {
+            tally.run(&format!("{driver}::{name}"), test);
         }
     }
-    println!("\ntest result: {failed} failed");
-    ExitCode::from(failed.min(1))
+    let missing = machine::missing();
+    for (name, test) in MACHINE_TESTS.into_iter().filter(|(name, _)| chosen(name)) {
+        match &missing {
+            None => tally.run(name, test),
+            Some(reason) => tally.skip(name, reason),
+        }
+    }
+    let Tally { passed, failed, skipped } = tally;
+    println!("\ntest result: {passed} passed; {failed} failed; {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn keys_reach_the_guest_and_ctrl_a_x_quits() {
@@ -90,12 +95,9 @@ fn keys_reach_the_guest_and_ctrl_a_x_quits() {
 }
 
 fn signals_end_in_order() {
-    for (signal, status) in [
-        (Signal::HUP, 129),
-        (Signal::INT, 130),
-        (Signal::QUIT, 131),
-        (Signal::TERM, 143),
-    ] {
+    for (signal, status) in
+        [(Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)]
+    {
         let terminal = Terminal::new();
         let before = terminal.modes();
         let mut process = Process::on_terminal(&terminal, "listening");
@@ -194,10 +196,7 @@ fn input_that_is_no_terminal_is_copied() {
 }
 
 fn closed_and_empty_input_is_an_end() {
-    for mut process in [
-        Process::on_null("listening"),
-        Process::on_closed("listening"),
-    ] {
+    for mut process in [Process::on_null("listening"), Process::on_closed("listening")] {
         process.expect(b"ready\n");
         process.signal(Signal::INT);
         assert_eq!(process.status(), Some(130));

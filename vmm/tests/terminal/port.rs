@@ -57,27 +57,14 @@ fn run(role: Role) -> ExitCode {
         Ok("epoll") => DriverChoice::Epoll,
         _ => DriverChoice::Auto,
     };
-    let config = Config {
-        driver,
-        ..Config::default()
-    };
+    let config = Config { driver, ..Config::default() };
     let mut executor = Executor::new(&config).expect("an executor");
     let number = executor.block_on(async {
         let mut listener = signals.listen().expect("listening");
-        let device = Arc::new(Echo {
-            line: Arc::downgrade(&line),
-            role,
-        });
+        let device = Arc::new(Echo { line: Arc::downgrade(&line), role });
         let port = port.connect(device).expect("connected");
-        line.send(if port.terminal().is_some() {
-            b"ready\r\n"
-        } else {
-            b"ready\n"
-        });
-        let number = listener
-            .ending(port.terminal().as_deref())
-            .await
-            .expect("a signal");
+        line.send(if port.terminal().is_some() { b"ready\r\n" } else { b"ready\n" });
+        let number = listener.ending(port.terminal().as_deref()).await.expect("a signal");
         line.send(b"last words\r\n");
         port.finish().await;
         number
@@ -89,11 +76,7 @@ fn run(role: Role) -> ExitCode {
 fn lead() -> ExitCode {
     let signals = Signals::block().expect("signals are blocked");
     let mut job = Command::new(std::env::current_exe().expect("this file has a name"));
-    let mut job = job
-        .env(ROLE, "listening")
-        .process_group(0)
-        .spawn()
-        .expect("started");
+    let mut job = job.env(ROLE, "listening").process_group(0).spawn().expect("started");
     let pid = Pid::from_child(&job);
     let mut executor = Executor::new(&Config::default()).expect("an executor");
     executor.block_on(async {

@@ -35,27 +35,17 @@ impl Terminal {
     pub(crate) fn new() -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let controller = openpt(flags).expect("a pty");
-        grantpt(&controller)
-            .and_then(|()| unlockpt(&controller))
-            .expect("unlocked");
+        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("unlocked");
         let path = ptsname(&controller, Vec::new()).expect("a name");
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let user = rustix::fs::open(path, flags, Mode::empty()).expect("opened");
-        Self {
-            controller: controller.into(),
-            user,
-        }
+        Self { controller: controller.into(), user }
     }
 
     /// The modes, in a form that can be compared and shown.
     pub(crate) fn modes(&self) -> String {
-        let Termios {
-            input_modes,
-            output_modes,
-            control_modes,
-            local_modes,
-            ..
-        } = tcgetattr(&self.user).expect("modes");
+        let Termios { input_modes, output_modes, control_modes, local_modes, .. } =
+            tcgetattr(&self.user).expect("modes");
         format!("{input_modes:?} {output_modes:?} {control_modes:?} {local_modes:?}")
     }
 
@@ -95,8 +85,18 @@ pub(crate) struct Process {
 impl Process {
     /// The leader of a session with this terminal.
     pub(crate) fn on_terminal(terminal: &Terminal, role: &str) -> Self {
+        Self::lead(terminal, command(role))
+    }
+
+    /// The binary itself, as the leader of a session with this terminal.
+    pub(crate) fn vmm_on_terminal(terminal: &Terminal, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+        command.args(arguments);
+        Self::lead(terminal, command)
+    }
+
+    fn lead(terminal: &Terminal, mut command: Command) -> Self {
         let stdio = || Stdio::from(terminal.user.try_clone().expect("a descriptor"));
-        let mut command = command(role);
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         // SAFETY: only system calls are made between fork and exec.
         unsafe { command.pre_exec(own_terminal) };
@@ -133,9 +133,7 @@ impl Process {
     }
 
     fn spawn(command: &mut Command) -> Self {
-        Self {
-            child: command.spawn().expect("started"),
-        }
+        Self { child: command.spawn().expect("started") }
     }
 
     pub(crate) fn expect(&mut self, text: &[u8]) {
@@ -143,12 +141,7 @@ impl Process {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.child
-            .stdin
-            .as_mut()
-            .expect("a pipe")
-            .write_all(bytes)
-            .expect("written");
+        self.child.stdin.as_mut().expect("a pipe").write_all(bytes).expect("written");
     }
 
     pub(crate) fn close_input(&mut self) {
@@ -161,9 +154,8 @@ impl Process {
 
     pub(crate) fn wait_until_stopped(&self) {
         let pid = Pid::from_child(&self.child);
-        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
-            .expect("waited")
-            .expect("a change");
+        let (_, status) =
+            waitpid(Some(pid), WaitOptions::UNTRACED).expect("waited").expect("a change");
         assert!(status.stopped(), "{status:?}");
     }
 
@@ -185,9 +177,7 @@ impl Drop for Process {
 
 fn command(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this file has a name"));
-    command
-        .env(ROLE, role)
-        .env(DRIVER, *CHOSEN.lock().expect("not poisoned"));
+    command.env(ROLE, role).env(DRIVER, *CHOSEN.lock().expect("not poisoned"));
     command
 }
 

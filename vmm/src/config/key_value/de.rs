@@ -26,10 +26,7 @@ impl<'de> Deserializer<'de> for ListDeserializer<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Entries {
-            rest: self.items.iter(),
-            current: None,
-        })
+        visitor.visit_map(Entries { rest: self.items.iter(), current: None })
     }
 
     forward_to_deserialize_any! {
@@ -61,12 +58,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         // serde asks for a value only after its key.
         let Some(item) = self.current.take() else {
-            return Err(Error::Refused(
-                "a value was asked for before its key".to_owned(),
-            ));
+            return Err(Error::Refused("a value was asked for before its key".to_owned()));
         };
-        seed.deserialize(ItemDeserializer { item })
-            .map_err(|error| in_item(error, item))
+        seed.deserialize(ItemDeserializer { item }).map_err(|error| in_item(error, item))
     }
 }
 
@@ -80,11 +74,7 @@ fn in_item(error: Error, item: &Item) -> Error {
         Some(Value::List(list)) => format!("[{}]", list.join(",")),
         None => return Error::MissingValue(item.key.clone()),
     };
-    Error::InvalidValue {
-        key: item.key.clone(),
-        value,
-        reason,
-    }
+    Error::InvalidValue { key: item.key.clone(), value, reason }
 }
 
 /// One item's value.
@@ -96,17 +86,16 @@ impl<'a> ItemDeserializer<'a> {
     fn text(&self) -> Result<&'a str, Error> {
         match &self.item.value {
             Some(Value::Text(text)) => Ok(text),
-            Some(Value::List(_)) => Err(Error::Refused(
-                "one value, not a list, is wanted".to_owned(),
-            )),
+            Some(Value::List(_)) => {
+                Err(Error::Refused("one value, not a list, is wanted".to_owned()))
+            }
             None => Err(Error::MissingValue(self.item.key.clone())),
         }
     }
 
     fn number<T: FromStr>(&self) -> Result<T, Error> {
         let text = self.text()?;
-        text.parse()
-            .map_err(|_| Error::Refused("a number in range is wanted".to_owned()))
+        text.parse().map_err(|_| Error::Refused("a number in range is wanted".to_owned()))
     }
 }
 
@@ -180,10 +169,7 @@ impl<'de> Deserializer<'de> for ItemDeserializer<'_> {
             Some(Value::List(list)) => list.clone(),
             _ => vec![self.text()?.to_owned()],
         };
-        visitor.visit_seq(Elements {
-            key: &self.item.key,
-            rest: texts.into_iter(),
-        })
+        visitor.visit_seq(Elements { key: &self.item.key, rest: texts.into_iter() })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -223,10 +209,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
         let Some(text) = self.rest.next() else {
             return Ok(None);
         };
-        let item = Item {
-            key: self.key.to_owned(),
-            value: Some(Value::Text(text)),
-        };
+        let item = Item { key: self.key.to_owned(), value: Some(Value::Text(text)) };
         seed.deserialize(ItemDeserializer { item: &item })
             .map_err(|error| in_item(error, &item))
             .map(Some)

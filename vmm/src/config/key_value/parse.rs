@@ -41,11 +41,7 @@ fn item(cursor: &mut Cursor<'_>) -> Result<Item, Error> {
     if key.is_empty() {
         return Err(cursor.expected("a key"));
     }
-    let value = if cursor.next_if('=') {
-        Some(value(cursor)?)
-    } else {
-        None
-    };
+    let value = if cursor.next_if('=') { Some(value(cursor)?) } else { None };
     Ok(Item { key, value })
 }
 
@@ -101,10 +97,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(input: &'a str) -> Self {
-        Self {
-            rest: input.char_indices(),
-            taken: 0,
-        }
+        Self { rest: input.char_indices(), taken: 0 }
     }
 
     fn next(&mut self) -> Option<char> {
@@ -136,17 +129,11 @@ impl<'a> Cursor<'a> {
 
     /// The character that comes next is wrong.
     fn expected(&self, expected: &'static str) -> Error {
-        Error::Syntax {
-            position: self.taken + 1,
-            expected,
-        }
+        Error::Syntax { position: self.taken + 1, expected }
     }
 
     /// The character taken last was wrong.
     fn expected_before(&self, expected: &'static str) -> Error {
-        Error::Syntax {
-            position: self.taken.max(1),
-            expected,
-        }
+        Error::Syntax { position: self.taken.max(1), expected }
     }
 }
