@@ -48,11 +48,7 @@ pub struct Report {
 impl Report {
     /// Collects the chain and the hint of an error.
     pub fn new(error: &dyn Hint) -> Self {
-        Self {
-            hint: error.hint(),
-            exit_code: error.exit_code(),
-            ..Self::of(error)
-        }
+        Self { hint: error.hint(), exit_code: error.exit_code(), ..Self::of(error) }
     }
 
     /// Collects the chain of an error that gives no hints.
@@ -69,12 +65,7 @@ impl Report {
             }
             source = cause.source();
         }
-        Self {
-            error: message,
-            causes,
-            hint: None,
-            exit_code: outcome::BAD_INPUT,
-        }
+        Self { error: message, causes, hint: None, exit_code: outcome::BAD_INPUT }
     }
 
     /// The exit status of a process that ends with this error.
@@ -172,9 +163,6 @@ mod tests {
     #[test]
     fn repeated_texts_are_shown_once() {
         let error = io::Error::other(Inner(io::Error::other("x")));
-        assert_eq!(
-            Report::of(&error).to_string(),
-            "error: it cannot be opened\n  1: x"
-        );
+        assert_eq!(Report::of(&error).to_string(), "error: it cannot be opened\n  1: x");
     }
 }

@@ -78,10 +78,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Shutdown => f.write_str("the guest powered off"),
             Self::BuiltIn(BuiltInSummary { passed, failed }) => {
-                write!(
-                    f,
-                    "the built-in guest ended: {passed} passed, {failed} failed"
-                )
+                write!(f, "the built-in guest ended: {passed} passed, {failed} failed")
             }
             Self::Reset => f.write_str("the guest asked for a reset"),
             Self::Crash { reason } => write!(f, "the machine crashed: {reason}"),
@@ -117,12 +114,7 @@ mod tests {
             (built_in(0), 0),
             (built_in(1), 34),
             (Outcome::Reset, 32),
-            (
-                Outcome::Crash {
-                    reason: "triple fault".into(),
-                },
-                33,
-            ),
+            (Outcome::Crash { reason: "triple fault".into() }, 33),
             (Outcome::GuestPanic, 34),
             (Outcome::Signal(libc::SIGHUP), 129),
             (Outcome::Signal(libc::SIGINT), 130),

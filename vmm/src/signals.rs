@@ -59,9 +59,8 @@ impl Signals {
     /// Blocks the signals. Call it before there is a second thread.
     pub fn block() -> io::Result<Self> {
         let mut listened = empty_set();
-        let endings = ENDING
-            .into_iter()
-            .filter(|number| *number != libc::SIGHUP || !hangup_ignored());
+        let endings =
+            ENDING.into_iter().filter(|number| *number != libc::SIGHUP || !hangup_ignored());
         for number in endings.chain(TERMINAL) {
             add(&mut listened, number);
         }
@@ -89,10 +88,7 @@ impl Signals {
 
     /// Listens on the current executor.
     pub fn listen(self) -> io::Result<Listener> {
-        Ok(Listener {
-            fd: Fd::new(self.fd)?,
-            record: Box::new([0; RECORD_BYTES]),
-        })
+        Ok(Listener { fd: Fd::new(self.fd)?, record: Box::new([0; RECORD_BYTES]) })
     }
 }
 
@@ -192,10 +188,7 @@ mod tests {
     use super::*;
 
     fn on_executor(driver: executor::DriverChoice, test: impl AsyncFnOnce(Listener)) {
-        let config = executor::Config {
-            driver,
-            ..executor::Config::default()
-        };
+        let config = executor::Config { driver, ..executor::Config::default() };
         let mut executor = executor::Executor::new(&config).expect("an executor");
         executor.block_on(async {
             let signals = Signals::block().expect("blocked");
@@ -233,10 +226,7 @@ mod tests {
                 raise(libc::SIGWINCH);
                 raise(libc::SIGTERM);
             });
-            assert_eq!(
-                listener.ending(None).await.expect("a number"),
-                libc::SIGTERM
-            );
+            assert_eq!(listener.ending(None).await.expect("a number"), libc::SIGTERM);
             later.await;
         });
     }

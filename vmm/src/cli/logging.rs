@@ -17,9 +17,7 @@ const VARIABLE: &str = "VMM_LOG";
 pub(super) fn start(verbosity: Verbosity) {
     let mut builder = Builder::new();
     match (level(verbosity), std::env::var(VARIABLE)) {
-        (None, Ok(filters)) => builder
-            .filter_level(LevelFilter::Warn)
-            .parse_filters(&filters),
+        (None, Ok(filters)) => builder.filter_level(LevelFilter::Warn).parse_filters(&filters),
         (level, _) => builder.filter_level(level.unwrap_or(LevelFilter::Warn)),
     };
     let start = Instant::now();

@@ -32,10 +32,7 @@ impl Hint for ValueRefused {
 
 /// Shows what the parser has to say and gives the exit status.
 pub(super) fn finish(error: &clap::Error, arguments: &[OsString]) -> u8 {
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that went away has what it wanted.
         let _ = error.print();
         return 0;

@@ -22,10 +22,7 @@ pub(super) fn checks() -> Vec<Check> {
 
 /// The newest names first.
 fn kernels() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/boot")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
+    let entries = fs::read_dir("/boot").into_iter().flatten().filter_map(Result::ok);
     let mut kernels: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| {

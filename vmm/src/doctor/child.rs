@@ -36,10 +36,7 @@ fn wait(pid: libc::pid_t) -> io::Result<Outcome> {
         }
     }
     if !libc::WIFEXITED(status) {
-        return Err(io::Error::other(format!(
-            "signal {} killed it",
-            libc::WTERMSIG(status)
-        )));
+        return Err(io::Error::other(format!("signal {} killed it", libc::WTERMSIG(status))));
     }
     match libc::WEXITSTATUS(status) {
         0 => Ok(Ok(())),

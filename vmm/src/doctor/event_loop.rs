@@ -9,10 +9,7 @@ use super::report::Check;
 
 /// What rings are set up with, best first: the executor takes the first that works.
 const SETUPS: [(&str, Setup); 3] = [
-    (
-        "SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1)",
-        Setup::DeferTaskrun,
-    ),
+    ("SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1)", Setup::DeferTaskrun),
     ("COOP_TASKRUN (Linux 5.19)", Setup::CoopTaskrun),
     ("no flags (Linux 5.11)", Setup::Plain),
 ];
@@ -43,12 +40,10 @@ enum Setup {
 
 pub(super) fn checks() -> Vec<Check> {
     let mut checks = uring();
-    checks.push(
-        match rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC) {
-            Ok(_) => Check::ok("epoll", "there, for where io_uring is not"),
-            Err(error) => Check::missing("epoll", io::Error::from(error).to_string()),
-        },
-    );
+    checks.push(match rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC) {
+        Ok(_) => Check::ok("epoll", "there, for where io_uring is not"),
+        Err(error) => Check::missing("epoll", io::Error::from(error).to_string()),
+    });
     checks
 }
 
@@ -116,19 +111,14 @@ fn operations(ring: &IoUring) -> Check {
 fn skipped_completion(mut ring: IoUring) -> Check {
     let name = "io_uring silent success";
     match silent_nop(&mut ring) {
-        Ok(1) => Check::ok(
-            name,
-            "CQE_SKIP_SUCCESS keeps completions of interrupts away",
-        ),
+        Ok(1) => Check::ok(name, "CQE_SKIP_SUCCESS keeps completions of interrupts away"),
         Ok(count) => Check::warn(name, format!("{count} completions came, and 1 was to come")),
         Err(error) => Check::warn(name, error.to_string()).hint("this came with Linux 5.17"),
     }
 }
 
 fn silent_nop(ring: &mut IoUring) -> io::Result<usize> {
-    let silent = opcode::Nop::new()
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS);
+    let silent = opcode::Nop::new().build().flags(squeue::Flags::SKIP_SUCCESS);
     let heard = opcode::Nop::new().build();
     for entry in [silent, heard] {
         // SAFETY: a NOP refers to no memory.

@@ -79,9 +79,7 @@ fn cannot_open(error: kvm_ioctls::Error) -> Check {
         }
         _ => "dmesg may say why",
     };
-    Check::missing("kvm", format!("/dev/kvm: {error}"))
-        .hint(hint)
-        .required()
+    Check::missing("kvm", format!("/dev/kvm: {error}")).hint(hint).required()
 }
 
 fn capabilities(kvm: &Kvm) -> Check {
@@ -94,12 +92,9 @@ fn capabilities(kvm: &Kvm) -> Check {
         let names: Vec<_> = REQUIRED.iter().map(|(_, name)| *name).collect();
         return Check::ok("kvm capabilities", names.join(", ")).required();
     }
-    Check::missing(
-        "kvm capabilities",
-        format!("without {}", missing.join(", ")),
-    )
-    .hint("these came with Linux 4.12 or before; use a newer kernel")
-    .required()
+    Check::missing("kvm capabilities", format!("without {}", missing.join(", ")))
+        .hint("these came with Linux 4.12 or before; use a newer kernel")
+        .required()
 }
 
 fn cpus(kvm: &Kvm) -> Check {
@@ -122,10 +117,7 @@ fn speed_check(kvm: &Kvm, speed: Option<Speed>) -> Check {
     };
     let mips = speed.mips();
     if speed.is_native() {
-        return Check::ok(
-            "kvm speed",
-            format!("native: ring 0 runs at {mips:.0} MIPS"),
-        );
+        return Check::ok("kvm speed", format!("native: ring 0 runs at {mips:.0} MIPS"));
     }
     let detail = format!(
         "emulated: ring 0 runs at {mips:.1} MIPS; the built-in guest runs well, stock Linux does not boot"

@@ -27,15 +27,10 @@ fn transparent() -> Check {
     let Ok(text) = fs::read_to_string(SHMEM) else {
         return Check::warn(name, "this kernel has none for shared memory");
     };
-    let chosen = text
-        .split(['[', ']'])
-        .nth(1)
-        .unwrap_or("unknown")
-        .to_owned();
+    let chosen = text.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned();
     match chosen.as_str() {
-        "never" | "deny" => Check::warn(name, format!("shared memory gets none: {chosen}")).hint(
-            format!("as root: echo advise > {SHMEM}; guests then take fewer page faults"),
-        ),
+        "never" | "deny" => Check::warn(name, format!("shared memory gets none: {chosen}"))
+            .hint(format!("as root: echo advise > {SHMEM}; guests then take fewer page faults")),
         _ => Check::ok(name, format!("shared memory gets them: {chosen}")),
     }
 }
@@ -58,10 +53,7 @@ fn locked() -> Check {
     let name = "locked memory";
     match getrlimit(Resource::Memlock).current {
         None => Check::ok(name, "without limit"),
-        Some(bytes) => Check::ok(
-            name,
-            format!("limit of {} KiB, for --lock-memory", bytes >> 10),
-        )
-        .hint("`ulimit -l` raises it; root has no limit"),
+        Some(bytes) => Check::ok(name, format!("limit of {} KiB, for --lock-memory", bytes >> 10))
+            .hint("`ulimit -l` raises it; root has no limit"),
     }
 }

@@ -26,11 +26,7 @@ pub struct DoctorArgs {
 /// virtual machines can run here.
 pub fn run(arguments: DoctorArgs) -> u8 {
     let report = examine();
-    let text = if arguments.json {
-        report.to_json()
-    } else {
-        report.to_text()
-    };
+    let text = if arguments.json { report.to_json() } else { report.to_text() };
     crate::cli::print(text.as_bytes());
     report.exit_code()
 }

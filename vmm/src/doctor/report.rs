@@ -43,41 +43,23 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn ok(name: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            name,
-            status: Status::Ok,
-            need: Need::Optional,
-            detail: detail.into(),
-            hint: None,
-        }
+        Self { name, status: Status::Ok, need: Need::Optional, detail: detail.into(), hint: None }
     }
 
     pub(super) fn warn(name: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: Status::Warn,
-            ..Self::ok(name, detail)
-        }
+        Self { status: Status::Warn, ..Self::ok(name, detail) }
     }
 
     pub(super) fn missing(name: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: Status::Missing,
-            ..Self::ok(name, detail)
-        }
+        Self { status: Status::Missing, ..Self::ok(name, detail) }
     }
 
     pub(super) fn hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 
     pub(super) fn required(self) -> Self {
-        Self {
-            need: Need::Required,
-            ..self
-        }
+        Self { need: Need::Required, ..self }
     }
 }
 
@@ -125,12 +107,7 @@ impl Report {
     }
 
     pub(super) fn to_text(&self) -> String {
-        let width = self
-            .checks
-            .iter()
-            .map(|check| check.name.len())
-            .max()
-            .unwrap_or(0);
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         let mut text = String::new();
         for check in &self.checks {
             let status = match check.status {
@@ -162,10 +139,7 @@ mod tests {
     #[test]
     fn only_what_is_required_decides() {
         let mut report = Report::new(None);
-        report.extend([
-            Check::missing("vsock", "no"),
-            Check::warn("kvm", "slow").required(),
-        ]);
+        report.extend([Check::missing("vsock", "no"), Check::warn("kvm", "slow").required()]);
         assert_eq!(report.exit_code(), 0);
         report.extend([Check::missing("kvm", "no").required()]);
         assert_eq!(report.exit_code(), 35);
@@ -174,10 +148,8 @@ mod tests {
     #[test]
     fn hints_stand_under_their_line() {
         let mut report = Report::new(None);
-        report.extend([
-            Check::ok("kvm", "there"),
-            Check::missing("passt", "no").hint("install it"),
-        ]);
+        report
+            .extend([Check::ok("kvm", "there"), Check::missing("passt", "no").hint("install it")]);
         assert_eq!(
             report.to_text(),
             "ok      kvm    there\n\

@@ -47,11 +47,8 @@ pub(super) enum Error {
 /// Runs the loop and gives millions of instructions per second.
 pub(super) fn measure(kvm: &Kvm) -> Result<f64, Error> {
     let memory = Memory::new()?;
-    let vm = kvm
-        .create_vm()
-        .map_err(|error| step("create a VM", error))?;
-    vm.set_tss_address(TASK_STATE)
-        .map_err(|error| step("set the task state segment", error))?;
+    let vm = kvm.create_vm().map_err(|error| step("create a VM", error))?;
+    vm.set_tss_address(TASK_STATE).map_err(|error| step("set the task state segment", error))?;
     let region = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,
@@ -63,9 +60,7 @@ pub(super) fn measure(kvm: &Kvm) -> Result<f64, Error> {
     // first, so it is dropped last.
     unsafe { vm.set_user_memory_region(region) }
         .map_err(|error| step("give the VM memory", error))?;
-    let mut vcpu = vm
-        .create_vcpu(0)
-        .map_err(|error| step("create a CPU", error))?;
+    let mut vcpu = vm.create_vcpu(0).map_err(|error| step("create a CPU", error))?;
     enter_protected_mode(&vcpu)?;
     let first = run(&mut vcpu, FIRST_TURNS)?;
     if first > LONG_ENOUGH {
@@ -79,9 +74,7 @@ fn step(what: &'static str, error: kvm_ioctls::Error) -> Error {
 }
 
 fn enter_protected_mode(vcpu: &VcpuFd) -> Result<(), Error> {
-    let mut special = vcpu
-        .get_sregs()
-        .map_err(|error| step("read the CPU's registers", error))?;
+    let mut special = vcpu.get_sregs().map_err(|error| step("read the CPU's registers", error))?;
     let flat = kvm_segment {
         base: 0,
         limit: u32::MAX,
@@ -94,28 +87,17 @@ fn enter_protected_mode(vcpu: &VcpuFd) -> Result<(), Error> {
         ..kvm_segment::default()
     };
     special.cs = flat;
-    let data = kvm_segment {
-        selector: 16,
-        type_: 0b0011,
-        ..flat
-    };
+    let data = kvm_segment { selector: 16, type_: 0b0011, ..flat };
     (special.ds, special.es, special.fs) = (data, data, data);
     (special.gs, special.ss) = (data, data);
     // Protection Enable.
     special.cr0 |= 1;
-    vcpu.set_sregs(&special)
-        .map_err(|error| step("set the CPU's mode", error))
+    vcpu.set_sregs(&special).map_err(|error| step("set the CPU's mode", error))
 }
 
 fn run(vcpu: &mut VcpuFd, turns: u32) -> Result<Duration, Error> {
-    let registers = kvm_regs {
-        rip: 0,
-        rcx: u64::from(turns),
-        rflags: 2,
-        ..kvm_regs::default()
-    };
-    vcpu.set_regs(&registers)
-        .map_err(|error| step("set the CPU's registers", error))?;
+    let registers = kvm_regs { rip: 0, rcx: u64::from(turns), rflags: 2, ..kvm_regs::default() };
+    vcpu.set_regs(&registers).map_err(|error| step("set the CPU's registers", error))?;
     let start = Instant::now();
     match vcpu.run() {
         Ok(VcpuExit::Hlt) => Ok(start.elapsed()),

@@ -40,14 +40,10 @@ fn namespaces() -> Check {
     // Some hosts let everybody make a user namespace and give no capabilities inside.
     match child::attempt(unshare_and_mount) {
         Err(error) => refused("cannot try a mount in them", &error),
-        Ok(Err(errno)) => refused(
-            "made, but no mount is permitted in them",
-            &io::Error::from(errno),
-        ),
-        Ok(Ok(())) => Check::ok(
-            name,
-            "user, pid, mount, net, ipc, uts: made and used in a child",
-        ),
+        Ok(Err(errno)) => {
+            refused("made, but no mount is permitted in them", &io::Error::from(errno))
+        }
+        Ok(Ok(())) => Check::ok(name, "user, pid, mount, net, ipc, uts: made and used in a child"),
     }
 }
 
@@ -66,11 +62,7 @@ fn unshare_and_mount() -> child::Outcome {
 }
 
 fn check(result: libc::c_int) -> child::Outcome {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(last_errno())
-    }
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn last_errno() -> Errno {
@@ -78,11 +70,7 @@ fn last_errno() -> Errno {
 }
 
 fn namespace_hint() -> &'static str {
-    let value = |path: &str| {
-        fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .ok()
-    };
+    let value = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     if value("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         return "as root: sysctl kernel.unprivileged_userns_clone=1";
     }
@@ -104,15 +92,12 @@ fn cgroup() -> Check {
     };
     let group = own.join(format!("vmm-doctor-{}", std::process::id()));
     match fs::create_dir(&group).and_then(|()| fs::remove_dir(&group)) {
-        Ok(()) => Check::ok(
-            name,
-            format!("version 2, groups can be made in {}", own.display()),
-        ),
-        Err(error) => Check::warn(
-            name,
-            format!("cannot make a group in {}: {error}", own.display()),
-        )
-        .hint("run below `systemd-run --user --scope -p Delegate=yes` to limit what machines use"),
+        Ok(()) => Check::ok(name, format!("version 2, groups can be made in {}", own.display())),
+        Err(error) => {
+            Check::warn(name, format!("cannot make a group in {}: {error}", own.display())).hint(
+                "run below `systemd-run --user --scope -p Delegate=yes` to limit what machines use",
+            )
+        }
     }
 }
 
@@ -146,12 +131,7 @@ fn seccomp() -> Check {
 fn seccomp_action(action: u32) -> bool {
     // SAFETY: the kernel reads four bytes at the address, which `action` has.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_GET_ACTION_AVAIL,
-            0,
-            &raw const action,
-        )
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
     };
     result == 0
 }
@@ -161,12 +141,7 @@ fn landlock() -> Check {
     let nothing = std::ptr::null::<libc::c_void>();
     // SAFETY: with this flag the kernel reads no memory.
     let version = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            nothing,
-            0_usize,
-            LANDLOCK_VERSION,
-        )
+        libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, LANDLOCK_VERSION)
     };
     match version {
         1.. => Check::ok(name, format!("version {version}")),

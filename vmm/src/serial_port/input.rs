@@ -20,11 +20,7 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(device: Arc<dyn Receive>, line: Arc<Line>) -> Self {
-        Self {
-            device,
-            line,
-            bytes: Vec::new(),
-        }
+        Self { device, line, bytes: Vec::new() }
     }
 
     pub(super) fn device(&self) -> &dyn Receive {

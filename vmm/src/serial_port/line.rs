@@ -56,11 +56,7 @@ impl Line {
     /// Takes the guest's bytes. On a full line it waits a bounded time for the reader.
     pub fn send(&self, bytes: &[u8]) {
         let is_reader = self.reader.get() == Some(&thread::current().id());
-        let capacity = if is_reader {
-            CAPACITY_BYTES + RESERVE_BYTES
-        } else {
-            CAPACITY_BYTES
-        };
+        let capacity = if is_reader { CAPACITY_BYTES + RESERVE_BYTES } else { CAPACITY_BYTES };
         let mut state = self.lock();
         let mut rest = bytes;
         let mut deadline = None;
@@ -124,14 +120,12 @@ impl Line {
 
     /// Waits until there are bytes or the line is closed.
     pub(super) async fn ready(&self) {
-        self.wait(|state| !state.bytes.is_empty() || state.flow == Flow::Closed)
-            .await;
+        self.wait(|state| !state.bytes.is_empty() || state.flow == Flow::Closed).await;
     }
 
     /// Waits until the line is closed or full, so that waiting for a larger batch is no use.
     pub(super) async fn urgent(&self) {
-        self.wait(|state| state.bytes.len() >= CAPACITY_BYTES || state.flow == Flow::Closed)
-            .await;
+        self.wait(|state| state.bytes.len() >= CAPACITY_BYTES || state.flow == Flow::Closed).await;
     }
 
     /// Takes all bytes and leaves an empty buffer in their place. None: closed and empty.

@@ -91,11 +91,7 @@ impl SerialPort {
             SerialConfig::Pty => HostEnd::Pty(pty::open()?),
             SerialConfig::Unix(path) => listen(path)?,
         };
-        Ok(Self {
-            end,
-            guest,
-            line: Arc::new(Line::default()),
-        })
+        Ok(Self { end, guest, line: Arc::new(Line::default()) })
     }
 
     /// Where the serial device sends the guest's bytes to.
@@ -127,15 +123,11 @@ impl SerialPort {
                     Guest::BuiltIn => LineFeed::NewLine,
                     Guest::Kernel => LineFeed::AsSent,
                 };
-                let terminal = RawTerminal::enter(line_feed)
-                    .map_err(Error::Terminal)?
-                    .map(Rc::new);
+                let terminal = RawTerminal::enter(line_feed).map_err(Error::Terminal)?.map(Rc::new);
                 let input = attach(input)?;
                 match &terminal {
                     Some(terminal) => {
-                        connected
-                            .tasks
-                            .spawn(stdio::keys(input, pending, Rc::clone(terminal)));
+                        connected.tasks.spawn(stdio::keys(input, pending, Rc::clone(terminal)));
                     }
                     None => connected.tasks.spawn(input::from_stream(input, pending)),
                 }
@@ -145,17 +137,13 @@ impl SerialPort {
             HostEnd::Pty(pty) => {
                 pty::announce(&pty);
                 let fd = attach(pty.controller)?;
-                connected
-                    .tasks
-                    .spawn(pty::input(fd.clone(), pty.user, pending));
+                connected.tasks.spawn(pty::input(fd.clone(), pty.user, pending));
                 executor::spawn(output::to_lossy_stream(line, tap, fd))
             }
             HostEnd::Unix { listener, file } => {
                 let client = unix::Client::default();
                 connected.socket = Some(file);
-                connected
-                    .tasks
-                    .spawn(unix::serve(attach(listener)?, client.clone(), pending));
+                connected.tasks.spawn(unix::serve(attach(listener)?, client.clone(), pending));
                 executor::spawn(unix::output(line, tap, client))
             }
         });
@@ -207,24 +195,15 @@ fn create(path: &PathBuf) -> Result<OwnedFd, Error> {
         .truncate(true)
         .open(path)
         .map(OwnedFd::from)
-        .map_err(|source| Error::Create {
-            path: path.clone(),
-            source,
-        })
+        .map_err(|source| Error::Create { path: path.clone(), source })
 }
 
 fn listen(path: &PathBuf) -> Result<HostEnd, Error> {
-    let failed = |source| Error::Listen {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| Error::Listen { path: path.clone(), source };
     unix::remove_stale(path).map_err(failed)?;
     let listener = UnixListener::bind(path).map_err(failed)?;
     let file = SocketFile::new(path.clone());
-    Ok(HostEnd::Unix {
-        listener: listener.into(),
-        file,
-    })
+    Ok(HostEnd::Unix { listener: listener.into(), file })
 }
 
 #[cfg(test)]

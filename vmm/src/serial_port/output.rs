@@ -29,11 +29,7 @@ pub(super) struct Batches {
 
 impl Batches {
     pub(super) fn new(line: Arc<Line>, tap: Tap) -> Self {
-        Self {
-            line,
-            tap,
-            spare: Vec::new(),
-        }
+        Self { line, tap, spare: Vec::new() }
     }
 
     /// The next batch; None when the line is closed and empty.

@@ -35,20 +35,12 @@ fn make() -> Result<Pty, Errno> {
     let mut modes = tcgetattr(&user)?;
     modes.make_raw();
     tcsetattr(&user, OptionalActions::Now, &modes)?;
-    Ok(Pty {
-        controller,
-        user,
-        path: path.to_string_lossy().into_owned(),
-    })
+    Ok(Pty { controller, user, path: path.to_string_lossy().into_owned() })
 }
 
 /// Says where it is.
 pub(super) fn announce(pty: &Pty) {
-    eprint!(
-        "vmm: the serial port is {}{}",
-        pty.path,
-        terminal::line_end()
-    );
+    eprint!("vmm: the serial port is {}{}", pty.path, terminal::line_end());
 }
 
 /// Copies what users type to the device.

@@ -33,10 +33,7 @@ pub(super) fn open() -> Result<HostEnd, Error> {
     let own = |fd| -> Result<OwnedFd, Error> {
         fcntl_dupfd_cloexec(fd, FIRST_OWN_FD).map_err(|error| Error::Stdio(error.into()))
     };
-    Ok(HostEnd::Stdio {
-        input: own(stdin())?,
-        output: own(stdout())?,
-    })
+    Ok(HostEnd::Stdio { input: own(stdin())?, output: own(stdout())? })
 }
 
 /// Copies keys from a terminal to the device and obeys the escape keys, until the terminal is gone.
@@ -100,21 +97,14 @@ async fn wait_for_keys(fd: &Fd, pending: &mut Pending) -> io::Result<()> {
 fn take_keys(keys: &[u8], filter: &mut EscapeFilter, pending: &mut Pending) {
     let mut rest = keys;
     while !rest.is_empty() {
-        let listener = if pending.device().is_listening() {
-            Listener::Present
-        } else {
-            Listener::Absent
-        };
+        let listener =
+            if pending.device().is_listening() { Listener::Present } else { Listener::Absent };
         let (taken, command) = filter.feed(rest, listener, pending.bytes());
         rest = &rest[taken..];
         match command {
             Some(Command::Quit) => quit(),
             Some(Command::Help) => {
-                eprint!(
-                    "{}{HELP}{}",
-                    terminal::start_of_error_line(),
-                    terminal::line_end()
-                );
+                eprint!("{}{HELP}{}", terminal::start_of_error_line(), terminal::line_end());
             }
             None => {}
         }

@@ -29,11 +29,7 @@ impl SummaryTap {
             Guest::BuiltIn => Watching::Line,
             Guest::Kernel => Watching::Never,
         };
-        Self {
-            watching,
-            line: Vec::new(),
-            summary: None,
-        }
+        Self { watching, line: Vec::new(), summary: None }
     }
 
     /// Looks at the next bytes.
@@ -74,10 +70,7 @@ fn parse(line: &[u8]) -> Option<BuiltInSummary> {
     let line = str::from_utf8(line).ok()?;
     let counts = line.strip_prefix("builtin: ")?.strip_suffix(" failed")?;
     let (passed, failed) = counts.split_once(" passed, ")?;
-    Some(BuiltInSummary {
-        passed: passed.parse().ok()?,
-        failed: failed.parse().ok()?,
-    })
+    Some(BuiltInSummary { passed: passed.parse().ok()?, failed: failed.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -89,8 +82,7 @@ mod tests {
         for piece in pieces {
             tap.feed(piece);
         }
-        tap.summary()
-            .map(|summary| (summary.passed, summary.failed))
+        tap.summary().map(|summary| (summary.passed, summary.failed))
     }
 
     #[test]
@@ -116,9 +108,6 @@ mod tests {
         for line in table {
             assert_eq!(tap(Guest::BuiltIn, &[line]), None);
         }
-        assert_eq!(
-            tap(Guest::BuiltIn, &[&long, b"builtin: 1 passed, 2 failed\n"]),
-            Some((1, 2))
-        );
+        assert_eq!(tap(Guest::BuiltIn, &[&long, b"builtin: 1 passed, 2 failed\n"]), Some((1, 2)));
     }
 }

@@ -18,11 +18,7 @@ struct Device {
 
 impl Device {
     fn new(room: usize, line: &Arc<Line>) -> Arc<Self> {
-        Arc::new(Self {
-            fifo: Mutex::default(),
-            room,
-            line: Arc::downgrade(line),
-        })
+        Arc::new(Self { fifo: Mutex::default(), room, line: Arc::downgrade(line) })
     }
 
     fn empty(&self) -> Vec<u8> {
@@ -68,11 +64,8 @@ fn with_port(
         let port = SerialPort::open(config, guest).expect("opened");
         let line = port.line();
         let device = Device::new(16, &line);
-        let mut executor = Executor::new(&Config {
-            driver,
-            ..Config::default()
-        })
-        .expect("an executor");
+        let mut executor =
+            Executor::new(&Config { driver, ..Config::default() }).expect("an executor");
         executor.block_on(async {
             let receive: Arc<dyn Receive> = device.clone();
             let connected = port.connect(receive).expect("connected");
@@ -116,18 +109,11 @@ fn a_file_gets_every_byte_and_nothing_older() {
 
 #[test]
 fn the_built_in_guests_summary_is_found_at_every_end() {
-    with_port(
-        &SerialConfig::Null,
-        Guest::BuiltIn,
-        async |connected, line, _| {
-            line.send(b"builtin: 7 passed, 1 failed\r\n");
-            let summary = BuiltInSummary {
-                passed: 7,
-                failed: 1,
-            };
-            assert_eq!(connected.finish().await, Some(summary));
-        },
-    );
+    with_port(&SerialConfig::Null, Guest::BuiltIn, async |connected, line, _| {
+        line.send(b"builtin: 7 passed, 1 failed\r\n");
+        let summary = BuiltInSummary { passed: 7, failed: 1 };
+        assert_eq!(connected.finish().await, Some(summary));
+    });
 }
 
 #[test]
@@ -139,10 +125,7 @@ fn a_reader_that_stalls_loses_bytes_and_the_guest_goes_on() {
     line.send(b"more");
     assert_eq!(line.lost(), 100_004 - (64 << 10));
     // A reader that comes back gets what is there, and later bytes.
-    assert_eq!(
-        line.take(Vec::new()).map(|batch| batch.len()),
-        Some(64 << 10)
-    );
+    assert_eq!(line.take(Vec::new()).map(|batch| batch.len()), Some(64 << 10));
     line.send(b"later");
     assert_eq!(line.take(Vec::new()), Some(b"later".to_vec()));
     line.close();
@@ -153,25 +136,19 @@ fn a_reader_that_stalls_loses_bytes_and_the_guest_goes_on() {
 fn the_readers_own_thread_does_not_wait_for_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("console");
-    with_port(
-        &SerialConfig::File(path.clone()),
-        Guest::Kernel,
-        async |connected, line, _| {
-            // Were it to wait, nobody would empty the line, and the bytes would be lost.
-            let sent = text((64 << 10) + 4096);
-            line.send(&sent);
-            connected.finish().await;
-            assert!(fs::read(&path).expect("readable") == sent);
-        },
-    );
+    with_port(&SerialConfig::File(path.clone()), Guest::Kernel, async |connected, line, _| {
+        // Were it to wait, nobody would empty the line, and the bytes would be lost.
+        let sent = text((64 << 10) + 4096);
+        line.send(&sent);
+        connected.finish().await;
+        assert!(fs::read(&path).expect("readable") == sent);
+    });
 }
 
 #[test]
 fn a_pty_carries_both_ways_and_echoes_nothing() {
     let port = SerialPort::open(&SerialConfig::Pty, Guest::Kernel).expect("opened");
-    let HostEnd::Pty(pty) = &port.end else {
-        panic!("a pty was asked for")
-    };
+    let HostEnd::Pty(pty) = &port.end else { panic!("a pty was asked for") };
     let path = pty.path().to_owned();
     let line = port.line();
     let device = Device::new(16, &line);
@@ -183,10 +160,7 @@ fn a_pty_carries_both_ways_and_echoes_nothing() {
         let user = Fd::new(user).expect("attached");
         line.send(b"login: ");
         let (result, buffer) = user.read(Vec::with_capacity(64)).await;
-        assert_eq!(
-            (result.expect("read"), buffer.as_slice()),
-            (7, b"login: ".as_slice())
-        );
+        assert_eq!((result.expect("read"), buffer.as_slice()), (7, b"login: ".as_slice()));
         let (result, _) = user.write(b"root\r".to_vec()).await;
         assert_eq!(result.expect("written"), 5);
         assert_eq!(device.collect(5).await, b"root\r");

@@ -115,26 +115,14 @@ mod tests {
     #[test]
     fn an_escape_may_come_in_two_reads() {
         let (mut filter, mut output) = (EscapeFilter::default(), Vec::new());
-        assert_eq!(
-            filter.feed(b"a\x01", Listener::Present, &mut output),
-            (2, None)
-        );
-        assert_eq!(
-            filter.feed(b"xb", Listener::Present, &mut output),
-            (1, Some(Command::Quit))
-        );
+        assert_eq!(filter.feed(b"a\x01", Listener::Present, &mut output), (2, None));
+        assert_eq!(filter.feed(b"xb", Listener::Present, &mut output), (1, Some(Command::Quit)));
         assert_eq!(output, b"a");
     }
 
     #[test]
     fn control_c_ends_a_machine_that_does_not_listen() {
-        assert_eq!(
-            feed(b"a\x03", Listener::Absent),
-            (b"a".to_vec(), vec![Command::Quit])
-        );
-        assert_eq!(
-            feed(b"\x01\x03", Listener::Absent),
-            (vec![], vec![Command::Quit])
-        );
+        assert_eq!(feed(b"a\x03", Listener::Absent), (b"a".to_vec(), vec![Command::Quit]));
+        assert_eq!(feed(b"\x01\x03", Listener::Absent), (vec![], vec![Command::Quit]));
     }
 }

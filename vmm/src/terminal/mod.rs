@@ -127,29 +127,17 @@ pub fn window_size() -> Option<Winsize> {
 
 /// How a line of text of ours ends.
 pub fn line_end() -> &'static str {
-    if RAW.load(Ordering::Acquire) {
-        "\r\n"
-    } else {
-        "\n"
-    }
+    if RAW.load(Ordering::Acquire) { "\r\n" } else { "\n" }
 }
 
 /// What has to be written to standard error so that a line of ours starts on a line of its own.
 pub fn start_of_error_line() -> &'static str {
-    if isatty(stdout()) && isatty(stderr()) {
-        start_of_line()
-    } else {
-        ""
-    }
+    if isatty(stdout()) && isatty(stderr()) { start_of_line() } else { "" }
 }
 
 /// What has to be written to standard output so that a line of ours starts on a line of its own.
 pub fn start_of_line() -> &'static str {
-    if MID_LINE.swap(false, Ordering::Relaxed) {
-        line_end()
-    } else {
-        ""
-    }
+    if MID_LINE.swap(false, Ordering::Relaxed) { line_end() } else { "" }
 }
 
 /// Remembers where guest output to standard output has come to.

@@ -6,9 +6,7 @@ use crate::support::{text, vmm};
 
 /// Compares with a file of `tests/cli/golden`; run with `UPDATE_GOLDEN=1` to write it anew.
 fn assert_golden(name: &str, shown: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cli/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, shown).expect("the golden file is writable");
     }
@@ -19,10 +17,8 @@ fn assert_golden(name: &str, shown: &str) {
 #[test]
 fn help_is_as_recorded() {
     let here = Path::new(".");
-    for (arguments, golden) in [
-        (&["--help"][..], "help.txt"),
-        (&["run", "--help"], "help-run.txt"),
-    ] {
+    for (arguments, golden) in [(&["--help"][..], "help.txt"), (&["run", "--help"], "help-run.txt")]
+    {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));
         assert_eq!(output.status.code(), Some(0));
@@ -33,10 +29,7 @@ fn help_is_as_recorded() {
 fn the_version_is_told_in_both_ways() {
     for argument in ["version", "--version"] {
         let output = vmm(Path::new("."), &[argument]);
-        assert_eq!(
-            text(&output.stdout),
-            concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n")
-        );
+        assert_eq!(text(&output.stdout), concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n"));
         assert_eq!(output.status.code(), Some(0));
     }
 }
@@ -57,23 +50,12 @@ fn the_doctor_reports_every_area_and_its_status_follows() {
     let can_run = report["can_run"].as_bool().expect("a verdict");
     assert_eq!(output.status.code(), Some(if can_run { 0 } else { 35 }));
     let checks = report["checks"].as_array().expect("a list");
-    for name in [
-        "kvm",
-        "epoll",
-        "memfd",
-        "tun",
-        "vsock",
-        "namespaces",
-        "seccomp",
-        "landlock",
-    ] {
+    for name in ["kvm", "epoll", "memfd", "tun", "vsock", "namespaces", "seccomp", "landlock"] {
         assert!(checks.iter().any(|check| check["name"] == name), "{name}");
     }
     for check in checks {
         assert!(
-            ["ok", "warn", "missing"]
-                .iter()
-                .any(|status| check["status"] == *status),
+            ["ok", "warn", "missing"].iter().any(|status| check["status"] == *status),
             "{check}"
         );
         let detail = check["detail"].as_str().expect("a detail");

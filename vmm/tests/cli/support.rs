@@ -8,19 +8,13 @@ pub(crate) const VMM: &str = env!("CARGO_BIN_EXE_vmm");
 
 /// Runs it with arguments in a folder, with an empty standard input.
 pub(crate) fn vmm(folder: &Path, arguments: &[&str]) -> Output {
-    command(VMM.as_ref(), folder, arguments)
-        .output()
-        .expect("the binary starts")
+    command(VMM.as_ref(), folder, arguments).output().expect("the binary starts")
 }
 
 /// The command for a copy of the binary.
 pub(crate) fn command(binary: &Path, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env_remove("VMM_LOG");
+    command.args(arguments).current_dir(folder).stdin(Stdio::null()).env_remove("VMM_LOG");
     command
 }
 
@@ -35,12 +29,7 @@ pub(crate) fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .expect("the folder is readable")
         .map(|entry| entry.expect("the entry is readable").path())
         .filter(|path| path.is_file())
-        .map(|path| {
-            (
-                path.clone(),
-                std::fs::read(&path).expect("the file is readable"),
-            )
-        })
+        .map(|path| (path.clone(), std::fs::read(&path).expect("the file is readable")))
         .collect();
     files.sort();
     files

@@ -22,9 +22,7 @@ fn folder() -> TempDir {
     fs::write(path.join("typo.toml"), b"memroy = 512\n").expect("written");
     fs::write(path.join("binary.toml"), [0xff, 0xfe, 0x00]).expect("written");
     for (name, bytes) in [("disk", 1 << 20), ("big", 64 << 20)] {
-        File::create(path.join(name))
-            .and_then(|file| file.set_len(bytes))
-            .expect("sized");
+        File::create(path.join(name)).and_then(|file| file.set_len(bytes)).expect("sized");
     }
     fs::create_dir(path.join("directory")).expect("made");
     folder
@@ -208,29 +206,18 @@ fn what_the_argument_parser_refuses_ends_with_the_same_status() {
     let folder = folder();
     let table: &[(&[&str], &str)] = &[
         (&["--cpu", "4"], "unexpected argument '--cpu' found"),
-        (
-            &["--cpus", "1", "--cpus", "2"],
-            "cannot be used multiple times",
-        ),
+        (&["--cpus", "1", "--cpus", "2"], "cannot be used multiple times"),
         (&["--cpus"], "a value is required"),
         (&["kernel", "second"], "unexpected argument 'second' found"),
         (&["--single-process=perhaps"], "invalid value 'perhaps'"),
     ];
     for (arguments, expected) in table {
         let output = run(folder.path(), arguments);
-        assert!(
-            text(&output.stderr).contains(expected),
-            "{}",
-            text(&output.stderr)
-        );
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
         assert_eq!(output.status.code(), Some(35), "{arguments:?}");
     }
     for arguments in [&[][..], &["start"]] {
-        assert_eq!(
-            vmm(folder.path(), arguments).status.code(),
-            Some(35),
-            "{arguments:?}"
-        );
+        assert_eq!(vmm(folder.path(), arguments).status.code(), Some(35), "{arguments:?}");
     }
 }
 
@@ -242,10 +229,7 @@ fn more_memory_than_the_host_has_is_refused() {
     assert!(
         shown.starts_with("error: a guest with 4096T of memory cannot run\n  1: the host has ")
     );
-    assert!(
-        shown.ends_with(" MiB, swap included\nhint: ask for less with --memory\n"),
-        "{shown}"
-    );
+    assert!(shown.ends_with(" MiB, swap included\nhint: ask for less with --memory\n"), "{shown}");
     assert_eq!(output.status.code(), Some(35));
 }
 
@@ -309,10 +293,9 @@ fn files_of_others_are_refused() {
     let kernel = "error: cannot use the kernel `kernel`\n  1: it cannot be opened for reading\n  \
                   2: Permission denied (os error 13)\n\
                   hint: change its owner or mode, or run as its owner\n";
-    for (arguments, expected) in [
-        (&["run", "--disk", "path=disk"][..], disk),
-        (&["run", "kernel"], kernel),
-    ] {
+    for (arguments, expected) in
+        [(&["run", "--disk", "path=disk"][..], disk), (&["run", "kernel"], kernel)]
+    {
         let mut command = command(&binary, path, arguments);
         // To root nothing is forbidden.
         if rustix::process::geteuid().is_root() {
