@@ -113,10 +113,7 @@ pub(crate) fn with_draft<T: Message, V>(
 impl Draft {
     fn encode<T: Message>(&mut self, message: &T) -> Result<(), Refusal> {
         let items = std::mem::take(&mut self.outgoing);
-        let before = OUTBOX.replace(Some(Outbox {
-            items,
-            failure: None,
-        }));
+        let before = OUTBOX.replace(Some(Outbox { items, failure: None }));
         let encoded = postcard::to_extend(message, std::mem::take(&mut self.payload));
         let outbox = OUTBOX.replace(before).unwrap_or_default();
         self.outgoing = outbox.items;
@@ -142,10 +139,7 @@ impl Draft {
     }
 
     fn fds(&self) -> usize {
-        self.outgoing
-            .iter()
-            .filter(|outgoing| matches!(outgoing, Outgoing::Fd(_)))
-            .count()
+        self.outgoing.iter().filter(|outgoing| matches!(outgoing, Outgoing::Fd(_))).count()
     }
 
     fn header(&self) -> Header {
@@ -168,11 +162,7 @@ impl Draft {
             Outgoing::Port(port) => port.needs_reply_slot(),
             Outgoing::Fd(_) => false,
         };
-        let count = self
-            .outgoing
-            .iter()
-            .filter(|outgoing| needs(outgoing))
-            .count();
+        let count = self.outgoing.iter().filter(|outgoing| needs(outgoing)).count();
         slots::acquire(core, count, &mut self.slots)
     }
 
@@ -260,11 +250,7 @@ pub(crate) fn decode<T: Message>(
         return decode_payload(payload);
     }
     let handles = handles.iter().rev().copied().collect();
-    let inbox = Inbox {
-        core: Arc::clone(core),
-        handles,
-        fds: fds.into_iter(),
-    };
+    let inbox = Inbox { core: Arc::clone(core), handles, fds: fds.into_iter() };
     let before = INBOX.replace(Some(inbox));
     let decoded = decode_payload(payload);
     let inbox = INBOX.replace(before);
@@ -297,9 +283,7 @@ pub(crate) fn depart<S: Serializer>(
     });
     match left {
         Some(()) => ().serialize(serializer),
-        None => Err(ser::Error::custom(
-            "handles cross only inside messages on a link",
-        )),
+        None => Err(ser::Error::custom("handles cross only inside messages on a link")),
     }
 }
 
@@ -310,19 +294,10 @@ pub(crate) fn arrive<'de, D: Deserializer<'de>, V>(
 ) -> Result<V, D::Error> {
     <()>::deserialize(deserializer)?;
     let arrived = INBOX.with_borrow_mut(|inbox| {
-        let inbox = inbox
-            .as_mut()
-            .ok_or("handles cross only inside messages on a link")?;
-        let word = inbox
-            .handles
-            .pop()
-            .ok_or("a message has more handles than its frame")?;
+        let inbox = inbox.as_mut().ok_or("handles cross only inside messages on a link")?;
+        let word = inbox.handles.pop().ok_or("a message has more handles than its frame")?;
         let handle = Handle::from_word(word)?;
-        let fd = if handle == Handle::Fd {
-            inbox.fds.next()
-        } else {
-            None
-        };
+        let fd = if handle == Handle::Fd { inbox.fds.next() } else { None };
         wrap(&inbox.core, handle, fd)
     });
     arrived.map_err(de::Error::custom)

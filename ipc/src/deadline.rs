@@ -29,9 +29,7 @@ impl Deadline {
 
     /// What is left; `None` when it has passed.
     pub fn remaining(self) -> Option<Duration> {
-        self.0
-            .checked_duration_since(Instant::now())
-            .filter(|left| !left.is_zero())
+        self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
     /// Whether it has passed.

@@ -16,7 +16,7 @@ const LONGEST_STREAK: u32 = 32;
 const UNHEARD_SLICE: Duration = Duration::from_millis(1);
 
 /// Everything a receiver receives from.
-pub(crate) struct Inlet<T: Message> {
+pub(crate) struct Inlet<T> {
     queue: Consumer<T>,
     sources: Vec<Source<T>>,
     next_source: usize,
@@ -27,13 +27,7 @@ pub(crate) struct Inlet<T: Message> {
 
 impl<T: Message> Inlet<T> {
     pub(crate) fn new(queue: Consumer<T>) -> Self {
-        Self {
-            queue,
-            sources: Vec::new(),
-            next_source: 0,
-            streak: 0,
-            lost: false,
-        }
+        Self { queue, sources: Vec::new(), next_source: 0, streak: 0, lost: false }
     }
 
     /// All that will ever come comes from one ring.
@@ -46,8 +40,7 @@ impl<T: Message> Inlet<T> {
     }
 
     pub(crate) fn is_local(&mut self) -> bool {
-        self.sources
-            .extend(self.queue.queue().remote.take_sources());
+        self.sources.extend(self.queue.queue().remote.take_sources());
         self.sources.is_empty() && !self.lost
     }
 
@@ -73,8 +66,7 @@ impl<T: Message> Inlet<T> {
         self.streak = 0;
         // Before the sources: a local sender that becomes a ring does so before it goes.
         let finished = self.queue.is_finished();
-        self.sources
-            .extend(self.queue.queue().remote.take_sources());
+        self.sources.extend(self.queue.queue().remote.take_sources());
         if let Some(message) = self.pull() {
             return Ok(message);
         }

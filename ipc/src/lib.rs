@@ -48,8 +48,5 @@ pub use sender::Sender;
 /// When `capacity` is 0 or 2^24 and more.
 pub fn channel<T: Message>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (queue, consumer) = queue::Queue::new(capacity);
-    (
-        Sender::local(queue),
-        Receiver::new(inlet::Inlet::new(consumer)),
-    )
+    (Sender::local(queue), Receiver::new(inlet::Inlet::new(consumer)))
 }

@@ -51,12 +51,7 @@ pub(crate) fn oneshot<R>() -> (Port<R>, Waiting<R>) {
         answer: UnsafeCell::new(None),
         forwarded: OnceLock::new(),
     });
-    (
-        Port {
-            shared: Arc::clone(&shared),
-        },
-        Waiting { shared },
-    )
+    (Port { shared: Arc::clone(&shared) }, Waiting { shared })
 }
 
 impl<R> OneShot<R> {
@@ -150,16 +145,11 @@ impl<R: Message> Waiting<R> {
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         let shared = &*self.shared;
         // Takes a waker of an earlier poll back; fails when there is none or the wait has ended.
-        let _ = shared
-            .state
-            .compare_exchange(WAITING, EMPTY, Ordering::Acquire, Ordering::Relaxed);
+        let _ = shared.state.compare_exchange(WAITING, EMPTY, Ordering::Acquire, Ordering::Relaxed);
         if shared.state.load(Ordering::Acquire) == EMPTY {
             // SAFETY: in EMPTY the waker belongs to this side.
             let stored = unsafe { &mut *shared.waker.get() };
-            if !stored
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(context.waker()))
-            {
+            if !stored.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 *stored = Some(context.waker().clone());
             }
             if shared

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use crate::Message;
 use crate::link::channel::RemoteEnds;
 use crate::waiters::Waiters;
 
@@ -62,7 +61,7 @@ pub(crate) enum PushError<T> {
 }
 
 /// The part that producers share with the one [`Consumer`].
-pub(crate) struct Queue<T: Message> {
+pub(crate) struct Queue<T> {
     tail: Padded<AtomicUsize>,
     head: Padded<AtomicUsize>,
     /// The waker of the sleeping consumer; see `WakerCell` for who may touch it.
@@ -79,9 +78,9 @@ pub(crate) struct Queue<T: Message> {
 
 // SAFETY: messages are moved in by one thread and out by another, never shared, so `T: Send`,
 // which every message is, is enough; the cells are handed over by the stamp and flag protocol described above.
-unsafe impl<T: Message> Send for Queue<T> {}
+unsafe impl<T: Send> Send for Queue<T> {}
 // SAFETY: as above.
-unsafe impl<T: Message> Sync for Queue<T> {}
+unsafe impl<T: Send> Sync for Queue<T> {}
 
 /// Where the consumer leaves its waker.
 ///
@@ -93,14 +92,11 @@ struct WakerCell {
     waker: UnsafeCell<Option<Waker>>,
 }
 
-impl<T: Message> Queue<T> {
+impl<T> Queue<T> {
     /// A queue for exactly `capacity` messages, with one producer, and its only consumer.
     pub(crate) fn new(capacity: usize) -> (Arc<Self>, Consumer<T>) {
         assert!(capacity >= 1, "a channel holds at least one message");
-        assert!(
-            capacity < 1 << 24,
-            "a channel of 2^24 messages is not a bound"
-        );
+        assert!(capacity < 1 << 24, "a channel of 2^24 messages is not a bound");
         let slots = (0..capacity)
             .map(|index| Slot {
                 stamp: AtomicUsize::new(index),
@@ -110,20 +106,14 @@ impl<T: Message> Queue<T> {
         let queue = Arc::new(Self {
             tail: Padded(AtomicUsize::new(0)),
             head: Padded(AtomicUsize::new(0)),
-            sleeper: WakerCell {
-                armed: AtomicBool::new(false),
-                waker: UnsafeCell::new(None),
-            },
+            sleeper: WakerCell { armed: AtomicBool::new(false), waker: UnsafeCell::new(None) },
             full_waiters: Waiters::new(),
             senders: AtomicUsize::new(1),
             remote: RemoteEnds::default(),
             slots,
             one_lap: (capacity + 1).next_power_of_two(),
         });
-        let consumer = Consumer {
-            queue: Arc::clone(&queue),
-            position: 0,
-        };
+        let consumer = Consumer { queue: Arc::clone(&queue), position: 0 };
         (queue, consumer)
     }
 
@@ -228,10 +218,7 @@ impl<T: Message> Queue<T> {
         let mut word = self.tail.0.load(Ordering::Relaxed);
         loop {
             let next = (word | flags) & !RECEIVER_WAITING;
-            match self
-                .tail
-                .0
-                .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
+            match self.tail.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => break,
                 Err(current) => word = current,
@@ -257,12 +244,12 @@ impl<T: Message> Queue<T> {
 }
 
 /// The reading end of a [`Queue`]. There is one per queue, and it is not clonable.
-pub(crate) struct Consumer<T: Message> {
+pub(crate) struct Consumer<T> {
     queue: Arc<Queue<T>>,
     position: usize,
 }
 
-impl<T: Message> Consumer<T> {
+impl<T> Consumer<T> {
     pub(crate) fn queue(&self) -> &Arc<Queue<T>> {
         &self.queue
     }
@@ -277,8 +264,7 @@ impl<T: Message> Consumer<T> {
         // SAFETY: the stamp says that the slot holds the message of this position, and only this
         // consumer reads slots; the new stamp below gives the slot back exactly once.
         let message = unsafe { (*slot.message.get()).assume_init_read() };
-        slot.stamp
-            .store(self.position.wrapping_add(queue.one_lap), Ordering::Release);
+        slot.stamp.store(self.position.wrapping_add(queue.one_lap), Ordering::Release);
         self.position = queue.after(self.position);
         let head = queue.head.0.swap(self.position << SHIFT, Ordering::AcqRel);
         if head & SENDERS_WAITING != 0 {
@@ -305,18 +291,11 @@ impl<T: Message> Consumer<T> {
         }
         // SAFETY: `reclaim_sleeper` says that the consumer owns the cell.
         let stored = unsafe { &mut *self.queue.sleeper.waker.get() };
-        if !stored
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()))
-        {
+        if !stored.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             *stored = Some(context.waker().clone());
         }
         self.queue.sleeper.armed.store(true, Ordering::Relaxed);
-        let word = self
-            .queue
-            .tail
-            .0
-            .fetch_or(RECEIVER_WAITING, Ordering::AcqRel);
+        let word = self.queue.tail.0.fetch_or(RECEIVER_WAITING, Ordering::AcqRel);
         if word >> SHIFT == self.position {
             if word & SENDERS_GONE == 0 {
                 return Poll::Pending;
@@ -342,11 +321,7 @@ impl<T: Message> Consumer<T> {
         if !sleeper.armed.load(Ordering::Acquire) {
             return true;
         }
-        let word = self
-            .queue
-            .tail
-            .0
-            .fetch_and(!RECEIVER_WAITING, Ordering::AcqRel);
+        let word = self.queue.tail.0.fetch_and(!RECEIVER_WAITING, Ordering::AcqRel);
         if word & RECEIVER_WAITING != 0 {
             sleeper.armed.store(false, Ordering::Relaxed);
             return true;
@@ -374,7 +349,7 @@ impl<T: Message> Consumer<T> {
     }
 }
 
-impl<T: Message> Drop for Consumer<T> {
+impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
         self.finish(RECEIVER_GONE, drop);
         if self.reclaim_sleeper() {

@@ -21,11 +21,11 @@ use crate::{Deadline, Message, spin};
 ///
 /// A receiver can itself be sent to another process over a link, as long as all of its senders are
 /// in this one; they then send there, beginning with what was queued.
-pub struct Receiver<T: Message> {
+pub struct Receiver<T> {
     place: Cell<Place<T>>,
 }
 
-enum Place<T: Message> {
+enum Place<T> {
     Here(Inlet<T>),
     /// Lent to a message that is being sent; it comes back when that fails.
     Lent(Arc<Lent<T>>),
@@ -36,9 +36,7 @@ type Lent<T> = Mutex<Option<Inlet<T>>>;
 
 impl<T: Message> Receiver<T> {
     pub(crate) fn new(inlet: Inlet<T>) -> Self {
-        Self {
-            place: Cell::new(Place::Here(inlet)),
-        }
+        Self { place: Cell::new(Place::Here(inlet)) }
     }
 
     pub(crate) fn link(source: Source<T>) -> Self {
@@ -58,8 +56,7 @@ impl<T: Message> Receiver<T> {
 
     /// Takes the oldest message if one is there.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        self.inlet()
-            .map_or(Err(TryRecvError::Closed), Inlet::try_recv)
+        self.inlet().map_or(Err(TryRecvError::Closed), Inlet::try_recv)
     }
 
     /// Waits for the next message. Dropping the future loses nothing.
@@ -92,7 +89,7 @@ impl<T: Message> Receiver<T> {
     }
 }
 
-impl<T: Message> fmt::Debug for Receiver<T> {
+impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Receiver").finish_non_exhaustive()
     }

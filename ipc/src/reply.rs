@@ -14,7 +14,7 @@ use crate::oneshot::Port;
 ///
 /// Dropping it unanswered tells the caller [`CallError::Refused`](crate::CallError::Refused).
 #[must_use = "the caller waits for an answer; dropping the port refuses the request"]
-pub struct Reply<R: Message> {
+pub struct Reply<R> {
     port: Kind<R>,
 }
 
@@ -27,9 +27,7 @@ enum Kind<R> {
 
 impl<R: Message> Reply<R> {
     pub(crate) fn new(port: Port<R>) -> Self {
-        Self {
-            port: Kind::Local(port),
-        }
+        Self { port: Kind::Local(port) }
     }
 
     /// Answers the request. Does nothing when the caller has stopped waiting.
@@ -41,7 +39,7 @@ impl<R: Message> Reply<R> {
     }
 }
 
-impl<R: Message> fmt::Debug for Reply<R> {
+impl<R> fmt::Debug for Reply<R> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Reply")
     }
@@ -62,9 +60,7 @@ impl<R: Message> Serialize for Reply<R> {
 impl<'de, R: Message> Deserialize<'de> for Reply<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         codec::arrive(deserializer, |core, handle, _| match handle {
-            Handle::Reply(slot) => Ok(Self {
-                port: Kind::Remote(RemotePort::new(core, slot)),
-            }),
+            Handle::Reply(slot) => Ok(Self { port: Kind::Remote(RemotePort::new(core, slot)) }),
             _ => Err("a reply port was expected and another handle came"),
         })
     }

@@ -21,26 +21,22 @@ use crate::{Deadline, Message, Reply, timer};
 /// The sending end of a channel. Clones send to the same receiver.
 ///
 /// A sender can itself be sent to another process over a link; what is sent there arrives here.
-pub struct Sender<T: Message> {
+pub struct Sender<T> {
     pub(crate) route: Route<T>,
 }
 
-pub(crate) enum Route<T: Message> {
+pub(crate) enum Route<T> {
     Local(Arc<Queue<T>>),
     Link(Arc<LinkSender<T>>),
 }
 
 impl<T: Message> Sender<T> {
     pub(crate) fn local(queue: Arc<Queue<T>>) -> Self {
-        Self {
-            route: Route::Local(queue),
-        }
+        Self { route: Route::Local(queue) }
     }
 
     pub(crate) fn link(sender: LinkSender<T>) -> Self {
-        Self {
-            route: Route::Link(Arc::new(sender)),
-        }
+        Self { route: Route::Link(Arc::new(sender)) }
     }
 
     /// Sends if there is room now.
@@ -103,9 +99,7 @@ impl<T: Message> Sender<T> {
             }
             waiting.poll(context)
         });
-        timer::until(deadline, exchange)
-            .await
-            .unwrap_or(Err(CallError::TimedOut))
+        timer::until(deadline, exchange).await.unwrap_or(Err(CallError::TimedOut))
     }
 
     /// [`Sender::call`] from a thread without an executor: it looks for the answer for a moment
@@ -121,7 +115,7 @@ impl<T: Message> Sender<T> {
     }
 }
 
-impl<T: Message> Clone for Sender<T> {
+impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         let route = match &self.route {
             Route::Local(queue) => {
@@ -134,7 +128,7 @@ impl<T: Message> Clone for Sender<T> {
     }
 }
 
-impl<T: Message> Drop for Sender<T> {
+impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         if let Route::Local(queue) = &self.route {
             queue.drop_sender();
@@ -142,16 +136,13 @@ impl<T: Message> Drop for Sender<T> {
     }
 }
 
-impl<T: Message> fmt::Debug for Sender<T> {
+impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, capacity) = match &self.route {
             Route::Local(queue) => ("Sender", queue.capacity()),
             Route::Link(link) => ("LinkSender", link.capacity()),
         };
-        formatter
-            .debug_struct(kind)
-            .field("capacity", &capacity)
-            .finish()
+        formatter.debug_struct(kind).field("capacity", &capacity).finish()
     }
 }
 
@@ -179,9 +170,7 @@ impl<T: Message> Departing for Departure<T> {
 
 impl<T: Message> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        codec::depart(serializer, || {
-            Ok(Outgoing::Port(Arc::new(Departure(self.clone()))))
-        })
+        codec::depart(serializer, || Ok(Outgoing::Port(Arc::new(Departure(self.clone())))))
     }
 }
 

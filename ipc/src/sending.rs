@@ -91,9 +91,7 @@ impl<'a, T: Message> Sending<'a, T> {
         match (obstacle, self.link()) {
             (Obstacle::FullQueue, _) => {
                 if let Some(queue) = self.queue() {
-                    let ticket = queue
-                        .full_waiters
-                        .register(self.queue_ticket, context.waker());
+                    let ticket = queue.full_waiters.register(self.queue_ticket, context.waker());
                     self.queue_ticket = Some(ticket);
                     queue.request_free_slot();
                 }

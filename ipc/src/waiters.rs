@@ -20,12 +20,7 @@ struct List {
 
 impl Waiters {
     pub(crate) const fn new() -> Self {
-        Self {
-            list: Mutex::new(List {
-                queue: VecDeque::new(),
-                next_ticket: 0,
-            }),
-        }
+        Self { list: Mutex::new(List { queue: VecDeque::new(), next_ticket: 0 }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {

@@ -55,10 +55,7 @@ fn the_receiver_gets_the_rest_and_then_closed() {
     assert_eq!(block_on(receiver.recv()), Ok(2));
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
     assert_eq!(block_on(receiver.recv()), Err(RecvError::Closed));
-    assert_eq!(
-        receiver.recv_blocking(far()),
-        Err(RecvBlockingError::Closed)
-    );
+    assert_eq!(receiver.recv_blocking(far()), Err(RecvBlockingError::Closed));
 }
 
 #[test]
@@ -71,10 +68,7 @@ fn senders_learn_that_the_receiver_is_gone() {
     assert!(sending.as_mut().poll(&mut context).is_pending());
     drop(receiver);
     assert_eq!(count.get(), 1);
-    assert_eq!(
-        sending.as_mut().poll(&mut context),
-        Poll::Ready(Err(SendError::Closed))
-    );
+    assert_eq!(sending.as_mut().poll(&mut context), Poll::Ready(Err(SendError::Closed)));
     assert_eq!(sender.try_send(3), Err(TrySendError::Closed(3)));
     assert_eq!(sender.send_blocking(3, far()), Err(SendError::Closed));
 }
@@ -93,10 +87,7 @@ fn a_sleeping_receiver_is_woken_once_per_sleep() {
     assert!(receiver.poll_recv(&mut context).is_pending());
     drop(sender);
     assert_eq!(count.get(), 2);
-    assert_eq!(
-        receiver.poll_recv(&mut context),
-        Poll::Ready(Err(RecvError::Closed))
-    );
+    assert_eq!(receiver.poll_recv(&mut context), Poll::Ready(Err(RecvError::Closed)));
 }
 
 #[test]
@@ -104,16 +95,8 @@ fn the_waker_of_the_latest_poll_counts() {
     let (sender, mut receiver) = channel::<u8>(4);
     let (old, old_waker) = Count::new();
     let (new, new_waker) = Count::new();
-    assert!(
-        receiver
-            .poll_recv(&mut Context::from_waker(&old_waker))
-            .is_pending()
-    );
-    assert!(
-        receiver
-            .poll_recv(&mut Context::from_waker(&new_waker))
-            .is_pending()
-    );
+    assert!(receiver.poll_recv(&mut Context::from_waker(&old_waker)).is_pending());
+    assert!(receiver.poll_recv(&mut Context::from_waker(&new_waker)).is_pending());
     sender.try_send(1).unwrap();
     assert_eq!((old.get(), new.get()), (0, 1));
 }
@@ -126,34 +109,14 @@ fn free_slots_go_to_waiting_senders_in_order() {
     let (second_count, second_waker) = Count::new();
     let mut first = pin!(sender.send(1));
     let mut second = pin!(sender.send(2));
-    assert!(
-        first
-            .as_mut()
-            .poll(&mut Context::from_waker(&first_waker))
-            .is_pending()
-    );
-    assert!(
-        second
-            .as_mut()
-            .poll(&mut Context::from_waker(&second_waker))
-            .is_pending()
-    );
+    assert!(first.as_mut().poll(&mut Context::from_waker(&first_waker)).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_pending());
     assert_eq!(receiver.try_recv(), Ok(0));
     assert_eq!((first_count.get(), second_count.get()), (1, 0));
-    assert!(
-        first
-            .as_mut()
-            .poll(&mut Context::from_waker(&first_waker))
-            .is_ready()
-    );
+    assert!(first.as_mut().poll(&mut Context::from_waker(&first_waker)).is_ready());
     assert_eq!(receiver.try_recv(), Ok(1));
     assert_eq!(second_count.get(), 1);
-    assert!(
-        second
-            .as_mut()
-            .poll(&mut Context::from_waker(&second_waker))
-            .is_ready()
-    );
+    assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_ready());
 }
 
 #[test]
@@ -164,37 +127,19 @@ fn a_sender_that_gives_up_passes_its_turn_on() {
     let (second_count, second_waker) = Count::new();
     let mut first = Box::pin(sender.send(1));
     let mut second = pin!(sender.send(2));
-    assert!(
-        first
-            .as_mut()
-            .poll(&mut Context::from_waker(&first_waker))
-            .is_pending()
-    );
-    assert!(
-        second
-            .as_mut()
-            .poll(&mut Context::from_waker(&second_waker))
-            .is_pending()
-    );
+    assert!(first.as_mut().poll(&mut Context::from_waker(&first_waker)).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_pending());
     assert_eq!(receiver.try_recv(), Ok(0));
     drop(first);
     assert_eq!(second_count.get(), 1);
-    assert!(
-        second
-            .as_mut()
-            .poll(&mut Context::from_waker(&second_waker))
-            .is_ready()
-    );
+    assert!(second.as_mut().poll(&mut Context::from_waker(&second_waker)).is_ready());
     assert_eq!(receiver.try_recv(), Ok(2));
 }
 
 #[test]
 fn blocking_operations_end_at_the_deadline() {
     let (sender, mut receiver) = channel::<u8>(1);
-    assert_eq!(
-        receiver.recv_blocking(passed()),
-        Err(RecvBlockingError::TimedOut)
-    );
+    assert_eq!(receiver.recv_blocking(passed()), Err(RecvBlockingError::TimedOut));
     sender.try_send(1).unwrap();
     assert_eq!(sender.send_blocking(2, passed()), Err(SendError::TimedOut));
     assert_eq!(receiver.recv_blocking(passed()), Ok(1));
@@ -232,11 +177,7 @@ fn requests_left_in_a_dropped_channel_are_refused() {
     let outcome = on_executor(async {
         let (_, waker) = Count::new();
         let mut call = pin!(sender.call(|reply| Request::Ignore { reply }, far()));
-        assert!(
-            call.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(receiver);
         call.await
     });
@@ -249,11 +190,7 @@ fn an_answer_to_nobody_is_dropped() {
     on_executor(async {
         let mut call = Box::pin(sender.call(|reply| Request::Double { value: 1, reply }, far()));
         let (_, waker) = Count::new();
-        assert!(
-            call.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     });
     let Ok(Request::Double { value, reply }) = receiver.try_recv() else {
         panic!("no request");

@@ -30,10 +30,7 @@ pub(crate) struct Lease;
 
 impl Arena {
     pub(crate) fn new(whole: Span) -> Self {
-        Self {
-            whole,
-            rings: Mutex::new(Vec::new()),
-        }
+        Self { whole, rings: Mutex::new(Vec::new()) }
     }
 
     /// Makes a zeroed ring for `capacity` messages of which the peer gets `peer_end`; `None` when
@@ -68,22 +65,11 @@ impl Arena {
             word.store(0, Ordering::Relaxed);
         }
         let lease = Arc::new(Lease);
-        rings.insert(
-            place,
-            Allocation {
-                span,
-                peer_end,
-                lease: Arc::downgrade(&lease),
-            },
-        );
+        rings.insert(place, Allocation { span, peer_end, lease: Arc::downgrade(&lease) });
         Some((span, lease))
     }
 }
 
 fn peer_closed(memory: &Memory, ring: &Allocation) -> bool {
-    is_closed(
-        memory
-            .word(end_word(ring.span, ring.peer_end))
-            .load(Ordering::Acquire),
-    )
+    is_closed(memory.word(end_word(ring.span, ring.peer_end)).load(Ordering::Acquire))
 }

@@ -13,7 +13,7 @@ use crate::error::Unsendable;
 use crate::{Deadline, Message};
 
 /// What a local channel knows about its ends in other processes.
-pub(crate) struct RemoteEnds<T: Message> {
+pub(crate) struct RemoteEnds<T> {
     /// Where the receiver has gone.
     pub(crate) moved: OnceLock<Arc<LinkSender<T>>>,
     /// Rings of senders that have gone, on their way to the receiver.
@@ -21,7 +21,7 @@ pub(crate) struct RemoteEnds<T: Message> {
     has_arriving: AtomicBool,
 }
 
-impl<T: Message> Default for RemoteEnds<T> {
+impl<T> Default for RemoteEnds<T> {
     fn default() -> Self {
         Self {
             moved: OnceLock::new(),
@@ -31,13 +31,10 @@ impl<T: Message> Default for RemoteEnds<T> {
     }
 }
 
-impl<T: Message> RemoteEnds<T> {
+impl<T> RemoteEnds<T> {
     /// A sender has gone to another process and writes to the ring of `source`.
     pub(crate) fn add_source(&self, source: Source<T>) {
-        self.arriving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(source);
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner).push(source);
         self.has_arriving.store(true, Ordering::Release);
     }
 
@@ -73,25 +70,24 @@ pub(crate) enum LinkSendError<T> {
 }
 
 /// The sending end of a channel whose receiver is at the other end of a link.
-pub(crate) struct LinkSender<T: Message> {
+pub(crate) struct LinkSender<T> {
     producer: Producer,
     messages: PhantomData<fn(T)>,
 }
 
+impl<T> LinkSender<T> {
+    pub(crate) fn capacity(&self) -> usize {
+        self.producer.capacity()
+    }
+}
+
 impl<T: Message> LinkSender<T> {
     pub(crate) fn new(producer: Producer) -> Self {
-        Self {
-            producer,
-            messages: PhantomData,
-        }
+        Self { producer, messages: PhantomData }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         self.producer.core()
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.producer.capacity()
     }
 
     pub(crate) fn try_send(&self, message: T) -> Result<(), LinkSendError<T>> {
@@ -149,19 +145,12 @@ impl<T: Message> LinkSender<T> {
     /// The sending end for a ring that the peer made.
     pub(crate) fn from_peer(core: &Arc<Core>, ring: RingId) -> Result<Self, &'static str> {
         let ring = ring.check(core)?;
-        Ok(Self::new(Producer::new(
-            Arc::clone(core),
-            ring.span,
-            ring.capacity,
-            None,
-        )))
+        Ok(Self::new(Producer::new(Arc::clone(core), ring.span, ring.capacity, None)))
     }
 
     /// The sending end for a new ring, of which the peer gets the receiving end.
     pub(crate) fn for_peer(core: &Arc<Core>, capacity: usize) -> Result<(Self, RingId), Refusal> {
-        let allocated = core
-            .arena
-            .allocate(&core.memory, capacity, RingEnd::Consumer);
+        let allocated = core.arena.allocate(&core.memory, capacity, RingEnd::Consumer);
         let (span, lease) = allocated.ok_or(Refusal::NoRoom)?;
         let producer = Producer::new(Arc::clone(core), span, capacity, Some(lease));
         Ok((Self::new(producer), RingId { span, capacity }))
@@ -179,17 +168,14 @@ pub(crate) enum Pulled<T> {
 }
 
 /// A ring from which a receiver gets messages of another process.
-pub(crate) struct Source<T: Message> {
+pub(crate) struct Source<T> {
     consumer: ring::Consumer,
     messages: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> Source<T> {
     pub(crate) fn new(consumer: ring::Consumer) -> Self {
-        Self {
-            consumer,
-            messages: PhantomData,
-        }
+        Self { consumer, messages: PhantomData }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -232,18 +218,12 @@ impl<T: Message> Source<T> {
     /// The receiving end for a ring that the peer made, and its capacity.
     pub(crate) fn from_peer(core: &Arc<Core>, ring: RingId) -> Result<Self, &'static str> {
         let ring = ring.check(core)?;
-        Ok(Self::new(ring::Consumer::new(
-            Arc::clone(core),
-            ring.span,
-            None,
-        )))
+        Ok(Self::new(ring::Consumer::new(Arc::clone(core), ring.span, None)))
     }
 
     /// The receiving end for a new ring, of which the peer gets the sending end.
     pub(crate) fn for_peer(core: &Arc<Core>, capacity: usize) -> Result<(Self, RingId), Refusal> {
-        let allocated = core
-            .arena
-            .allocate(&core.memory, capacity, RingEnd::Producer);
+        let allocated = core.arena.allocate(&core.memory, capacity, RingEnd::Producer);
         let (span, lease) = allocated.ok_or(Refusal::NoRoom)?;
         let consumer = ring::Consumer::new(Arc::clone(core), span, Some(lease));
         Ok((Self::new(consumer), RingId { span, capacity }))

@@ -130,8 +130,7 @@ impl Core {
 
     /// Wakes the tasks that the peer has rung for. `scratch` is empty before and after.
     pub(crate) fn wake_tasks(&self, scratch: &mut Vec<Waker>) {
-        self.sleepers
-            .signalled(&self.memory, self.is_dead(), scratch);
+        self.sleepers.signalled(&self.memory, self.is_dead(), scratch);
         for waker in scratch.drain(..) {
             waker.wake();
         }
@@ -206,12 +205,8 @@ impl Core {
                 tv_nsec: i64::from(length.subsec_nanos()),
             };
             // Every way in which it returns is a reason to look again.
-            let _ = futex::wait(
-                futex_half(word),
-                futex::Flags::empty(),
-                value as u32,
-                Some(&timeout),
-            );
+            let _ =
+                futex::wait(futex_half(word), futex::Flags::empty(), value as u32, Some(&timeout));
             if word.load(Ordering::Acquire) != value || self.is_dead() {
                 return Slept::Woken;
             }

@@ -24,10 +24,8 @@ impl Drop for Driving {
 /// Listens until the link ends.
 pub(crate) fn drive(core: &Arc<Core>) -> impl Future<Output = io::Result<LinkDeath>> + use<> {
     let driving = Driving(Arc::downgrade(core));
-    let descriptors = (
-        core.own_bell().try_clone_to_owned(),
-        core.lane.socket().try_clone_to_owned(),
-    );
+    let descriptors =
+        (core.own_bell().try_clone_to_owned(), core.lane.socket().try_clone_to_owned());
     async move {
         let link = &driving.0;
         let bell = executor::Fd::new(descriptors.0?)?;

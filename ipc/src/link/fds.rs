@@ -45,11 +45,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            next_batch: Mutex::new(0),
-            waiting: Mutex::new(VecDeque::new()),
-        }
+        Self { socket, next_batch: Mutex::new(0), waiting: Mutex::new(VecDeque::new()) }
     }
 
     /// Sends one batch and returns its sequence number. Never waits.
@@ -59,10 +55,7 @@ impl Lane {
         if fds.len() > MAX_FDS || !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(LaneError::Refused);
         }
-        let mut next_batch = self
-            .next_batch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut next_batch = self.next_batch.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let packet = next_batch.to_le_bytes();
         loop {
@@ -117,26 +110,15 @@ impl Lane {
                 fds.extend(rights);
             }
         }
-        let cut = received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        let cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
         (received.bytes == packet.len() && !cut).then(|| (u64::from_le_bytes(packet), fds))
     }
 
     /// Whether the peer has closed its end, which a dead process does.
     pub(crate) fn is_hung_up(&self) -> bool {
         let mut polled = [PollFd::new(&self.socket, PollFlags::empty())];
-        rustix::event::poll(
-            &mut polled,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        )
-        .is_ok()
-            && polled[0]
-                .revents()
-                .intersects(PollFlags::HUP | PollFlags::ERR)
+        rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+            && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// Hangs up, also where copies of the descriptor are still open somewhere.

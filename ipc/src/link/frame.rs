@@ -33,11 +33,7 @@ pub(crate) struct Header {
 impl Header {
     /// Reads a header; any word is one, and its consequences are checked by who uses it.
     pub(crate) fn from_word(word: u64) -> Self {
-        Self {
-            payload_bytes: word as u32,
-            handles: (word >> 32) as u8,
-            fds: (word >> 40) as u8,
-        }
+        Self { payload_bytes: word as u32, handles: (word >> 32) as u8, fds: (word >> 40) as u8 }
     }
 
     pub(crate) fn to_word(self) -> u64 {
@@ -63,12 +59,8 @@ impl Header {
         if count > MAX_FDS {
             return Err("a frame announces more descriptors than can be sent");
         }
-        let batch = *rest
-            .first()
-            .ok_or("a frame ends before the number of its batch")?;
-        let fds = lane
-            .take(batch)
-            .ok_or("the descriptors of a frame were not sent")?;
+        let batch = *rest.first().ok_or("a frame ends before the number of its batch")?;
+        let fds = lane.take(batch).ok_or("the descriptors of a frame were not sent")?;
         if fds.len() == count {
             Ok(fds)
         } else {
@@ -88,11 +80,7 @@ impl<'a> Frame<'a> {
     /// `rest` holds exactly the words that follow the header.
     pub(crate) fn new(header: Header, rest: &'a [u64], fds: Vec<OwnedFd>) -> Self {
         let (handles, payload) = rest[header.batch_words()..].split_at(usize::from(header.handles));
-        Self {
-            payload: &bytes_of(payload)[..header.payload_bytes as usize],
-            handles,
-            fds,
-        }
+        Self { payload: &bytes_of(payload)[..header.payload_bytes as usize], handles, fds }
     }
 
     /// Decodes the message.

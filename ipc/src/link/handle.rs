@@ -50,13 +50,7 @@ impl RingId {
         if !(MIN_RING_BYTES / 8..=MAX_RING_BYTES / 8).contains(&data_words) || capacity == 0 {
             return Err("a ring of an impossible size");
         }
-        Ok(Self {
-            span: Span {
-                start,
-                words: RING_HEADER_WORDS + data_words,
-            },
-            capacity,
-        })
+        Ok(Self { span: Span { start, words: RING_HEADER_WORDS + data_words }, capacity })
     }
 
     /// The ring, if it lies in the arena of the peer.
@@ -85,10 +79,7 @@ impl Handle {
         match word & ((1 << TAG_BITS) - 1) {
             TAG_FD => Ok(Self::Fd),
             TAG_REPLY => {
-                let slot = SlotId {
-                    index: (word >> 8) as u16,
-                    generation: (word >> 32) as u32,
-                };
+                let slot = SlotId { index: (word >> 8) as u16, generation: (word >> 32) as u32 };
                 Ok(Self::Reply(slot))
             }
             TAG_SENDER => RingId::from_bits(word).map(Self::Sender),
@@ -107,10 +98,7 @@ pub(crate) struct RemotePort {
 impl RemotePort {
     /// A slot that does not exist makes a port to nobody.
     pub(crate) fn new(core: &Arc<Core>, slot: SlotId) -> Self {
-        Self {
-            core: Arc::clone(core),
-            slot,
-        }
+        Self { core: Arc::clone(core), slot }
     }
 
     /// Writes the answer into the slot, if the caller still waits for it.

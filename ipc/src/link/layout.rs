@@ -43,12 +43,7 @@ pub struct LinkConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self {
-            capacity: 16,
-            reply_slots: 64,
-            reply_bytes: 8 << 10,
-            arena_bytes: 256 << 10,
-        }
+        Self { capacity: 16, reply_slots: 64, reply_bytes: 8 << 10, arena_bytes: 256 << 10 }
     }
 }
 
@@ -104,25 +99,14 @@ impl Layout {
         let ring_words = RING_HEADER_WORDS + ring_data_words(config.capacity as usize);
         let slot_words = SLOT_HEADER_WORDS + (config.reply_bytes as usize).div_ceil(8);
         let slot_words = slot_words.next_multiple_of(LINE_WORDS);
-        let layout = Self {
-            config,
-            ring_words,
-            slot_words,
-        };
+        let layout = Self { config, ring_words, slot_words };
         (layout.bytes() <= 64 << 20).then_some(layout)
     }
 
     /// The ring on which `producer` writes.
     pub(crate) fn first_ring(&self, producer: Side) -> Span {
-        let start = if producer == Side::First {
-            0
-        } else {
-            self.ring_words
-        };
-        Span {
-            start,
-            words: self.ring_words,
-        }
+        let start = if producer == Side::First { 0 } else { self.ring_words };
+        Span { start, words: self.ring_words }
     }
 
     pub(crate) fn reply_slots(&self) -> u16 {
@@ -144,14 +128,7 @@ impl Layout {
         let words = (self.config.arena_bytes as usize / 8).next_multiple_of(LINE_WORDS);
         let slots = 2 * usize::from(self.config.reply_slots) * self.slot_words;
         let first = 2 * self.ring_words + slots;
-        Span {
-            start: if owner == Side::First {
-                first
-            } else {
-                first + words
-            },
-            words,
-        }
+        Span { start: if owner == Side::First { first } else { first + words }, words }
     }
 
     /// Size of the whole memory, in whole pages.
@@ -163,8 +140,6 @@ impl Layout {
 
 /// Words of data in a ring for `capacity` messages: a power of two.
 pub(crate) fn ring_data_words(capacity: usize) -> usize {
-    let bytes = capacity
-        .saturating_mul(BYTES_PER_MESSAGE)
-        .clamp(MIN_RING_BYTES, MAX_RING_BYTES);
+    let bytes = capacity.saturating_mul(BYTES_PER_MESSAGE).clamp(MIN_RING_BYTES, MAX_RING_BYTES);
     bytes.next_power_of_two() / 8
 }

@@ -24,9 +24,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 /// What keeps the size of the file what it is.
-const SEALS: SealFlags = SealFlags::SHRINK
-    .union(SealFlags::GROW)
-    .union(SealFlags::SEAL);
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// A file of `bytes` zeroes in memory whose size nobody can change any more.
 pub(crate) fn create(bytes: usize) -> io::Result<OwnedFd> {
@@ -60,10 +58,7 @@ impl Memory {
             )
         }?;
         let words = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Self {
-            words,
-            count: bytes / size_of::<u64>(),
-        };
+        let memory = Self { words, count: bytes / size_of::<u64>() };
         // A process forked later must not inherit a way into this link.
         // SAFETY: the range is the mapping made above.
         unsafe { rustix::mm::madvise(base, bytes, Advice::LinuxDontFork) }?;
@@ -75,10 +70,7 @@ impl Memory {
     /// # Panics
     /// When they are not all inside: callers have checked what came from the peer.
     pub(crate) fn words(&self, start: usize, count: usize) -> &[AtomicU64] {
-        assert!(
-            start <= self.count && count <= self.count - start,
-            "words outside of the link"
-        );
+        assert!(start <= self.count && count <= self.count - start, "words outside of the link");
         // SAFETY: the range was checked, the mapping lives as long as `self`, mappings are aligned
         // to pages, and atomics may be shared with another process that writes at any time.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().add(start), count) }

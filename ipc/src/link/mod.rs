@@ -186,10 +186,7 @@ impl<Out: Message, In: Message> LinkEnd<Out, In> {
 
 impl<Out: Message, In: Message> fmt::Debug for LinkEnd<Out, In> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("LinkEnd")
-            .field("side", &self.side)
-            .finish_non_exhaustive()
+        formatter.debug_struct("LinkEnd").field("side", &self.side).finish_non_exhaustive()
     }
 }
 
@@ -224,9 +221,6 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Link")
-            .field("death", &self.core.death())
-            .finish_non_exhaustive()
+        formatter.debug_struct("Link").field("death", &self.core.death()).finish_non_exhaustive()
     }
 }

@@ -107,13 +107,7 @@ impl Producer {
         lease: Option<Arc<Lease>>,
     ) -> Self {
         let state = Mutex::default();
-        Self {
-            core,
-            span,
-            capacity: capacity as u64,
-            state,
-            _lease: lease,
-        }
+        Self { core, span, capacity: capacity as u64, state, _lease: lease }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -125,9 +119,7 @@ impl Producer {
     }
 
     fn tail_word(&self) -> &AtomicU64 {
-        self.core
-            .memory
-            .word(end_word(self.span, RingEnd::Producer))
+        self.core.memory.word(end_word(self.span, RingEnd::Producer))
     }
 
     pub(crate) fn head_index(&self) -> usize {
@@ -160,9 +152,7 @@ impl Producer {
         if distance(head, state.tail) > distance(state.head, state.tail)
             || state.sent.wrapping_sub(popped) > state.sent - state.popped
         {
-            self.core.end(LinkDeath::Protocol(
-                "a consumer moved its head where it cannot be",
-            ));
+            self.core.end(LinkDeath::Protocol("a consumer moved its head where it cannot be"));
             return Err(WriteError::Dead);
         }
         state.head = head;
@@ -178,11 +168,7 @@ impl Producer {
         if state.closed || self.tail_word().load(Ordering::Relaxed) & PEER_CLOSED != 0 {
             return Err(WriteError::Closed);
         }
-        if self.has_room(state, 1)? {
-            Ok(())
-        } else {
-            Err(WriteError::Full(state.head))
-        }
+        if self.has_room(state, 1)? { Ok(()) } else { Err(WriteError::Full(state.head)) }
     }
 
     /// Writes one frame. The handles in it leave this process only if there is room.
@@ -206,10 +192,7 @@ impl Producer {
             Refusal::PeerDied => WriteError::Dead,
             other => WriteError::Refused(other),
         })?;
-        let data = self
-            .core
-            .memory
-            .words(self.span.start + RING_HEADER_WORDS, size);
+        let data = self.core.memory.words(self.span.start + RING_HEADER_WORDS, size);
         let mask = size - 1;
         let start = state.tail as usize;
         draft.write(|index, word| {
@@ -265,16 +248,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) fn new(core: Arc<Core>, span: Span, lease: Option<Arc<Lease>>) -> Self {
         let buffer = Vec::new();
-        Self {
-            core,
-            span,
-            head: 0,
-            popped: 0,
-            tail: 0,
-            key: None,
-            buffer,
-            _lease: lease,
-        }
+        Self { core, span, head: 0, popped: 0, tail: 0, key: None, buffer, _lease: lease }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -321,10 +295,7 @@ impl Consumer {
             }
             self.tail = tail;
         }
-        let data = self
-            .core
-            .memory
-            .words(self.span.start + RING_HEADER_WORDS, size);
+        let data = self.core.memory.words(self.span.start + RING_HEADER_WORDS, size);
         let mask = size - 1;
         let start = self.head as usize;
         let header = Header::from_word(data[start & mask].load(Ordering::Relaxed));
@@ -338,10 +309,7 @@ impl Consumer {
         );
         self.head = self.head.wrapping_add(words as u64) & POSITIONS;
         self.popped = self.popped.wrapping_add(1);
-        let head_line = self
-            .core
-            .memory
-            .words(end_word(self.span, RingEnd::Consumer), 2);
+        let head_line = self.core.memory.words(end_word(self.span, RingEnd::Consumer), 2);
         head_line[1].store(self.popped, Ordering::Relaxed);
         let before = head_line[0].swap(self.head << SHIFT, Ordering::AcqRel);
         self.core.ring(&head_line[0], before);
@@ -379,10 +347,7 @@ impl Drop for Consumer {
                 }
             }
         }
-        let head = self
-            .core
-            .memory
-            .word(end_word(self.span, RingEnd::Consumer));
+        let head = self.core.memory.word(end_word(self.span, RingEnd::Consumer));
         let before = head.swap(self.head << SHIFT | CLOSED, Ordering::AcqRel);
         self.core.ring(head, before);
     }

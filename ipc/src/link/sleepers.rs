@@ -48,10 +48,7 @@ impl Sleepers {
                 empty => *empty = Some(waker.clone()),
             },
             None => {
-                *key = Some(tasks.insert(Task {
-                    word,
-                    waker: Some(waker.clone()),
-                }));
+                *key = Some(tasks.insert(Task { word, waker: Some(waker.clone()) }));
             }
         }
     }

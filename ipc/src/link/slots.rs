@@ -115,10 +115,7 @@ pub(crate) fn acquire(core: &Arc<Core>, count: usize, slots: &mut Vec<SlotId>) -
         let Some(index) = table.free.pop() else {
             return false;
         };
-        let slot = SlotId {
-            index,
-            generation: table.generations[usize::from(index)],
-        };
+        let slot = SlotId { index, generation: table.generations[usize::from(index)] };
         let pending = u64::from(slot.generation) << 32 | PENDING;
         own_word(core, slot).store(pending, Ordering::Release);
         slots.push(slot);
@@ -199,10 +196,7 @@ fn read_answer<V>(
     let frame = words
         .get(SLOT_HEADER_WORDS + 1..SLOT_HEADER_WORDS + header.frame_words())
         .ok_or("an answer is longer than its slot")?;
-    let rest: Vec<u64> = frame
-        .iter()
-        .map(|word| word.load(Ordering::Relaxed))
-        .collect();
+    let rest: Vec<u64> = frame.iter().map(|word| word.load(Ordering::Relaxed)).collect();
     let fds = header.take_fds(&rest, &core.lane)?;
     Ok(visit(Frame::new(header, &rest, fds)))
 }
@@ -223,7 +217,9 @@ fn claim(core: &Core, slot: SlotId, state: u64) -> Option<(Span, u64)> {
         if (value >> 32) as u32 != slot.generation || value & STATE != PENDING {
             return None;
         }
-        let claimed = value & !STATE | state;
+        // The sleepers stay until there is something for them.
+        let kept = if state == WRITING { value & WAITING } else { 0 };
+        let claimed = u64::from(slot.generation) << 32 | state | kept;
         match word.compare_exchange(value, claimed, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Some((span, value)),
             Err(current) => value = current,
@@ -233,10 +229,7 @@ fn claim(core: &Core, slot: SlotId, state: u64) -> Option<(Span, u64)> {
 
 /// Writes an answer into a slot of the peer.
 pub(crate) fn answer(core: &Arc<Core>, slot: SlotId, draft: &mut Draft) -> Result<(), Refusal> {
-    let capacity = core
-        .layout
-        .slot(core.side.other(), slot.index)
-        .map_or(0, |span| span.words);
+    let capacity = core.layout.slot(core.side.other(), slot.index).map_or(0, |span| span.words);
     if SLOT_HEADER_WORDS + draft.frame_words() > capacity {
         return Err(Refusal::TooLarge);
     }
@@ -294,11 +287,7 @@ struct Wait {
 
 impl SlotWait {
     pub(crate) fn new(core: &Arc<Core>, slot: SlotId) -> Self {
-        Self {
-            core: Arc::clone(core),
-            slot,
-            wait: Mutex::default(),
-        }
+        Self { core: Arc::clone(core), slot, wait: Mutex::default() }
     }
 
     /// The answer if it is there.

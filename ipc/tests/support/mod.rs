@@ -1,10 +1,6 @@
 //! What the tests share: the smallest executor there is, and deadlines that only a hang reaches.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "not every test uses every helper"
-)]
+#![allow(dead_code, unreachable_pub, reason = "not every test uses every helper")]
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,7 +10,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use ipc::Deadline;
+use ipc::link::LinkEnd;
+use ipc::{Deadline, Message};
 
 /// Far beyond what any test takes.
 pub fn far() -> Deadline {
@@ -49,9 +46,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Drives a future on a new executor of the calling thread.
 pub fn on_executor<F: Future>(future: F) -> F::Output {
-    executor::Executor::new(&executor::Config::default())
-        .unwrap()
-        .block_on(future)
+    executor::Executor::new(&executor::Config::default()).unwrap().block_on(async {
+        let output = future.await;
+        // What the future dropped last may have woken other executors; no turn follows that
+        // would send these wake-ups.
+        executor::flush();
+        output
+    })
 }
 
 /// A waker that counts.
@@ -72,5 +73,42 @@ impl Count {
 impl Wake for Count {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A forked process.
+pub struct Process(libc::pid_t);
+
+/// Forks a process that runs `body` with one end of a link and exits. The caller has one thread.
+pub fn fork<Out: Message, In: Message>(
+    end: LinkEnd<Out, In>,
+    body: impl FnOnce(LinkEnd<Out, In>),
+) -> Process {
+    assert_eq!(std::fs::read_dir("/proc/self/task").unwrap().count(), 1, "one thread only");
+    // SAFETY: there is no other thread whose locks the child could find held for ever.
+    match unsafe { libc::fork() } {
+        -1 => panic!("cannot fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(end)));
+            // SAFETY: ends this process at once, without what belongs to the parent.
+            unsafe { libc::_exit(if outcome.is_ok() { 0 } else { 101 }) }
+        }
+        child => Process(child),
+    }
+}
+
+impl Process {
+    /// Kills it; it is not waited for.
+    pub fn kill(&self) {
+        // SAFETY: a child that was not waited for keeps its number.
+        assert_eq!(unsafe { libc::kill(self.0, libc::SIGKILL) }, 0);
+    }
+
+    /// Waits until it has ended: its exit status, `None` when a signal ended it.
+    pub fn wait(self) -> Option<i32> {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+        libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
     }
 }
