@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -24,6 +24,9 @@ pub(crate) struct TestArguments {
     /// Leaves out what needs the bed
     #[arg(long)]
     no_bed: bool,
+    /// Takes the release vmm as it is
+    #[arg(long)]
+    no_build: bool,
     /// Only the cases whose names contain this, such as lint, unit, builtin, bed/boot
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -48,26 +51,36 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
         .into_iter()
         .filter(|case| wanted(&format!("bed/{}", case.name)))
         .collect();
-    if wanted("builtin") || (!cases.is_empty() && !arguments.no_bed) {
-        let building = Instant::now();
-        let built = project::build_vmm().map(drop);
-        let verdict = verdict_of(built.map(|()| Verdict::Passed));
-        let usable = matches!(verdict, Verdict::Passed);
-        report.add("build/release", verdict, building.elapsed());
-        if usable && wanted("builtin") {
-            builtin_guest(&mut report);
+    let mut bed_reason = arguments.no_bed.then(|| "--no-bed was given".to_owned());
+    if wanted("builtin") || (!cases.is_empty() && bed_reason.is_none()) {
+        if arguments.no_build || build(&mut report) {
+            if wanted("builtin") {
+                builtin_guest(&mut report);
+            }
+        } else {
+            bed_reason = Some("the release vmm does not build".into());
         }
     }
-    if arguments.no_bed {
-        for case in cases {
-            let name = format!("bed/{}", case.name);
-            let reason = Verdict::Skipped("--no-bed was given".into());
-            report.add(&name, reason, std::time::Duration::ZERO);
+    match bed_reason {
+        Some(reason) => {
+            for case in cases {
+                let verdict = Verdict::Skipped(reason.clone());
+                report.add(&format!("bed/{}", case.name), verdict, Duration::ZERO);
+            }
         }
-    } else if !cases.is_empty() {
-        bed(&mut report, &cases);
+        None if cases.is_empty() => {}
+        None => bed(&mut report, &cases),
     }
     report.finish(start)
+}
+
+/// Builds the release `vmm`; says whether it is there.
+fn build(report: &mut Report) -> bool {
+    let start = Instant::now();
+    let verdict = verdict_of(project::build_vmm().map(|_| Verdict::Passed));
+    let there = matches!(verdict, Verdict::Passed);
+    report.add("build/release", verdict, start.elapsed());
+    there
 }
 
 fn verdict_of(result: Result<Verdict>) -> Verdict {
@@ -105,20 +118,7 @@ fn bed(report: &mut Report, cases: &[Case]) {
     let start = Instant::now();
     let mut host = match Host::open() {
         Ok(host) => host,
-        Err(error) => {
-            // What only root can install is no fault of what is tested.
-            let missing = error.is::<Missing>();
-            for case in cases {
-                let reason = format!("there is no bed: {error:#}");
-                let verdict = if missing {
-                    Verdict::Skipped(reason)
-                } else {
-                    Verdict::Failed(reason)
-                };
-                report.add(&format!("bed/{}", case.name), verdict, start.elapsed());
-            }
-            return;
-        }
+        Err(error) => return without_bed(report, cases, &error, start),
     };
     println!("the bed's cases run {}", host.kind());
     for case in cases {
@@ -128,6 +128,19 @@ fn bed(report: &mut Report, cases: &[Case]) {
         report.add(&name, verdict, start.elapsed());
     }
     println!("the bed: {}", counts::Counts::load().since(before));
+}
+
+/// No case can run: one failure, or none when only root could have installed what is missing.
+fn without_bed(report: &mut Report, cases: &[Case], error: &anyhow::Error, start: Instant) {
+    let mut reason = format!("{error:#}");
+    if !error.is::<Missing>() {
+        report.add("bed", Verdict::Failed(reason), start.elapsed());
+        reason = "there is no bed".into();
+    }
+    for case in cases {
+        let verdict = Verdict::Skipped(reason.clone());
+        report.add(&format!("bed/{}", case.name), verdict, Duration::ZERO);
+    }
 }
 
 fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {

@@ -110,13 +110,8 @@ impl Session {
                 ),
             }
         });
-        match ready {
-            Ok(()) => Ok(session),
-            Err(error) => Err(error.context(format!(
-                "the emulated host did not come up; its last lines:\n{}",
-                session.machine.console.tail()
-            ))),
-        }
+        ready.with_context(|| session.lost("the emulated host did not come up"))?;
+        Ok(session)
     }
 
     /// For signals and sizes while a command runs.
@@ -141,7 +136,15 @@ impl Session {
         }
         let outcome = self.relay(timeout, &window, stdout, stderr);
         window.close();
-        outcome
+        outcome.with_context(|| self.lost("the emulated host was lost"))
+    }
+
+    /// What happened, with the last that was heard.
+    fn lost(&self, what: &str) -> String {
+        format!(
+            "{what}; its last lines:\n{}\n  cause",
+            self.machine.console.tail()
+        )
     }
 
     fn relay(
@@ -197,10 +200,7 @@ impl Session {
             }
             self.machine.agent.set_read_timeout(Some(left))?;
             match self.machine.agent.read(&mut buffer) {
-                Ok(0) => bail!(
-                    "the emulated host ended; its last lines:\n{}",
-                    self.machine.console.tail()
-                ),
+                Ok(0) => bail!("the emulated host ended"),
                 Ok(count) => self.parser.push(&buffer[..count]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

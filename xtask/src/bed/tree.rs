@@ -82,6 +82,7 @@ const EMPTY: &[&str] = &[
     "mnt",
     "home",
     "opt/busybox",
+    "usr/local/bin",
     "var/tmp",
     "bed",
 ];

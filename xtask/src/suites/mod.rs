@@ -10,7 +10,7 @@ mod host;
 use std::time::Duration;
 
 /// Enough for the slowest case on a machine that is busy with something else.
-const TIMEOUT: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The status by which a script says that it cannot run here.
 pub(crate) const SKIPPED: i32 = 77;
