@@ -29,10 +29,7 @@ pub(crate) fn run_into(report: &mut Report) {
     let deny = ["--", "-D", "warnings"];
     let steps: [(&str, Command); 4] = [
         ("lint/format", cargo(&["fmt", "--all", "--check"])),
-        (
-            "lint/format-builtin-guest",
-            manifest(cargo(&["fmt", "--check"]), &guest),
-        ),
+        ("lint/format-builtin-guest", manifest(cargo(&["fmt", "--check"]), &guest)),
         ("lint/clippy", {
             let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
             command.args(deny);
@@ -40,10 +37,7 @@ pub(crate) fn run_into(report: &mut Report) {
         }),
         ("lint/clippy-builtin-guest", {
             let mut command = manifest(cargo(&["clippy"]), &guest);
-            command
-                .arg("--target-dir")
-                .arg(project::target().join("builtin-guest"))
-                .args(deny);
+            command.arg("--target-dir").arg(project::target().join("builtin-guest")).args(deny);
             command
         }),
     ];
@@ -76,11 +70,7 @@ fn house() -> Result<Verdict> {
     for path in files {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path
-            .strip_prefix(project::root())
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(project::root()).unwrap_or(&path).display().to_string();
         let lines = text.lines().count();
         if lines > TOO_LONG_FILE {
             println!("    {name}: {lines} lines, at most {TOO_LONG_FILE} are allowed");

@@ -34,15 +34,7 @@ pub(crate) fn vmm_binary() -> PathBuf {
 /// Builds the release `vmm` and returns its path.
 pub(crate) fn build_vmm() -> Result<PathBuf> {
     let mut cargo = cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "vmm",
-        "--bin",
-        "vmm",
-    ]);
+    cargo.args(["build", "--quiet", "--release", "--package", "vmm", "--bin", "vmm"]);
     run(&mut cargo).context("cannot build the release vmm")?;
     Ok(vmm_binary())
 }
@@ -56,9 +48,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs `command` with the caller's output; anything but success is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", line(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", line(command));
     }

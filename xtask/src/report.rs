@@ -73,17 +73,9 @@ impl Report {
         }
         println!("all took {:.0} s", start.elapsed().as_secs_f64());
         let failed = self.failures.len();
-        println!(
-            "{} passed, {failed} failed, {} skipped",
-            self.passed,
-            self.skips.len()
-        );
+        println!("{} passed, {failed} failed, {} skipped", self.passed, self.skips.len());
         // A run of nothing proves nothing.
-        if failed == 0 && self.passed > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -97,9 +89,7 @@ pub(crate) struct Tally {
 
 /// The file that keeps what a case printed.
 pub(crate) fn log_file(name: &str) -> Result<PathBuf> {
-    let path = project::target()
-        .join("test-logs")
-        .join(format!("{name}.log"));
+    let path = project::target().join("test-logs").join(format!("{name}.log"));
     fs::create_dir_all(path.parent().unwrap_or(&path))
         .with_context(|| format!("cannot create the folder of {}", path.display()))?;
     Ok(path)

@@ -16,26 +16,12 @@ pub(crate) fn run_into(report: &mut Report) {
     let mut doc = project::cargo();
     doc.args(["test", "--workspace", "--no-fail-fast", "--doc"]);
     let mut guest = project::cargo();
-    guest.args([
-        "test",
-        "--manifest-path",
-        "guest/builtin/Cargo.toml",
-        "--target-dir",
-    ]);
-    guest
-        .arg(project::target().join("builtin-guest"))
-        .args(["--", "--show-output"]);
+    guest.args(["test", "--manifest-path", "guest/builtin/Cargo.toml", "--target-dir"]);
+    guest.arg(project::target().join("builtin-guest")).args(["--", "--show-output"]);
 
     if has_nextest() {
         let mut nextest = project::cargo();
-        nextest.args([
-            "nextest",
-            "run",
-            "--workspace",
-            "--no-fail-fast",
-            "--no-tests",
-            "pass",
-        ]);
+        nextest.args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests", "pass"]);
         nextest.args([
             "--success-output",
             "final",
@@ -47,14 +33,7 @@ pub(crate) fn run_into(report: &mut Report) {
         step(report, "unit/workspace", &mut nextest, nextest_tally);
     } else {
         let mut cargo = project::cargo();
-        cargo.args([
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-        ]);
+        cargo.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
         cargo.args(["--", "--show-output"]);
         step(report, "unit/workspace", &mut cargo, cargo_tally);
     }
@@ -95,9 +74,7 @@ fn nextest_tally(status: ExitStatus, text: &str) -> Tally {
             tally.passed = number_before(summary, "passed");
             let ignored = number_before(summary, "skipped");
             if ignored > 0 {
-                tally
-                    .skipped
-                    .push(format!("{ignored} tests with #[ignore]"));
+                tally.skipped.push(format!("{ignored} tests with #[ignore]"));
             }
             // Only the lines after the summary name each failure once.
             tally.failed.clear();
@@ -136,10 +113,7 @@ fn cargo_tally(status: ExitStatus, text: &str) -> Tally {
 
 /// Moves tests that passed but said that they skipped.
 fn add_skips(tally: &mut Tally, text: &str) {
-    for reason in text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix(SKIP_MARK))
-    {
+    for reason in text.lines().filter_map(|line| line.trim().strip_prefix(SKIP_MARK)) {
         tally.passed = tally.passed.saturating_sub(1);
         tally.skipped.push(reason.to_owned());
     }
@@ -155,10 +129,7 @@ fn close(status: ExitStatus, mut tally: Tally) -> Tally {
 
 /// The number in front of a word: 12 in `14 tests run: 12 passed (1 slow), 2 failed`.
 fn number_before(text: &str, word: &str) -> u64 {
-    let before = text
-        .split(word)
-        .next()
-        .filter(|before| before.len() < text.len());
+    let before = text.split(word).next().filter(|before| before.len() < text.len());
     before
         .and_then(|before| before.split_whitespace().last())
         .and_then(|number| number.parse().ok())

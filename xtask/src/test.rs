@@ -47,10 +47,8 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
     if wanted("unit") {
         runner::run_into(&mut report);
     }
-    let cases: Vec<Case> = suites::all()
-        .into_iter()
-        .filter(|case| wanted(&format!("bed/{}", case.name)))
-        .collect();
+    let cases: Vec<Case> =
+        suites::all().into_iter().filter(|case| wanted(&format!("bed/{}", case.name))).collect();
     let mut bed_reason = arguments.no_bed.then(|| "--no-bed was given".to_owned());
     if wanted("builtin") || (!cases.is_empty() && bed_reason.is_none()) {
         if arguments.no_build || build(&mut report) {
@@ -97,11 +95,7 @@ fn builtin_guest(report: &mut Report) {
     }
     let result = run_logged(name, Command::new(project::vmm_binary()).arg("run"));
     let verdict = result.map(|(status, text)| {
-        let last = text
-            .lines()
-            .rfind(|line| !line.trim().is_empty())
-            .unwrap_or_default()
-            .trim();
+        let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim();
         if status.success() && last.starts_with("builtin: ") && last.ends_with(" passed, 0 failed")
         {
             return Verdict::Passed;
@@ -149,19 +143,13 @@ fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
     let outcome = host.run(&case.script(), case.timeout, &mut output);
     fs::write(&log, &output).with_context(|| format!("cannot write {}", log.display()))?;
     let text = String::from_utf8_lossy(&output);
-    let last = text
-        .lines()
-        .next_back()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    let last = text.lines().next_back().unwrap_or_default().trim().to_owned();
     let verdict = match outcome {
         Ok(Outcome::Ended(Ending::Exited(0))) => Verdict::Passed,
         Ok(Outcome::Ended(Ending::Exited(suites::SKIPPED))) => Verdict::Skipped(last),
-        Ok(Outcome::Ended(Ending::Exited(code))) => Verdict::Failed(format!(
-            "{} (status {code})",
-            last.trim_start_matches("FAILED: ")
-        )),
+        Ok(Outcome::Ended(Ending::Exited(code))) => {
+            Verdict::Failed(format!("{} (status {code})", last.trim_start_matches("FAILED: ")))
+        }
         Ok(Outcome::Ended(ending)) => Verdict::Failed(format!("{ending:?}")),
         Ok(Outcome::TimedOut) => {
             Verdict::Failed(format!("timed out after {} s", case.timeout.as_secs()))

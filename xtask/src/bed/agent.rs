@@ -130,13 +130,7 @@ fn mount_share(share: &Mount) -> Result<()> {
     };
     let options = format!("trans=virtio,version=9p2000.L,msize=512000,cache={cache}");
     let options = CString::new(options)?;
-    rustix::mount::mount(
-        share.tag.as_str(),
-        &share.path,
-        "9p",
-        flags,
-        Some(options.as_c_str()),
-    )?;
+    rustix::mount::mount(share.tag.as_str(), &share.path, "9p", flags, Some(options.as_c_str()))?;
     Ok(())
 }
 
@@ -175,12 +169,7 @@ fn kill_all() {
 }
 
 fn window(size: Size) -> Winsize {
-    Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
+    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 /// Starts a command and the threads that serve it.
@@ -197,29 +186,18 @@ fn start(exec: &Exec, port: &Port, running: &Arc<Mutex<Option<Running>>>) -> Res
         command.args(["-c", &join, "sh"]).process_group(0);
     }
     command.args(&exec.command).current_dir(&exec.directory);
-    command
-        .env_clear()
-        .envs(exec.environment.iter().map(|(name, value)| (name, value)));
+    command.env_clear().envs(exec.environment.iter().map(|(name, value)| (name, value)));
 
     let (child, terminal, outputs, input): (_, _, _, Box<dyn Write + Send>);
     if let Some(size) = exec.terminal {
         let pair = open_terminal(size)?;
-        let (reader, writer) = (
-            File::from(pair.0.try_clone()?),
-            File::from(pair.0.try_clone()?),
-        );
-        command
-            .stdin(pair.1.try_clone()?)
-            .stdout(pair.1.try_clone()?)
-            .stderr(pair.1);
+        let (reader, writer) = (File::from(pair.0.try_clone()?), File::from(pair.0.try_clone()?));
+        command.stdin(pair.1.try_clone()?).stdout(pair.1.try_clone()?).stderr(pair.1);
         child = spawn(command)?;
         outputs = vec![pump(reader, Kind::Stdout, port)];
         (terminal, input) = (Some(pair.0), Box::new(writer));
     } else {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut spawned = spawn(command)?;
         let missing = "a pipe is missing";
         outputs = vec![
@@ -233,20 +211,14 @@ fn start(exec: &Exec, port: &Port, running: &Arc<Mutex<Option<Running>>>) -> Res
     let (sender, receiver) = mpsc::channel();
     let keeps_open = terminal.is_some();
     feed(input, receiver, keeps_open, port.clone());
-    *lock(running) = Some(Running {
-        pid: child.id() as i32,
-        input: sender,
-        terminal,
-    });
+    *lock(running) = Some(Running { pid: child.id() as i32, input: sender, terminal });
     wait(child, outputs, port.clone(), running.clone());
     Ok(())
 }
 
 /// Starts the child; the parent's copies of its descriptors go away with the command.
 fn spawn(mut command: Command) -> Result<Child> {
-    command
-        .spawn()
-        .context("cannot start a shell in this folder")
+    command.spawn().context("cannot start a shell in this folder")
 }
 
 fn open_terminal(size: Size) -> Result<(OwnedFd, OwnedFd)> {
@@ -287,11 +259,7 @@ fn feed(
             match item {
                 Input::Bytes(bytes) => {
                     let _ = input.write_all(&bytes);
-                    send(
-                        &port,
-                        Kind::Acknowledged,
-                        &(bytes.len() as u32).to_le_bytes(),
-                    );
+                    send(&port, Kind::Acknowledged, &(bytes.len() as u32).to_le_bytes());
                 }
                 // The end of a terminal's input is a byte that its user types.
                 Input::End if keeps_open => {}
@@ -319,9 +287,7 @@ fn wait(
         let ending = match status {
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => Ending::Exited(code),
-                (None, signal) => Ending::Killed {
-                    signal: signal.unwrap_or(0),
-                },
+                (None, signal) => Ending::Killed { signal: signal.unwrap_or(0) },
             },
             Err(error) => Ending::NotStarted(format!("cannot wait for the command: {error}")),
         };

@@ -73,9 +73,7 @@ impl Assets {
             packages::ensure_programs(packages::BUILD_TOOLS)?;
             let start = Instant::now();
             eprintln!("bed: building kernels and images");
-            assets
-                .build(&packages)
-                .context("cannot build the bed's images")?;
+            assets.build(&packages).context("cannot build the bed's images")?;
             fs::write(&stamp, &assets.identity)?;
             eprintln!("bed: built in {:.1} s", start.elapsed().as_secs_f64());
         }
@@ -93,10 +91,7 @@ impl Assets {
 
     fn build(&self, packages: &Packages) -> Result<()> {
         let deb = |name: &str| -> Result<PathBuf> {
-            let file = packages
-                .files
-                .get(name)
-                .with_context(|| format!("no file for {name}"))?;
+            let file = packages.files.get(name).with_context(|| format!("no file for {name}"))?;
             Ok(self.folder.join("debs").join(file))
         };
         for (name, base) in [
@@ -112,11 +107,7 @@ impl Assets {
         fs::copy(bzimage, self.bzimage())?;
 
         let mut debs = BTreeMap::new();
-        for name in packages
-            .files
-            .keys()
-            .filter(|name| !name.starts_with("linux-image-"))
-        {
+        for name in packages.files.keys().filter(|name| !name.starts_with("linux-image-")) {
             debs.insert(name.clone(), deb(name)?);
         }
         tree::build(&debs, &self.tree(), &self.work("spare"))?;
@@ -179,12 +170,7 @@ fn ensure_packages(folder: &Path) -> Result<Packages> {
         .ok()
         .and_then(|text| serde_json::from_slice::<Packages>(&text).ok())
         .filter(|packages| packages.request == request)
-        .filter(|packages| {
-            packages
-                .files
-                .values()
-                .all(|f| folder.join("debs").join(f).exists())
-        })
+        .filter(|packages| packages.files.values().all(|f| folder.join("debs").join(f).exists()))
     {
         return Ok(packages);
     }
@@ -193,19 +179,9 @@ fn ensure_packages(folder: &Path) -> Result<Packages> {
     let mut names = packages::closure(tree::PACKAGES)?;
     names.extend([host_kernel.clone(), guest_kernel.clone()]);
     let debs = packages::download(&names, &folder.join("debs"))?;
-    let file_name = |path: &PathBuf| {
-        path.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into()
-    };
+    let file_name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into();
     let files = names.into_iter().zip(debs.iter().map(file_name)).collect();
-    let packages = Packages {
-        request,
-        host_kernel,
-        guest_kernel,
-        files,
-    };
+    let packages = Packages { request, host_kernel, guest_kernel, files };
     fs::write(list, serde_json::to_vec_pretty(&packages)?)?;
     Ok(packages)
 }

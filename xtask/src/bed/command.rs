@@ -47,10 +47,7 @@ over; 125 when there is no bed.";
 /// command started ends with it.
 #[derive(Args)]
 #[command(after_long_help = ENVIRONMENT)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are flags of a command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
 pub(crate) struct BedArguments {
     /// After the command, a shell on the same host (the command's exit status stays)
     #[arg(long)]
@@ -99,9 +96,7 @@ fn run_native(arguments: &BedArguments) -> Result<ExitCode> {
     let mut command;
     if let Some(seconds) = arguments.timeout {
         command = Command::new("timeout");
-        command
-            .args(["--kill-after=5", &seconds.to_string()])
-            .args(&arguments.command);
+        command.args(["--kill-after=5", &seconds.to_string()]).args(&arguments.command);
     } else {
         command = Command::new(&arguments.command[0]);
         command.args(&arguments.command[1..]);
@@ -112,10 +107,7 @@ fn run_native(arguments: &BedArguments) -> Result<ExitCode> {
         eprintln!("bed: the command ended with {status}; this shell has its environment");
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "sh".into());
         let variables = Environment::native()?.variables;
-        Command::new(shell)
-            .envs(variables)
-            .status()
-            .context("cannot start a shell")?;
+        Command::new(shell).envs(variables).status().context("cannot start a shell")?;
         return Ok(ExitCode::from(status.code().unwrap_or(1) as u8));
     }
     let error = command.exec();
@@ -126,11 +118,7 @@ fn run_emulated(arguments: BedArguments) -> Result<ExitCode> {
     let options = Options {
         memory_mib: arguments.memory.map(|bytes| bytes >> 20),
         shares: arguments.share,
-        echo: if arguments.verbose {
-            Echo::StandardError
-        } else {
-            Echo::Silent
-        },
+        echo: if arguments.verbose { Echo::StandardError } else { Echo::Silent },
     };
     let (mut session, environment) = open_session(&options)?;
     forward_signals(session.remote())?;
@@ -200,12 +188,8 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some(digits) => (digits, 10),
         None => (text, 0),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("{text} is no size such as 4G"))?;
-    let bytes = number
-        .checked_shl(shift)
-        .filter(|bytes| bytes >> shift == number);
+    let number: u64 = digits.parse().map_err(|_| format!("{text} is no size such as 4G"))?;
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
     match bytes {
         Some(bytes) if bytes >= 512 << 20 => Ok(bytes),
         _ => Err("the emulated host needs at least 512M".into()),

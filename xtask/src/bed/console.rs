@@ -74,11 +74,7 @@ impl Console {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
-            if state
-                .text
-                .windows(mark.len())
-                .any(|window| window == mark.as_bytes())
-            {
+            if state.text.windows(mark.len()).any(|window| window == mark.as_bytes()) {
                 return Ok(());
             }
             if state.closed {
@@ -107,15 +103,9 @@ impl Console {
     pub(crate) fn tail(&self) -> String {
         let state = self.lock();
         let text = String::from_utf8_lossy(&state.text);
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let first = lines.len().saturating_sub(QUOTED_LINES);
-        let indented: Vec<_> = lines[first..]
-            .iter()
-            .map(|line| format!("    {line}"))
-            .collect();
+        let indented: Vec<_> = lines[first..].iter().map(|line| format!("    {line}")).collect();
         indented.join(
             "
 ",

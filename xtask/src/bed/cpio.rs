@@ -57,12 +57,7 @@ impl<W: Write> Archive<W> {
                     target.as_os_str().as_bytes(),
                 )?;
             } else if metadata.is_file() {
-                self.entry(
-                    name.as_bytes(),
-                    FILE | permissions,
-                    (0, 0),
-                    &fs::read(&path)?,
-                )?;
+                self.entry(name.as_bytes(), FILE | permissions, (0, 0), &fs::read(&path)?)?;
             } else {
                 let mode = metadata.mode();
                 let text = format!("{} has the unexpected mode {mode:o}", path.display());

@@ -44,18 +44,10 @@ impl Host {
     pub(crate) fn open() -> Result<Self> {
         if matches!(native::probe(), Verdict::Native { .. }) {
             let environment = Environment::native()?;
-            return Ok(Self {
-                environment,
-                session: None,
-                kind: Kind::Native,
-            });
+            return Ok(Self { environment, session: None, kind: Kind::Native });
         }
         let (session, environment) = open_session(&Options::default())?;
-        Ok(Self {
-            environment,
-            session: Some(session),
-            kind: Kind::Emulated,
-        })
+        Ok(Self { environment, session: Some(session), kind: Kind::Emulated })
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -101,12 +93,7 @@ impl Host {
         let mut child = Command::new("timeout")
             .args(["--kill-after=5", &timeout.as_secs().to_string()])
             .args(words)
-            .envs(
-                self.environment
-                    .variables
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(self.environment.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -77,18 +77,9 @@ pub(crate) fn host_initramfs(assets: &Assets) -> Result<()> {
     // The tree's lib is a link to usr/lib.
     archive.tree(&copied.join("lib"), "usr/lib")?;
     archive.file("init", 0o755, HOST_INIT.as_bytes())?;
-    archive.file(
-        "etc/bed-modules",
-        0o644,
-        (HOST_MODULES.join("\n") + "\n").as_bytes(),
-    )?;
+    archive.file("etc/bed-modules", 0o644, (HOST_MODULES.join("\n") + "\n").as_bytes())?;
     archive.device("dev/console", (5, 1))?;
-    for image in [
-        assets.vmlinux(),
-        assets.bzimage(),
-        assets.initrd(),
-        assets.disk(),
-    ] {
+    for image in [assets.vmlinux(), assets.bzimage(), assets.initrd(), assets.disk()] {
         let name = image.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("bed/{name}"), 0o644, &fs::read(&image)?)?;
     }
@@ -118,17 +109,7 @@ pub(crate) fn guest_disks(assets: &Assets) -> Result<()> {
     let folder = assets.work("guest-disk");
     tree::clear(&folder)?;
     small_tree(assets, &folder)?;
-    for applet in [
-        "sh",
-        "ls",
-        "cat",
-        "sync",
-        "dd",
-        "md5sum",
-        "sha256sum",
-        "mount",
-        "umount",
-    ] {
+    for applet in ["sh", "ls", "cat", "sync", "dd", "md5sum", "sha256sum", "mount", "umount"] {
         symlink("busybox", folder.join("bin").join(applet))?;
     }
     symlink("../bed/act", folder.join("sbin/init"))?;
@@ -148,16 +129,11 @@ pub(crate) fn guest_disks(assets: &Assets) -> Result<()> {
 
 /// The few files that a guest of busybox alone is made of.
 fn small_tree(assets: &Assets, folder: &Path) -> Result<()> {
-    for name in [
-        "bin", "sbin", "bed", "dev", "proc", "sys", "tmp", "run", "root", "mnt", "etc",
-    ] {
+    for name in ["bin", "sbin", "bed", "dev", "proc", "sys", "tmp", "run", "root", "mnt", "etc"] {
         fs::create_dir_all(folder.join(name))?;
     }
-    fs::copy(
-        assets.tree().join("usr/bin/busybox"),
-        folder.join("bin/busybox"),
-    )
-    .context("the tree has no busybox")?;
+    fs::copy(assets.tree().join("usr/bin/busybox"), folder.join("bin/busybox"))
+        .context("the tree has no busybox")?;
     symlink("busybox", folder.join("bin/modprobe"))?;
     script(&folder.join("bed/act"), GUEST_ACT)
 }

@@ -36,10 +36,7 @@ fn payload(image: &[u8]) -> Result<&[u8]> {
         let bytes = image.get(offset..).and_then(|rest| rest.first_chunk::<4>());
         Ok(u32::from_le_bytes(*bytes.context("the file is too short")?) as usize)
     };
-    ensure!(
-        image.get(HEADER_MAGIC..HEADER_MAGIC + 4) == Some(b"HdrS"),
-        "this is no bzImage"
-    );
+    ensure!(image.get(HEADER_MAGIC..HEADER_MAGIC + 4) == Some(b"HdrS"), "this is no bzImage");
     // Zero stands for four in images of the oldest boot protocols.
     let setup_sectors = match image[SETUP_SECTORS] {
         0 => 4,
@@ -47,18 +44,14 @@ fn payload(image: &[u8]) -> Result<&[u8]> {
     };
     let start = (setup_sectors + 1) * 512 + word(PAYLOAD_OFFSET)?;
     let end = start + word(PAYLOAD_LENGTH)?;
-    image
-        .get(start..end)
-        .context("the payload lies outside of the file")
+    image.get(start..end).context("the payload lies outside of the file")
 }
 
 fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
     let Some((_, program)) = FORMATS.iter().find(|(magic, _)| payload.starts_with(magic)) else {
         bail!("the payload is compressed in an unknown way");
     };
-    let (body, size) = payload
-        .split_last_chunk::<4>()
-        .context("the payload is too short")?;
+    let (body, size) = payload.split_last_chunk::<4>().context("the payload is too short")?;
     // gzip has the size in its own trailer; the other formats take it as garbage.
     let body = if *program == "gzip" { payload } else { body };
     let mut child = Command::new(program)
@@ -73,21 +66,14 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
         scope.spawn(move || drop(input.write_all(body)));
         child.wait_with_output()
     })?;
-    ensure!(
-        output.status.success(),
-        "{program} ended with {}",
-        output.status
-    );
+    ensure!(output.status.success(), "{program} ended with {}", output.status);
     let expected = u32::from_le_bytes(*size) as usize;
     ensure!(
         output.stdout.len() == expected,
         "{program} gave {} bytes, expected {expected}",
         output.stdout.len()
     );
-    ensure!(
-        output.stdout.starts_with(b"\x7fELF"),
-        "what was unpacked is no ELF image"
-    );
+    ensure!(output.stdout.starts_with(b"\x7fELF"), "what was unpacked is no ELF image");
     Ok(output.stdout)
 }
 

@@ -26,6 +26,7 @@ mod qemu;
 mod qmp;
 pub(crate) mod session;
 mod snapshot;
+mod stdin;
 mod terminal;
 mod tree;
 
@@ -34,7 +35,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use self::assets::Assets;
 use self::console::Echo;
@@ -67,11 +68,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            memory_mib: None,
-            shares: Vec::new(),
-            echo: Echo::Silent,
-        }
+        Self { memory_mib: None, shares: Vec::new(), echo: Echo::Silent }
     }
 }
 
@@ -90,14 +87,8 @@ impl Environment {
         let path = env::var("PATH").unwrap_or_default();
         let mut variables = variables(&assets, &assets.folder());
         variables.push(("VMM_BED".into(), "native".into()));
-        variables.push((
-            "PATH".into(),
-            format!("{}:{path}:/usr/sbin:/sbin", release.display()),
-        ));
-        Ok(Self {
-            variables,
-            directory: env::current_dir()?,
-        })
+        variables.push(("PATH".into(), format!("{}:{path}:/usr/sbin:/sbin", release.display())));
+        Ok(Self { variables, directory: env::current_dir()? })
     }
 
     fn emulated(assets: &Assets, mounts: &[Mount]) -> Result<Self> {
@@ -117,10 +108,7 @@ impl Environment {
         let here = env::current_dir().context("cannot tell the working directory")?;
         let visible = mounts.iter().any(|mount| here.starts_with(&mount.path));
         let directory = if visible { here } else { project::root() };
-        Ok(Self {
-            variables,
-            directory,
-        })
+        Ok(Self { variables, directory })
     }
 
     /// A command in this environment.
@@ -164,26 +152,32 @@ pub(crate) fn open_session(options: &Options) -> Result<(Session, Environment)> 
         Some(memory) => memory,
         None => MEMORY_MIB.min(machine_memory_mib()? / 2),
     };
-    let first = restore(&assets, memory_mib, options);
+    let folders = shared_folders(&options.shares)?;
+    let first = restore(&assets, memory_mib, &folders, options.echo);
     first.or_else(|error| {
         counts::add(counts::Event::FailedRestore)?;
         eprintln!("bed: {error:#}\nbed: booting the emulated host anew");
         Snapshot::ensure(&assets, memory_mib, options.echo)?.discard()?;
-        restore(&assets, memory_mib, options)
+        restore(&assets, memory_mib, &folders, options.echo)
     })
 }
 
-fn restore(assets: &Assets, memory_mib: u64, options: &Options) -> Result<(Session, Environment)> {
-    let snapshot = Snapshot::ensure(assets, memory_mib, options.echo)?;
+fn restore(
+    assets: &Assets,
+    memory_mib: u64,
+    folders: &[(PathBuf, Access)],
+    echo: Echo,
+) -> Result<(Session, Environment)> {
+    let snapshot = Snapshot::ensure(assets, memory_mib, echo)?;
     let start = Instant::now();
     let run_folder = make_run_folder()?;
-    let (shares, mounts) = share_folders(options, &run_folder)?;
-    let machine = snapshot.restore(assets, &shares, &run_folder.join(CONSOLE_LOG), options.echo)?;
+    let (shares, mounts) = assign(folders, &run_folder);
+    let machine = snapshot.restore(assets, &shares, &run_folder.join(CONSOLE_LOG), echo)?;
     let restored = start.elapsed();
     let environment = Environment::emulated(assets, &mounts)?;
     let modules = assets.host_modules().join("lib/modules");
     let session = Session::open(machine, mounts, modules, run_folder)?;
-    if options.echo == Echo::StandardError {
+    if echo == Echo::StandardError {
         eprintln!(
             "bed: restored in {} ms, ready after {} ms",
             restored.as_millis(),
@@ -226,38 +220,34 @@ fn link(file: &Path, name: &Path) -> Result<()> {
         .with_context(|| format!("cannot link {}", file.display()))
 }
 
-/// The folders behind QEMU's 9p devices, and where the emulated host mounts them.
-fn share_folders(options: &Options, run_folder: &Path) -> Result<(Vec<Share>, Vec<Mount>)> {
+/// The folders that the emulated host sees, beside that of the session.
+fn shared_folders(shares: &[String]) -> Result<Vec<(PathBuf, Access)>> {
     fs::create_dir_all(scratch())?;
     let root = project::root();
-    let mut folders = vec![
-        (run_folder.to_path_buf(), Access::ReadOnly),
-        (root.clone(), Access::ReadOnly),
-        (scratch(), Access::ReadWrite),
-    ];
+    let mut folders = vec![(root.clone(), Access::ReadOnly), (scratch(), Access::ReadWrite)];
     if !project::target().starts_with(&root) {
         folders.push((project::bed(), Access::ReadOnly));
     }
-    for share in &options.shares {
+    for share in shares {
         let (folder, access) = command::parse_share(share);
         let folder = fs::canonicalize(&folder)
             .with_context(|| format!("cannot share {}", folder.display()))?;
-        ensure!(
-            folder.is_dir(),
-            "cannot share {}: it is no folder",
-            folder.display()
-        );
+        ensure!(folder.is_dir(), "cannot share {}: it is no folder", folder.display());
         folders.push((folder, access));
     }
+    // One device is the session's own.
+    ensure!(folders.len() < qemu::tags().len(), "at most {} folders", qemu::SHARE_SLOTS);
+    Ok(folders)
+}
+
+/// Gives each folder a 9p device, and says where the emulated host mounts them. The first device is
+/// the session's own, which the init script mounts.
+fn assign(folders: &[(PathBuf, Access)], run_folder: &Path) -> (Vec<Share>, Vec<Mount>) {
     let tags = qemu::tags();
-    if folders.len() > tags.len() {
-        bail!("at most {} folders can be shared", qemu::SHARE_SLOTS);
-    }
-    // The init script has mounted the first one itself.
     let mut mounts: Vec<Mount> = tags
         .iter()
-        .zip(&folders)
         .skip(1)
+        .zip(folders)
         .map(|(tag, (path, access))| Mount {
             tag: tag.clone(),
             path: path.clone(),
@@ -266,24 +256,15 @@ fn share_folders(options: &Options, run_folder: &Path) -> Result<(Vec<Share>, Ve
         .collect();
     // A folder inside of another is mounted after it.
     mounts.sort_by(|one, other| one.path.cmp(&other.path));
-    let unused = run_folder.join("bin");
+    let own = (run_folder.to_path_buf(), Access::ReadOnly);
+    let unused = (run_folder.join("bin"), Access::ReadOnly);
+    let all = std::iter::once(&own).chain(folders).chain(std::iter::repeat(&unused));
     let shares = tags
         .into_iter()
-        .enumerate()
-        .map(|(slot, tag)| match folders.get(slot) {
-            Some((folder, access)) => Share {
-                tag,
-                folder: folder.clone(),
-                access: *access,
-            },
-            None => Share {
-                tag,
-                folder: unused.clone(),
-                access: Access::ReadOnly,
-            },
-        })
+        .zip(all)
+        .map(|(tag, (folder, access))| Share { tag, folder: folder.clone(), access: *access })
         .collect();
-    Ok((shares, mounts))
+    (shares, mounts)
 }
 
 fn machine_memory_mib() -> Result<u64> {

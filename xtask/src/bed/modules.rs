@@ -42,11 +42,7 @@ impl Modules {
                 (module_name(file), (file.to_owned(), needs))
             })
             .collect();
-        Ok(Self {
-            base: base.to_path_buf(),
-            version,
-            table,
-        })
+        Ok(Self { base: base.to_path_buf(), version, table })
     }
 
     /// Copies the named modules and what they need to `destination/lib/modules/VERSION`. A name
@@ -55,11 +51,7 @@ impl Modules {
         let source = self.base.join("lib/modules").join(&self.version);
         let target = destination.join("lib/modules").join(&self.version);
         fs::create_dir_all(&target)?;
-        for list in [
-            "modules.builtin",
-            "modules.builtin.modinfo",
-            "modules.order",
-        ] {
+        for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
             fs::copy(source.join(list), target.join(list))
                 .with_context(|| format!("cannot copy {list}"))?;
         }
@@ -79,13 +71,8 @@ impl Modules {
             fs::copy(source.join(file), &copy).with_context(|| format!("cannot copy {file}"))?;
             pending.extend(needs.iter().cloned());
         }
-        project::output(
-            project::program("depmod")
-                .arg("-b")
-                .arg(destination)
-                .arg(&self.version),
-        )
-        .map(drop)
+        project::output(project::program("depmod").arg("-b").arg(destination).arg(&self.version))
+            .map(drop)
     }
 }
 

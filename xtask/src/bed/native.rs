@@ -42,16 +42,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Native { mips } => {
-                write!(
-                    formatter,
-                    "KVM runs guests natively ({mips:.0} million instructions/s)"
-                )
+                write!(formatter, "KVM runs guests natively ({mips:.0} million instructions/s)")
             }
             Self::Emulated { mips } => {
-                write!(
-                    formatter,
-                    "KVM emulates ring 0 ({mips:.1} million instructions/s)"
-                )
+                write!(formatter, "KVM emulates ring 0 ({mips:.1} million instructions/s)")
             }
             Self::Unusable(reason) => write!(formatter, "KVM cannot be used: {reason}"),
         }
@@ -118,22 +112,11 @@ fn set_registers(vcpu: &VcpuFd, turns: u32) -> Result<()> {
     const PROTECTED: u64 = 1;
     let mut special = vcpu.get_sregs()?;
     special.cr0 |= PROTECTED;
-    let data = [
-        &mut special.ds,
-        &mut special.es,
-        &mut special.ss,
-        &mut special.fs,
-        &mut special.gs,
-    ];
+    let data =
+        [&mut special.ds, &mut special.es, &mut special.ss, &mut special.fs, &mut special.gs];
     for segment in data {
         (segment.base, segment.limit, segment.selector) = (0, u32::MAX, 0x10);
-        (
-            segment.type_,
-            segment.s,
-            segment.present,
-            segment.db,
-            segment.g,
-        ) = (3, 1, 1, 1, 1);
+        (segment.type_, segment.s, segment.present, segment.db, segment.g) = (3, 1, 1, 1, 1);
     }
     let code = &mut special.cs;
     (code.base, code.limit, code.selector) = (0, u32::MAX, 0x8);

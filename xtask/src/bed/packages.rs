@@ -19,42 +19,18 @@ pub(crate) struct Needed {
 
 /// What building the bed's kernels, trees and disk images takes.
 pub(crate) const BUILD_TOOLS: &[Needed] = &[
-    Needed {
-        program: "dpkg-deb",
-        package: "dpkg",
-    },
-    Needed {
-        program: "tar",
-        package: "tar",
-    },
-    Needed {
-        program: "xz",
-        package: "xz-utils",
-    },
-    Needed {
-        program: "lz4",
-        package: "lz4",
-    },
-    Needed {
-        program: "mke2fs",
-        package: "e2fsprogs",
-    },
-    Needed {
-        program: "depmod",
-        package: "kmod",
-    },
+    Needed { program: "dpkg-deb", package: "dpkg" },
+    Needed { program: "tar", package: "tar" },
+    Needed { program: "xz", package: "xz-utils" },
+    Needed { program: "lz4", package: "lz4" },
+    Needed { program: "mke2fs", package: "e2fsprogs" },
+    Needed { program: "depmod", package: "kmod" },
 ];
 
 /// What running the emulated host takes.
 pub(crate) const EMULATOR: &[Needed] = &[
-    Needed {
-        program: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-    },
-    Needed {
-        program: "setpriv",
-        package: "util-linux",
-    },
+    Needed { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Needed { program: "setpriv", package: "util-linux" },
 ];
 
 /// Dependencies that packages name but that no program we run needs: interpreters and what only
@@ -114,10 +90,9 @@ pub(crate) fn ensure_programs(needed: &[Needed]) -> Result<()> {
     }
     let list = packages.iter().copied().collect::<Vec<_>>().join(" ");
     if find_program("apt-get").is_none() {
-        return Err(Missing(format!(
-            "there is no apt-get to install these packages: {list}"
-        ))
-        .into());
+        return Err(
+            Missing(format!("there is no apt-get to install these packages: {list}")).into()
+        );
     }
     if !rustix::process::geteuid().is_root() {
         return Err(Missing(format!(
@@ -145,13 +120,7 @@ pub(crate) fn ensure_programs(needed: &[Needed]) -> Result<()> {
 
 fn install(packages: &[&str]) -> Result<()> {
     let mut apt = apt_get();
-    apt.args([
-        "install",
-        "-y",
-        "--no-install-recommends",
-        "--allow-downgrades",
-    ])
-    .args(packages);
+    apt.args(["install", "-y", "--no-install-recommends", "--allow-downgrades"]).args(packages);
     project::output(&mut apt).map(drop)
 }
 
@@ -183,9 +152,7 @@ fn ensure_lists(package: &str) -> Result<()> {
         bail!("apt knows no package {package}\n  hint: sudo apt-get update");
     }
     eprintln!("bed: fetching package lists");
-    project::output(apt_get().arg("update"))
-        .map(drop)
-        .context("cannot fetch package lists")
+    project::output(apt_get().arg("update")).map(drop).context("cannot fetch package lists")
 }
 
 fn knows(package: &str) -> Result<bool> {
@@ -244,16 +211,13 @@ pub(crate) fn closure(packages: &[&str]) -> Result<Vec<String>> {
 /// Downloads packages into `folder` (those that are there stay) and returns their files.
 pub(crate) fn download(packages: &[String], folder: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(folder)?;
-    let missing: Vec<&String> = packages
-        .iter()
-        .filter(|name| matches!(find_deb(folder, name), Ok(None)))
-        .collect();
+    let missing: Vec<&String> =
+        packages.iter().filter(|name| matches!(find_deb(folder, name), Ok(None))).collect();
     if !missing.is_empty() {
         eprintln!("bed: downloading {} packages", missing.len());
         let mut apt = apt_get();
         // apt's own user cannot write here; without a sandbox user it does not try to.
-        apt.args(["-o", "APT::Sandbox::User=root", "download"])
-            .args(missing);
+        apt.args(["-o", "APT::Sandbox::User=root", "download"]).args(missing);
         apt.current_dir(folder).stderr(Stdio::piped());
         project::output(&mut apt).context("cannot download packages\n  hint: apt-get update")?;
     }
@@ -298,10 +262,7 @@ pub(crate) fn unpack(deb: &Path, tree: &Path) -> Result<()> {
         .with_context(failed)?;
     let read = source.wait().with_context(failed)?;
     if !unpacked.success() || !read.success() {
-        bail!(
-            "cannot unpack {}: dpkg-deb {read}, tar {unpacked}",
-            deb.display()
-        );
+        bail!("cannot unpack {}: dpkg-deb {read}, tar {unpacked}", deb.display());
     }
     Ok(())
 }

@@ -201,10 +201,7 @@ impl Parser {
         let Some(payload) = self.bytes.get(HEADER..HEADER + length) else {
             return Ok(None);
         };
-        let frame = Frame {
-            kind,
-            payload: payload.to_vec(),
-        };
+        let frame = Frame { kind, payload: payload.to_vec() };
         self.bytes.drain(..HEADER + length);
         Ok(Some(frame))
     }
@@ -225,14 +222,8 @@ mod tests {
             parser.push(&[byte]);
             frames.extend(parser.next().unwrap());
         }
-        let kinds: Vec<_> = frames
-            .iter()
-            .map(|f| (f.kind, f.payload.as_slice()))
-            .collect();
-        assert_eq!(
-            kinds,
-            [(Kind::Stdout, b"abc".as_slice()), (Kind::StdinEnd, b"")]
-        );
+        let kinds: Vec<_> = frames.iter().map(|f| (f.kind, f.payload.as_slice())).collect();
+        assert_eq!(kinds, [(Kind::Stdout, b"abc".as_slice()), (Kind::StdinEnd, b"")]);
     }
 
     #[test]

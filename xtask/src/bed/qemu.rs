@@ -67,11 +67,7 @@ pub(crate) struct Machine {
 /// The tags of all 9p devices, in the order of their devices.
 pub(crate) fn tags() -> Vec<String> {
     let shares = (0..SHARE_SLOTS).map(|slot| format!("share{slot}"));
-    ["run", "project", "scratch"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(shares)
-        .collect()
+    ["run", "project", "scratch"].into_iter().map(str::to_owned).chain(shares).collect()
 }
 
 /// The part of the command line that the saved state depends on.
@@ -113,11 +109,7 @@ pub(crate) fn machine_arguments(memory_mib: u64) -> Vec<String> {
 /// QEMU's own version line.
 pub(crate) fn version() -> Result<String> {
     let text = project::output(Command::new(PROGRAM).arg("--version"))?;
-    Ok(String::from_utf8_lossy(&text)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
 
 impl Machine {
@@ -130,9 +122,7 @@ impl Machine {
         }
         // No unsafe code between fork and exec: setpriv sets the parent death signal.
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", PROGRAM])
-            .args(machine_arguments(launch.memory_mib));
+        command.args(["--pdeathsig", "KILL", PROGRAM]).args(machine_arguments(launch.memory_mib));
         command.arg("-kernel").arg(launch.assets.host_kernel());
         command.arg("-initrd").arg(launch.assets.host_initramfs());
         let (ram, mode) = match launch.start {
@@ -148,21 +138,11 @@ impl Machine {
             escape(ram)
         ));
         command.args(["-chardev", "stdio,id=serial,signal=off"]);
-        command.args([
-            "-chardev",
-            &format!("socket,id=agent,fd={}", agent_end.as_raw_fd()),
-        ]);
-        command.args([
-            "-chardev",
-            &format!("socket,id=qmp,fd={}", qmp_end.as_raw_fd()),
-        ]);
+        command.args(["-chardev", &format!("socket,id=agent,fd={}", agent_end.as_raw_fd())]);
+        command.args(["-chardev", &format!("socket,id=qmp,fd={}", qmp_end.as_raw_fd())]);
         command.args(["-mon", "chardev=qmp,mode=control"]);
         for share in launch.shares {
-            let readonly = if share.access == Access::ReadOnly {
-                "on"
-            } else {
-                "off"
-            };
+            let readonly = if share.access == Access::ReadOnly { "on" } else { "off" };
             command.arg("-fsdev").arg(format!(
                 "local,id={},security_model=none,multidevs=remap,readonly={readonly},path={}",
                 share.tag,
@@ -178,22 +158,14 @@ impl Machine {
         drop(command);
         let serial = child.stdin.take().context("QEMU has no serial input")?;
         let console = Console::default();
-        let machine = Self {
-            child,
-            serial,
-            console,
-            qmp,
-            agent,
-        };
+        let machine = Self { child, serial, console, qmp, agent };
         machine.console.follow(output, launch.log, launch.echo)?;
         Ok(machine)
     }
 
     /// Wakes the init of the emulated host up.
     pub(crate) fn say(&mut self, line: &str) -> Result<()> {
-        self.serial
-            .write_all(line.as_bytes())
-            .context("cannot write to the serial line")
+        self.serial.write_all(line.as_bytes()).context("cannot write to the serial line")
     }
 }
 

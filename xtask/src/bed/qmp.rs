@@ -23,9 +23,7 @@ impl Qmp {
     pub(crate) fn connect(socket: UnixStream) -> Result<Self> {
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut qmp = Self {
-            reader: BufReader::new(socket),
-        };
+        let mut qmp = Self { reader: BufReader::new(socket) };
         let greeting = qmp.message().context("QEMU sent no greeting")?;
         if greeting.get("QMP").is_none() {
             bail!("QEMU greeted with {greeting}");
@@ -43,17 +41,13 @@ impl Qmp {
             .write_all(line.as_bytes())
             .with_context(|| format!("cannot send {command} to QEMU"))?;
         loop {
-            let mut message = self
-                .message()
-                .with_context(|| format!("no answer to {command} from QEMU"))?;
+            let mut message =
+                self.message().with_context(|| format!("no answer to {command} from QEMU"))?;
             if let Some(value) = message.get_mut("return") {
                 return Ok(value.take());
             }
             if let Some(error) = message.get("error") {
-                bail!(
-                    "QEMU refused {command}: {}",
-                    error["desc"].as_str().unwrap_or("no reason")
-                );
+                bail!("QEMU refused {command}: {}", error["desc"].as_str().unwrap_or("no reason"));
             }
         }
     }

@@ -4,17 +4,15 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
 use super::counts;
-use super::protocol::{
-    self, CHUNK, Ending, Exec, Frame, Kind, Mount, Parser, STDIN_WINDOW, Setup, Size,
-};
+use super::protocol::{self, CHUNK, Ending, Exec, Frame, Kind, Mount, Parser, Setup, Size};
 use super::qemu::Machine;
+use super::stdin::Stdin;
 use crate::project;
 
 /// The agent answers within a second; a machine that is busy with builds needs more.
@@ -45,6 +43,8 @@ pub(crate) struct Session {
     machine: Machine,
     remote: Remote,
     parser: Parser,
+    /// Our input, once a command takes it.
+    stdin: Option<Stdin>,
     /// The folder behind the run share; it goes when the session does.
     run_folder: PathBuf,
 }
@@ -66,7 +66,7 @@ impl Remote {
         self.send(Kind::Resize, &serde_json::to_vec(&size)?)
     }
 
-    fn send(&self, kind: Kind, payload: &[u8]) -> Result<()> {
+    pub(crate) fn send(&self, kind: Kind, payload: &[u8]) -> Result<()> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         protocol::send(&mut *stream, kind, payload).context("the emulated host does not listen")
     }
@@ -80,34 +80,20 @@ impl Session {
         modules: PathBuf,
         run_folder: PathBuf,
     ) -> Result<Self> {
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         machine.say(&format!("{seconds} bin/agent\n"))?;
         let stream = machine.agent.try_clone()?;
         stream.set_write_timeout(Some(SETUP_TIMEOUT))?;
-        let remote = Remote {
-            stream: Arc::new(Mutex::new(stream)),
-        };
-        let mut session = Self {
-            machine,
-            remote,
-            parser: Parser::default(),
-            run_folder,
-        };
+        let remote = Remote { stream: Arc::new(Mutex::new(stream)) };
+        let mut session =
+            Self { machine, remote, parser: Parser::default(), stdin: None, run_folder };
         let setup = serde_json::to_vec(&Setup { mounts, modules })?;
         let ready = session.remote.send(Kind::Setup, &setup).and_then(|()| {
             let frame = session.next(Instant::now() + SETUP_TIMEOUT)?;
             match frame {
-                Some(Frame {
-                    kind: Kind::Ready, ..
-                }) => Ok(()),
+                Some(Frame { kind: Kind::Ready, .. }) => Ok(()),
                 Some(frame) => bail!("the agent answered with {:?}", frame.kind),
-                None => bail!(
-                    "the agent did not answer within {} s",
-                    SETUP_TIMEOUT.as_secs()
-                ),
+                None => bail!("the agent did not answer within {} s", SETUP_TIMEOUT.as_secs()),
             }
         });
         ready.with_context(|| session.lost("the emulated host did not come up"))?;
@@ -129,28 +115,34 @@ impl Session {
         stderr: &mut dyn Write,
     ) -> Result<Outcome> {
         self.remote.send(Kind::Exec, &serde_json::to_vec(exec)?)?;
-        let window = Window::new();
-        match input {
-            Input::Empty => self.remote.send(Kind::StdinEnd, b"")?,
-            Input::Inherited => pump(std::io::stdin(), &self.remote, &window),
+        let stdin = match input {
+            Input::Empty => {
+                self.remote.send(Kind::StdinEnd, b"")?;
+                None
+            }
+            Input::Inherited => {
+                let remote = self.remote.clone();
+                let stdin = self.stdin.get_or_insert_with(|| Stdin::start(&remote)).clone();
+                stdin.open(&remote);
+                Some(stdin)
+            }
+        };
+        let outcome = self.relay(timeout, stdin.as_ref(), stdout, stderr);
+        if let Some(stdin) = stdin {
+            stdin.close();
         }
-        let outcome = self.relay(timeout, &window, stdout, stderr);
-        window.close();
         outcome.with_context(|| self.lost("the emulated host was lost"))
     }
 
     /// What happened, with the last that was heard.
     fn lost(&self, what: &str) -> String {
-        format!(
-            "{what}; its last lines:\n{}\n  cause",
-            self.machine.console.tail()
-        )
+        format!("{what}; its last lines:\n{}\n  cause", self.machine.console.tail())
     }
 
     fn relay(
         &mut self,
         timeout: Option<Duration>,
-        window: &Window,
+        stdin: Option<&Stdin>,
         stdout: &mut dyn Write,
         stderr: &mut dyn Write,
     ) -> Result<Outcome> {
@@ -173,12 +165,10 @@ impl Session {
                 Kind::Stdout => relay_output(stdout, &frame.payload, &self.remote)?,
                 Kind::Stderr => relay_output(stderr, &frame.payload, &self.remote)?,
                 Kind::Acknowledged => {
-                    let count = frame
-                        .payload
-                        .first_chunk()
-                        .copied()
-                        .map_or(0, u32::from_le_bytes);
-                    window.release(count as usize);
+                    let count = frame.payload.first_chunk().copied().map_or(0, u32::from_le_bytes);
+                    if let Some(stdin) = stdin {
+                        stdin.acknowledge(count as usize);
+                    }
                 }
                 Kind::Done if timed_out => return Ok(Outcome::TimedOut),
                 Kind::Done => return Ok(Outcome::Ended(serde_json::from_slice(&frame.payload)?)),
@@ -226,77 +216,4 @@ fn relay_output(output: &mut dyn Write, bytes: &[u8], remote: &Remote) -> Result
         }
         result => result.context("cannot pass the command's output on"),
     }
-}
-
-/// Bytes of standard input that may still be sent.
-#[derive(Clone)]
-struct Window {
-    shared: Arc<(Mutex<WindowState>, Condvar)>,
-}
-
-struct WindowState {
-    left: usize,
-    closed: bool,
-}
-
-impl Window {
-    fn new() -> Self {
-        let state = WindowState {
-            left: STDIN_WINDOW,
-            closed: false,
-        };
-        Self {
-            shared: Arc::new((Mutex::new(state), Condvar::new())),
-        }
-    }
-
-    /// Waits for room and runs `send`; says whether the command still runs.
-    fn with_room(&self, bytes: usize, send: impl FnOnce()) -> bool {
-        let mut state = self.lock();
-        while state.left < bytes && !state.closed {
-            state = self
-                .shared
-                .1
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.closed {
-            return false;
-        }
-        state.left -= bytes;
-        send();
-        true
-    }
-
-    fn release(&self, bytes: usize) {
-        self.lock().left += bytes;
-        self.shared.1.notify_all();
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.shared.1.notify_all();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, WindowState> {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Carries standard input on a thread. It ends with the input or, at its next byte, with the command.
-fn pump(mut source: impl Read + Send + 'static, remote: &Remote, window: &Window) {
-    let (remote, window) = (remote.clone(), window.clone());
-    thread::spawn(move || {
-        let mut buffer = vec![0; CHUNK];
-        // A failing port is noticed by the thread that reads from it.
-        while let Ok(count @ 1..) = source.read(&mut buffer) {
-            let sent = window.with_room(count, || {
-                let _ = remote.send(Kind::Stdin, &buffer[..count]);
-            });
-            if !sent {
-                return;
-            }
-        }
-        window.with_room(0, || drop(remote.send(Kind::StdinEnd, b"")));
-    });
 }

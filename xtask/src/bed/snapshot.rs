@@ -41,10 +41,7 @@ impl Snapshot {
         qemu::version()?.hash(&mut hasher);
         qemu::machine_arguments(memory_mib).hash(&mut hasher);
         assets.identity().hash(&mut hasher);
-        let snapshot = Self {
-            folder: base.join(format!("{:016x}", hasher.finish())),
-            memory_mib,
-        };
+        let snapshot = Self { folder: base.join(format!("{:016x}", hasher.finish())), memory_mib };
 
         let lock = File::create(base.join("lock"))?;
         lock.lock().context("cannot lock the snapshots")?;
@@ -76,11 +73,7 @@ impl Snapshot {
         fs::create_dir_all(&none)?;
         let shares: Vec<Share> = qemu::tags()
             .into_iter()
-            .map(|tag| Share {
-                tag,
-                folder: none.clone(),
-                access: Access::ReadOnly,
-            })
+            .map(|tag| Share { tag, folder: none.clone(), access: Access::ReadOnly })
             .collect();
         let launch = Launch {
             assets,
@@ -100,12 +93,8 @@ impl Snapshot {
         let mut qmp = Qmp::connect(machine.qmp.try_clone()?)?;
         qmp.execute("stop", &json!({}))?;
         ignore_shared(&mut qmp)?;
-        qmp.execute(
-            "migrate",
-            &json!({ "uri": save_uri(&building.join("state")) }),
-        )?;
-        qmp.wait_migration(TRANSFER_TIMEOUT)
-            .context("cannot save the emulated host")?;
+        qmp.execute("migrate", &json!({ "uri": save_uri(&building.join("state")) }))?;
+        qmp.wait_migration(TRANSFER_TIMEOUT).context("cannot save the emulated host")?;
         drop(machine);
         tree::remove(&self.folder)?;
         fs::rename(&building, &self.folder)?;
@@ -152,11 +141,7 @@ impl Snapshot {
 /// RAM stays in its file and is not part of the state.
 fn ignore_shared(qmp: &mut Qmp) -> Result<()> {
     let capability = json!({ "capability": "x-ignore-shared", "state": true });
-    qmp.execute(
-        "migrate-set-capabilities",
-        &json!({ "capabilities": [capability] }),
-    )
-    .map(drop)
+    qmp.execute("migrate-set-capabilities", &json!({ "capabilities": [capability] })).map(drop)
 }
 
 fn save_uri(state: &Path) -> String {

@@ -37,8 +37,5 @@ pub(crate) fn size() -> Option<Size> {
         return None;
     }
     let size = tcgetwinsize(stdout().as_fd()).ok()?;
-    Some(Size {
-        rows: size.ws_row,
-        columns: size.ws_col,
-    })
+    Some(Size { rows: size.ws_row, columns: size.ws_col })
 }

@@ -93,15 +93,9 @@ const FILES: &[(&str, &str)] = &[
         "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home:/bin/bash\n\
          nobody:x:65534:65534:nobody:/:/bin/false\n",
     ),
-    (
-        "etc/group",
-        "root:x:0:\ntty:x:5:\nkvm:x:106:\nuser:x:1000:\nnogroup:x:65534:\n",
-    ),
+    ("etc/group", "root:x:0:\ntty:x:5:\nkvm:x:106:\nuser:x:1000:\nnogroup:x:65534:\n"),
     ("etc/hosts", "127.0.0.1 localhost bed\n::1 localhost\n"),
-    (
-        "etc/nsswitch.conf",
-        "passwd: files\ngroup: files\nhosts: files\n",
-    ),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
 ];
 
 /// Builds the tree in `tree` from package files; `spare` is a folder for what is only looked up.
@@ -114,11 +108,7 @@ pub(crate) fn build(debs: &BTreeMap<String, PathBuf>, tree: &Path, spare: &Path)
         }
     }
     for (name, deb) in debs {
-        let destination = if PACKAGES.contains(&name.as_str()) {
-            tree
-        } else {
-            spare
-        };
+        let destination = if PACKAGES.contains(&name.as_str()) { tree } else { spare };
         packages::unpack(deb, destination)?;
     }
     for folder in PRUNED {
@@ -161,11 +151,7 @@ fn add_libraries(tree: &Path, spare: &Path) -> Result<()> {
             };
             fs::copy(&source, &library).with_context(|| format!("cannot copy {name}"))?;
         }
-        wanted.extend(
-            needed(&library)?
-                .into_iter()
-                .filter(|name| !done.contains(name)),
-        );
+        wanted.extend(needed(&library)?.into_iter().filter(|name| !done.contains(name)));
         add_private_libraries(&name, tree, spare, &mut wanted)?;
     }
     Ok(())
@@ -232,10 +218,7 @@ fn parse_needed(data: &[u8]) -> Result<Vec<String>> {
     };
     let strings = sections.strings(endian, data, strings)?;
     let mut names = Vec::new();
-    for entry in entries
-        .iter()
-        .filter(|entry| entry.tag(endian) == DT_NEEDED)
-    {
+    for entry in entries.iter().filter(|entry| entry.tag(endian) == DT_NEEDED) {
         let name = entry.string(endian, strings)?;
         names.push(String::from_utf8_lossy(name).into_owned());
     }

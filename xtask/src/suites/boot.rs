@@ -7,10 +7,7 @@
 
 use super::Case;
 
-const KERNELS: &[(&str, &str)] = &[
-    ("vmlinux", "$VMM_BED_KERNEL"),
-    ("bzimage", "$VMM_BED_BZIMAGE"),
-];
+const KERNELS: &[(&str, &str)] = &[("vmlinux", "$VMM_BED_KERNEL"), ("bzimage", "$VMM_BED_BZIMAGE")];
 const CPUS: &[u32] = &[1, 4];
 
 /// A size, what the kernel must say at least in KiB, and what the host needs in MiB.

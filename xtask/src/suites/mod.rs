@@ -53,11 +53,7 @@ pub(crate) struct Case {
 
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            script: script.into(),
-            timeout: TIMEOUT,
-        }
+        Self { name: name.into(), script: script.into(), timeout: TIMEOUT }
     }
 
     /// The whole script.
@@ -68,8 +64,5 @@ impl Case {
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
-    [host::cases(), boot::cases(), ends::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [host::cases(), boot::cases(), ends::cases()].into_iter().flatten().collect()
 }
