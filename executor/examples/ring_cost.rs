@@ -18,10 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("epoll") => DriverChoice::Epoll,
         Some(other) => return Err(format!("unknown driver {other}").into()),
     };
-    let mut executor = Executor::new(&Config {
-        driver,
-        ..Config::default()
-    })?;
+    let mut executor = Executor::new(&Config { driver, ..Config::default() })?;
     println!("driver {:?}", executor.driver());
     executor.block_on(run())
 }
@@ -53,11 +50,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 fn unnamed_file() -> std::io::Result<std::fs::File> {
     let path = std::env::temp_dir().join(format!("ring_cost.{}", std::process::id()));
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
 }
@@ -71,11 +64,7 @@ struct Meter {
 impl Meter {
     fn start(name: &str) -> Self {
         let before = executor::stats().unwrap_or_default();
-        Meter {
-            name: name.to_owned(),
-            started: Instant::now(),
-            before,
-        }
+        Meter { name: name.to_owned(), started: Instant::now(), before }
     }
 
     #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -96,12 +85,7 @@ async fn read_by_set(file: &Fd, depth: usize, operations: u64) {
     let submit = |set: &mut OpSet<Box<[u8]>>, mut buffer: Box<[u8]>, number: u64| {
         // SAFETY: the payload is the buffer, whose block stays where it is.
         let op = unsafe {
-            Op::read(
-                file,
-                buffer.as_mut_ptr(),
-                BLOCK as u32,
-                number % BLOCKS * BLOCK as u64,
-            )
+            Op::read(file, buffer.as_mut_ptr(), BLOCK as u32, number % BLOCKS * BLOCK as u64)
         };
         set.submit(op, buffer).expect("a free place");
     };
@@ -205,9 +189,8 @@ async fn spawn(tasks: u64) {
     meter.stop(tasks);
     let meter = Meter::start("spawn and join, 1000 at a time");
     for _ in 0..tasks / 1000 {
-        let handles: Vec<_> = (0..1000)
-            .map(|number| executor::spawn(async move { number }))
-            .collect();
+        let handles: Vec<_> =
+            (0..1000).map(|number| executor::spawn(async move { number })).collect();
         for handle in handles {
             handle.await;
         }

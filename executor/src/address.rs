@@ -22,10 +22,7 @@ impl SocketAddress {
         let mut storage: Box<libc::sockaddr_storage> = Box::new(unsafe { mem::zeroed() });
         // SAFETY: size and alignment were checked above; the types are plain data.
         unsafe { std::ptr::from_mut(&mut *storage).cast::<A>().write(address) };
-        SocketAddress {
-            storage,
-            length: size_of::<A>() as libc::socklen_t,
-        }
+        SocketAddress { storage, length: size_of::<A>() as libc::socklen_t }
     }
 
     /// A Unix socket at a path.
@@ -67,18 +64,14 @@ impl From<SocketAddr> for SocketAddress {
             SocketAddr::V4(v4) => Self::new(libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
                 sin_zero: [0; 8],
             }),
             SocketAddr::V6(v6) => Self::new(libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
                 sin6_scope_id: v6.scope_id(),
             }),
         }

@@ -38,11 +38,7 @@ pub unsafe trait IoBuf: 'static {
             Bound::Excluded(&end) => end,
             Bound::Unbounded => usize::MAX,
         };
-        Slice {
-            buffer: self,
-            begin,
-            end,
-        }
+        Slice { buffer: self, begin, end }
     }
 }
 
@@ -200,9 +196,7 @@ unsafe impl<B: IoBuf> IoBuf for Slice<B> {
         self.buffer.stable_ptr().wrapping_add(begin)
     }
     fn bytes_init(&self) -> usize {
-        self.end
-            .min(self.buffer.bytes_init())
-            .saturating_sub(self.begin)
+        self.end.min(self.buffer.bytes_init()).saturating_sub(self.begin)
     }
 }
 
@@ -217,9 +211,7 @@ unsafe impl<B: IoBufMut> IoBufMut for Slice<B> {
         if self.begin > self.buffer.bytes_init() {
             return 0;
         }
-        self.end
-            .min(self.buffer.bytes_total())
-            .saturating_sub(self.begin)
+        self.end.min(self.buffer.bytes_total()).saturating_sub(self.begin)
     }
     unsafe fn set_init(&mut self, count: usize) {
         if count > 0 {

@@ -27,9 +27,10 @@ bitflags::bitflags! {
     /// Kinds of operations that a restricted ring lets pass.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Operations: u32 {
-        /// `read` and `readv`, with and without an offset.
+        /// `read` and `readv`, with and without an offset; on sockets that is `recv`.
         const READ = 1 << 0;
-        /// `write` and `writev`, with and without an offset; also [`Fd::signal`](crate::Fd::signal).
+        /// `write` and `writev`, with and without an offset; on sockets that is `send`. Also
+        /// [`Fd::signal`](crate::Fd::signal).
         const WRITE = 1 << 1;
         /// `fsync` and `fdatasync`.
         const SYNC = 1 << 2;

@@ -88,10 +88,7 @@ pub(crate) fn current() -> Option<Rc<Core>> {
 
 /// Makes an executor the thread's current one until the result is dropped.
 pub(crate) fn enter(core: &Rc<Core>) -> Entered<'_> {
-    Entered {
-        previous: CURRENT.replace(Rc::as_ptr(core)),
-        _core: core,
-    }
+    Entered { previous: CURRENT.replace(Rc::as_ptr(core)), _core: core }
 }
 
 pub(crate) struct Entered<'a> {
@@ -182,11 +179,8 @@ impl Core {
 
     /// Submits an operation whose outcome goes where `state` says.
     pub(crate) fn submit(&self, file: &Rc<FdInner>, operation: Operation, state: State) -> Token {
-        let descriptor = operation.makes_descriptor();
-        let token = self
-            .slots
-            .borrow_mut()
-            .insert(Rc::clone(file), descriptor, state);
+        let operation = file.adapt(operation);
+        let token = self.slots.borrow_mut().insert(Rc::clone(file), operation.yields(), state);
         self.dispatch(token, file, operation);
         token
     }
@@ -200,11 +194,7 @@ impl Core {
     fn dispatch(&self, token: Token, file: &Rc<FdInner>, operation: Operation) {
         self.submitted.set(self.submitted.get() + 1);
         if self.closed.get() {
-            self.complete(Completion {
-                token,
-                result: -libc::ECANCELED,
-                more: false,
-            });
+            self.complete(Completion::only(token, -libc::ECANCELED));
         } else {
             self.driver().submit(token, file.target(), operation);
         }
@@ -248,9 +238,7 @@ impl Core {
 
     fn timer_is_due(&self) -> bool {
         let timers = self.timers.borrow();
-        timers
-            .next_expiry()
-            .is_some_and(|at| at <= self.driver().now())
+        timers.next_expiry().is_some_and(|at| at <= self.driver().now())
     }
 
     /// How to wait now that nothing is ready.
@@ -265,11 +253,7 @@ impl Core {
                 Wait::For(left)
             }
         };
-        if self.shared.prepare_to_sleep() {
-            wait
-        } else {
-            Wait::No
-        }
+        if self.shared.prepare_to_sleep() { wait } else { Wait::No }
     }
 
     fn driver_turn(&self, wait: Wait) {
@@ -294,9 +278,7 @@ impl Core {
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
             let now = self.driver().now();
-            self.timers
-                .borrow_mut()
-                .expire(now, &mut self.fired.borrow_mut());
+            self.timers.borrow_mut().expire(now, &mut self.fired.borrow_mut());
         }
         while let Some(waker) = self.next_fired() {
             waker.wake(self);
@@ -315,12 +297,7 @@ impl Core {
                 waker.wake(self);
                 drop(file);
             }
-            After::Drop {
-                file,
-                result,
-                storage,
-                group,
-            } => {
+            After::Drop { file, result, storage, group } => {
                 drop((file, result, storage));
                 if let Some(group) = group {
                     group.completed(self);

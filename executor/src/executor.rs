@@ -53,11 +53,7 @@ impl Executor {
         // SAFETY: it comes with one counted reference.
         let main = unsafe { TaskRef::from_counted(main) };
         let core = Core::new(shared, driver, config.idle_spin, config.entries as usize);
-        Executor {
-            main,
-            core: Rc::new(core),
-            kind,
-        }
+        Executor { main, core: Rc::new(core), kind }
     }
 
     /// Which driver it uses.
@@ -114,9 +110,7 @@ impl Drop for Executor {
 
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Executor")
-            .field("driver", &self.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("Executor").field("driver", &self.kind).finish_non_exhaustive()
     }
 }
 

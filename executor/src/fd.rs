@@ -7,19 +7,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::event::PollFlags;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, FileType, OFlags};
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::address::SocketAddress;
 use crate::buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut};
 use crate::core::{self, Core};
 use crate::driver::{FileId, Residence, Target};
-use crate::ops::CURRENT_POSITION;
 use crate::ops::future::Submission;
 use crate::ops::kinds::{
     Accept, Allocate, Connect, Poll, Read, ReadVectored, Receive, Send, Sync, Write, WriteVectored,
 };
+use crate::ops::slots::Left;
 use crate::ops::stream::{Notifications, PollStream};
+use crate::ops::{CURRENT_POSITION, Expected, Operation};
 
 /// A file, socket, pipe or eventfd that operations are started on.
 ///
@@ -36,18 +37,59 @@ pub struct Fd {
 
 pub(crate) struct FdInner {
     file: FileId,
+    medium: Medium,
+    /// A socket of which the last receive left nothing.
+    emptied: Cell<bool>,
     /// The descriptor was checked to be non-blocking, for signals.
     nonblocking: Cell<bool>,
     pub(crate) core: Rc<Core>,
     descriptor: OwnedFd,
 }
 
-impl FdInner {
-    pub(crate) fn target(&self) -> Target {
-        Target {
-            fd: self.descriptor.as_raw_fd(),
-            file: self.file,
+/// What is behind a descriptor, as far as it matters to how it is read and written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    Socket,
+    Other,
+}
+
+impl Medium {
+    fn of(descriptor: BorrowedFd<'_>) -> Self {
+        match rustix::fs::fstat(descriptor) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => Medium::Socket,
+            _ => Medium::Other,
         }
+    }
+}
+
+impl FdInner {
+    /// The operation in the form that suits the file best. For sockets the way through the file
+    /// layer is longer, and a write there to a peer that is gone would raise SIGPIPE.
+    pub(crate) fn adapt(&self, operation: Operation) -> Operation {
+        if self.medium == Medium::Other {
+            return operation;
+        }
+        let data = if self.emptied.get() { Expected::Later } else { Expected::Perhaps };
+        match operation {
+            Operation::Read { pointer, length, .. }
+            | Operation::Receive { pointer, length, flags: 0, .. } => {
+                Operation::Receive { pointer, length, flags: 0, data }
+            }
+            Operation::Write { pointer, length, .. } => {
+                let flags = SendFlags::NOSIGNAL.bits();
+                Operation::Send { pointer, length, flags }
+            }
+            other => other,
+        }
+    }
+
+    /// A receive has completed and left nothing, or something, in the socket.
+    pub(crate) fn note_received(&self, left: Left) {
+        self.emptied.set(left == Left::Nothing);
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target { fd: self.descriptor.as_raw_fd(), file: self.file }
     }
 }
 
@@ -74,15 +116,9 @@ impl Fd {
             io::Error::other("a descriptor needs an executor that runs on this thread")
         })?;
         let file = core.driver().attach(descriptor.as_fd(), residence);
-        let nonblocking = Cell::new(false);
-        Ok(Fd {
-            inner: Rc::new(FdInner {
-                file,
-                nonblocking,
-                core,
-                descriptor,
-            }),
-        })
+        let medium = Medium::of(descriptor.as_fd());
+        let (emptied, nonblocking) = (Cell::new(false), Cell::new(false));
+        Ok(Fd { inner: Rc::new(FdInner { file, medium, emptied, nonblocking, core, descriptor }) })
     }
 
     /// Whether it has a slot in the ring's table of registered files.
@@ -160,14 +196,7 @@ impl Fd {
         offset: u64,
         length: u64,
     ) -> impl Future<Output = io::Result<()>> + use<> {
-        Submission::new(
-            &self.inner,
-            Allocate {
-                mode,
-                offset,
-                length,
-            },
-        )
+        Submission::new(&self.inner, Allocate { mode, offset, length })
     }
 
     /// Waits until one of `flags` holds, and returns those that do.
@@ -199,12 +228,7 @@ impl Fd {
         &self,
         address: impl Into<SocketAddress>,
     ) -> impl Future<Output = io::Result<()>> + 'static {
-        Submission::new(
-            &self.inner,
-            Connect {
-                address: address.into(),
-            },
-        )
+        Submission::new(&self.inner, Connect { address: address.into() })
     }
 
     /// Sends on a connected socket.

@@ -17,11 +17,7 @@ pub(crate) struct IdlePollers {
 
 impl IdlePollers {
     pub(crate) fn new(spin: Duration) -> Self {
-        IdlePollers {
-            spin,
-            pollers: RefCell::default(),
-            next_id: Cell::new(0),
-        }
+        IdlePollers { spin, pollers: RefCell::default(), next_id: Cell::new(0) }
     }
 
     pub(crate) fn spin(&self) -> Duration {
@@ -38,11 +34,8 @@ impl IdlePollers {
         let mut index = 0;
         loop {
             // Not borrowed during the call: a poller may add or remove one.
-            let Some(poller) = self
-                .pollers
-                .borrow()
-                .get(index)
-                .map(|(_, poller)| Rc::clone(poller))
+            let Some(poller) =
+                self.pollers.borrow().get(index).map(|(_, poller)| Rc::clone(poller))
             else {
                 return false;
             };
@@ -72,10 +65,7 @@ pub fn idle_poller(poller: Rc<dyn Fn() -> bool>) -> IdlePoller {
     let id = core.idle.next_id.get();
     core.idle.next_id.set(id + 1);
     core.idle.pollers.borrow_mut().push((id, poller));
-    IdlePoller {
-        id,
-        core: Rc::downgrade(&core),
-    }
+    IdlePoller { id, core: Rc::downgrade(&core) }
 }
 
 /// Keeps an idle poller registered.
@@ -100,8 +90,6 @@ impl Drop for IdlePoller {
 
 impl fmt::Debug for IdlePoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdlePoller")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("IdlePoller").field("id", &self.id).finish_non_exhaustive()
     }
 }

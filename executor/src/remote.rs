@@ -89,9 +89,7 @@ impl Shared {
                 return;
             }
             // SAFETY: the reference is ours until the exchange succeeds.
-            unsafe { header.as_ref() }
-                .remote_next
-                .store(head, Ordering::Relaxed);
+            unsafe { header.as_ref() }.remote_next.store(head, Ordering::Relaxed);
             match shared.woken.compare_exchange_weak(
                 head,
                 header.as_ptr(),
@@ -107,10 +105,7 @@ impl Shared {
     }
 
     fn push_job(self: &Arc<Self>, run: Box<dyn FnOnce() + Send>) {
-        let job = Box::into_raw(Box::new(Job {
-            next: ptr::null_mut(),
-            run,
-        }));
+        let job = Box::into_raw(Box::new(Job { next: ptr::null_mut(), run }));
         let mut head = self.jobs.load(Ordering::Relaxed);
         loop {
             if head == closed() {
@@ -120,10 +115,7 @@ impl Shared {
             }
             // SAFETY: as above.
             unsafe { (*job).next = head };
-            match self
-                .jobs
-                .compare_exchange_weak(head, job, Ordering::SeqCst, Ordering::Relaxed)
-            {
+            match self.jobs.compare_exchange_weak(head, job, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
@@ -164,9 +156,7 @@ impl Shared {
 
     /// The owner wants to sleep. False when somebody has queued something meanwhile.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
-        self.state
-            .compare_exchange(RUNNING, SLEEPING, Ordering::SeqCst, Ordering::Relaxed)
-            .is_ok()
+        self.state.compare_exchange(RUNNING, SLEEPING, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     pub(crate) fn is_notified(&self) -> bool {

@@ -1,10 +1,7 @@
 //! Tests of tasks, wakers, timers and slots without a kernel: `cargo +nightly miri test --lib`
 //! runs them too. Where memory is shared between threads they are small, for it is slow.
 
-#![allow(
-    clippy::async_yields_async,
-    reason = "handles of tasks are results here"
-)]
+#![allow(clippy::async_yields_async, reason = "handles of tasks are results here")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -76,11 +73,7 @@ fn wakers_may_outlive_everything_on_any_thread() {
             let kept = Arc::clone(&kept);
             spawn(poll_fn(move |context| {
                 kept.lock().unwrap().push(context.waker().clone());
-                if ready {
-                    Poll::Ready(Box::new(1))
-                } else {
-                    Poll::Pending
-                }
+                if ready { Poll::Ready(Box::new(1)) } else { Poll::Pending }
             }))
             .detach();
         }
@@ -281,16 +274,8 @@ fn a_foreign_waker_works_inside_operations() {
         let file = Fd::new(reader).unwrap();
         let mut sync = pin!(file.fsync());
         let mut nap = pin!(sleep(Duration::from_millis(1)));
-        assert!(
-            sync.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        assert!(
-            nap.as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
+        assert!(sync.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(nap.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         sleep(Duration::from_millis(2)).await;
         assert_eq!(*count.0.lock().unwrap(), 2);
         sync.await.unwrap();
@@ -334,10 +319,7 @@ fn the_wheel_agrees_with_a_sorted_list() {
                     let bits = 8 + next(36);
                     let ahead = next(1 << bits);
                     let deadline = now + Duration::from_nanos(ahead);
-                    let waker = Waker::from(Arc::new(Note {
-                        number,
-                        fired: Arc::clone(&fired),
-                    }));
+                    let waker = Waker::from(Arc::new(Note { number, fired: Arc::clone(&fired) }));
                     let key =
                         wheel.insert(epoch + now, epoch + deadline, LocalWaker::Foreign(waker));
                     model.push((deadline, number, key));
@@ -351,11 +333,7 @@ fn the_wheel_agrees_with_a_sorted_list() {
                     let bits = 8 + next(36);
                     let step = Duration::from_nanos(next(1 << bits));
                     let soon = wheel.next_expiry().map(|at| at.duration_since(epoch));
-                    now = if next(2) == 0 {
-                        now + step
-                    } else {
-                        soon.unwrap_or(now).max(now)
-                    };
+                    now = if next(2) == 0 { now + step } else { soon.unwrap_or(now).max(now) };
                     check(&mut wheel, &mut model, &mut expired, &fired, (epoch, now));
                 }
             }
@@ -392,10 +370,7 @@ fn check(
     let deadline_of = |number| model.iter().find(|(_, n, _)| *n == number).unwrap().0;
     let deadlines: Vec<_> = fired.iter().map(|&number| deadline_of(number)).collect();
     assert!(deadlines.is_sorted(), "earliest first");
-    assert!(
-        deadlines.iter().all(|&deadline| deadline <= now),
-        "never early"
-    );
+    assert!(deadlines.iter().all(|&deadline| deadline <= now), "never early");
     for &number in &fired {
         let position = model.iter().position(|(_, n, _)| *n == number).unwrap();
         let (_, _, key) = model.remove(position);

@@ -37,16 +37,10 @@ fn main() {
     }
     let warnings = std::mem::take(&mut *WARNINGS.lock().unwrap());
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(
-        warnings[0].contains("io_uring") && warnings[0].contains("epoll"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].contains("io_uring") && warnings[0].contains("epoll"), "{warnings:?}");
     assert_eq!(warnings[0].lines().count(), 1, "{warnings:?}");
 
-    let config = Config {
-        driver: DriverChoice::Uring,
-        ..Config::default()
-    };
+    let config = Config { driver: DriverChoice::Uring, ..Config::default() };
     let error = Executor::new(&config).expect_err("a ring in spite of the policy");
     let Error::RingSetup { source, .. } = error else {
         panic!("{error:?}");
@@ -57,16 +51,10 @@ fn main() {
 
 fn forbid_io_uring(errno: u32) {
     let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
-    let architecture = std::env::consts::ARCH
-        .try_into()
-        .expect("an architecture seccomp knows");
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno),
-        architecture,
-    )
-    .expect("a filter");
+    let architecture = std::env::consts::ARCH.try_into().expect("an architecture seccomp knows");
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture)
+            .expect("a filter");
     let program: BpfProgram = filter.try_into().expect("a program");
     seccompiler::apply_filter(&program).expect("seccomp, which this test needs");
 }

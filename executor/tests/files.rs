@@ -399,11 +399,7 @@ fn set_nonblocking(fd: impl AsFd) {
 
 #[test]
 fn long_lived_files_are_registered_and_slots_are_used_again() {
-    let config = Config {
-        driver: DriverChoice::Uring,
-        fixed_files: 2,
-        ..Config::default()
-    };
+    let config = Config { driver: DriverChoice::Uring, fixed_files: 2, ..Config::default() };
     Executor::new(&config).unwrap().block_on(async {
         let registered = |_| {
             let fds = [eventfd(), eventfd(), eventfd()].map(|fd| Fd::new(fd).unwrap());

@@ -236,10 +236,7 @@ on_each_driver! {
 fn segments(buffers: &mut [Tracked]) -> Vec<iovec> {
     buffers
         .iter_mut()
-        .map(|buffer| iovec {
-            iov_len: buffer.bytes().len(),
-            iov_base: buffer.pointer().cast(),
-        })
+        .map(|buffer| iovec { iov_len: buffer.bytes().len(), iov_base: buffer.pointer().cast() })
         .collect()
 }
 

@@ -1,9 +1,6 @@
 //! Tasks, groups, wake-ups from other threads, timers.
 
-#![allow(
-    clippy::async_yields_async,
-    reason = "handles of tasks are results here"
-)]
+#![allow(clippy::async_yields_async, reason = "handles of tasks are results here")]
 
 mod common;
 
@@ -41,11 +38,7 @@ impl Flag {
     async fn taken(&self) {
         poll_fn(|context| {
             *self.waker.lock().unwrap() = Some(context.waker().clone());
-            if self.raised.swap(false, Ordering::AcqRel) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if self.raised.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -454,11 +447,7 @@ on_each_driver! {
 fn spinning_finds_what_wakers_and_rings_bring() {
     for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
         let idle_spin = Duration::from_micros(200);
-        let config = Config {
-            driver,
-            idle_spin,
-            ..Config::default()
-        };
+        let config = Config { driver, idle_spin, ..Config::default() };
         let mut executor = Executor::new(&config).unwrap();
         executor.block_on(async {
             let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();

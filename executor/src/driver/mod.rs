@@ -132,10 +132,7 @@ fn is_absence(error: &Error) -> bool {
     match error {
         Error::RingTooOld { .. } => true,
         Error::RingSetup { source, .. } => {
-            matches!(
-                source.raw_os_error(),
-                Some(libc::EPERM | libc::ENOSYS | libc::EACCES)
-            )
+            matches!(source.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EACCES))
         }
         _ => false,
     }
@@ -146,8 +143,7 @@ fn warn_once(error: &Error) {
     if WARNED.swap(true, Ordering::Relaxed) {
         return;
     }
-    let cause = std::error::Error::source(error)
-        .map(|source| format!(": {source}"))
-        .unwrap_or_default();
+    let cause =
+        std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     log::warn!("{error}{cause}; using epoll, which is slower");
 }

@@ -57,11 +57,7 @@ impl Driver for Still {
 
     fn submit(&mut self, token: Token, _target: Target, _operation: Operation) {
         self.submitted += 1;
-        self.queue.push_back(Completion {
-            token,
-            result: self.submitted,
-            more: false,
-        });
+        self.queue.push_back(Completion::only(token, self.submitted));
     }
 
     fn cancel(&mut self, _token: Token, _target: Target) {}

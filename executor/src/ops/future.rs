@@ -47,10 +47,7 @@ enum Stage<K> {
 
 impl<K: Kind> Submission<K> {
     pub(crate) fn new(file: &Rc<FdInner>, kind: K) -> Self {
-        Submission {
-            file: Rc::clone(file),
-            stage: Stage::Idle(kind),
-        }
+        Submission { file: Rc::clone(file), stage: Stage::Idle(kind) }
     }
 
     fn submit(&self, operation: Operation, context: &Context<'_>) -> Token {
@@ -150,10 +147,7 @@ fn abandon<K: Kind>(file: &Rc<FdInner>, token: Token, kind: K) {
     let Some(slot) = slots.get(token) else {
         return;
     };
-    let state = State::Abandoned {
-        storage: Some(Box::new(kind)),
-        group,
-    };
+    let state = State::Abandoned { storage: Some(Box::new(kind)), group };
     let previous = std::mem::replace(&mut slot.state, state);
     drop(slots);
     drop(previous);
@@ -161,9 +155,5 @@ fn abandon<K: Kind>(file: &Rc<FdInner>, token: Token, kind: K) {
 }
 
 pub(crate) fn to_result(result: i32) -> io::Result<u32> {
-    if result < 0 {
-        Err(io::Error::from_raw_os_error(-result))
-    } else {
-        Ok(result as u32)
-    }
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as u32) }
 }

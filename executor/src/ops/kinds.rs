@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::future::Kind;
 use super::slots::descriptor;
-use super::{Operation, poll_flags};
+use super::{Expected, Operation, poll_flags};
 use crate::address::SocketAddress;
 use crate::buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut};
 
@@ -46,11 +46,7 @@ impl<B: IoBufMut> Kind for Read<B> {
     type Output = Transferred<B>;
     fn operation(&mut self) -> Operation {
         let length = clamp(self.buffer.bytes_total());
-        Operation::Read {
-            pointer: self.buffer.stable_mut_ptr(),
-            length,
-            offset: self.offset,
-        }
+        Operation::Read { pointer: self.buffer.stable_mut_ptr(), length, offset: self.offset }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         filled(self.buffer, result)
@@ -66,11 +62,7 @@ impl<B: IoBuf> Kind for Write<B> {
     type Output = Transferred<B>;
     fn operation(&mut self) -> Operation {
         let length = clamp(self.buffer.bytes_init());
-        Operation::Write {
-            pointer: self.buffer.stable_ptr(),
-            length,
-            offset: self.offset,
-        }
+        Operation::Write { pointer: self.buffer.stable_ptr(), length, offset: self.offset }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         counted(self.buffer, result)
@@ -86,11 +78,7 @@ impl<B: IoVecsMut> Kind for ReadVectored<B> {
     type Output = Transferred<B>;
     fn operation(&mut self) -> Operation {
         let (iovecs, count) = self.buffers.iovecs();
-        Operation::ReadVectored {
-            iovecs,
-            count: clamp(count),
-            offset: self.offset,
-        }
+        Operation::ReadVectored { iovecs, count: clamp(count), offset: self.offset }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         counted(self.buffers, result)
@@ -106,11 +94,7 @@ impl<B: IoVecs> Kind for WriteVectored<B> {
     type Output = Transferred<B>;
     fn operation(&mut self) -> Operation {
         let (iovecs, count) = self.buffers.iovecs();
-        Operation::WriteVectored {
-            iovecs,
-            count: clamp(count),
-            offset: self.offset,
-        }
+        Operation::WriteVectored { iovecs, count: clamp(count), offset: self.offset }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         counted(self.buffers, result)
@@ -144,11 +128,7 @@ pub(crate) struct Allocate {
 impl Kind for Allocate {
     type Output = io::Result<()>;
     fn operation(&mut self) -> Operation {
-        Operation::Fallocate {
-            mode: self.mode,
-            offset: self.offset,
-            length: self.length,
-        }
+        Operation::Fallocate { mode: self.mode, offset: self.offset, length: self.length }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         result.map(drop)
@@ -228,11 +208,8 @@ impl<B: IoBufMut> Kind for Receive<B> {
     fn operation(&mut self) -> Operation {
         let length = clamp(self.buffer.bytes_total());
         let pointer = self.buffer.stable_mut_ptr();
-        Operation::Receive {
-            pointer,
-            length,
-            flags: self.flags.bits(),
-        }
+        let (flags, data) = (self.flags.bits(), Expected::Perhaps);
+        Operation::Receive { pointer, length, flags, data }
     }
     fn finish(self, result: io::Result<u32>) -> Self::Output {
         filled(self.buffer, result)

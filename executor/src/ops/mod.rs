@@ -9,6 +9,7 @@ pub(crate) mod stream;
 
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
+use slots::Yield;
 
 /// The offset that means "the file's current position", as in `io_uring`.
 pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
@@ -21,6 +22,15 @@ pub(crate) fn poll_bits(flags: PollFlags) -> u32 {
 /// The kernel's numbers as poll flags.
 pub(crate) fn poll_flags(bits: u32) -> PollFlags {
     PollFlags::from_bits_retain(bits as _)
+}
+
+/// Whether the data that a receive asks for is likely there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nobody knows: try first, and wait if that fails.
+    Perhaps,
+    /// The last receive emptied the socket: wait first.
+    Later,
 }
 
 /// One operation on a file, with its parameters. Pointers are valid until the completion; who
@@ -75,13 +85,18 @@ pub(crate) enum Operation {
         pointer: *mut u8,
         length: u32,
         flags: u32,
+        data: Expected,
     },
 }
 
 impl Operation {
-    /// Whether the result, if it is one, is a new descriptor that somebody has to own.
-    pub(crate) fn makes_descriptor(&self) -> bool {
-        matches!(self, Operation::Accept)
+    /// What its result means beside the number.
+    pub(crate) fn yields(&self) -> Yield {
+        match self {
+            Operation::Accept => Yield::Descriptor,
+            Operation::Receive { .. } => Yield::Received,
+            _ => Yield::Number,
+        }
     }
 
     /// What to wait for when a non-blocking file answers `EAGAIN`.
@@ -94,24 +109,12 @@ impl Operation {
             {
                 None
             }
-            Operation::Read {
-                offset: CURRENT_POSITION,
-                ..
-            }
-            | Operation::ReadVectored {
-                offset: CURRENT_POSITION,
-                ..
-            }
+            Operation::Read { offset: CURRENT_POSITION, .. }
+            | Operation::ReadVectored { offset: CURRENT_POSITION, .. }
             | Operation::Accept
             | Operation::Receive { .. } => Some(PollFlags::IN),
-            Operation::Write {
-                offset: CURRENT_POSITION,
-                ..
-            }
-            | Operation::WriteVectored {
-                offset: CURRENT_POSITION,
-                ..
-            }
+            Operation::Write { offset: CURRENT_POSITION, .. }
+            | Operation::WriteVectored { offset: CURRENT_POSITION, .. }
             | Operation::Send { .. } => Some(PollFlags::OUT),
             _ => None,
         }

@@ -29,14 +29,7 @@ impl<'a> Op<'a> {
     /// The memory is valid for writes until the payload that is submitted with this operation is
     /// dropped or returned, also when the payload is moved.
     pub unsafe fn read(file: &'a Fd, pointer: *mut u8, length: u32, offset: u64) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Read {
-                pointer,
-                length,
-                offset,
-            }),
-        }
+        Op { file, what: What::Plain(Operation::Read { pointer, length, offset }) }
     }
 
     /// Writes `length` bytes from `pointer` at byte `offset` of the file.
@@ -46,14 +39,7 @@ impl<'a> Op<'a> {
     /// The memory is valid for reads until the payload that is submitted with this operation is
     /// dropped or returned, also when the payload is moved.
     pub unsafe fn write(file: &'a Fd, pointer: *const u8, length: u32, offset: u64) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Write {
-                pointer,
-                length,
-                offset,
-            }),
-        }
+        Op { file, what: What::Plain(Operation::Write { pointer, length, offset }) }
     }
 
     /// Reads at byte `offset` into segments. The list is copied; more than 1024 segments complete
@@ -63,10 +49,7 @@ impl<'a> Op<'a> {
     ///
     /// As for [`read`](Self::read), for the memory of all segments.
     pub unsafe fn readv(file: &'a Fd, segments: &'a [iovec], offset: u64) -> Self {
-        Op {
-            file,
-            what: What::Read { segments, offset },
-        }
+        Op { file, what: What::Read { segments, offset } }
     }
 
     /// Writes segments at byte `offset`. The list is copied; more than 1024 segments complete with
@@ -76,45 +59,26 @@ impl<'a> Op<'a> {
     ///
     /// As for [`write`](Self::write), for the memory of all segments.
     pub unsafe fn writev(file: &'a Fd, segments: &'a [iovec], offset: u64) -> Self {
-        Op {
-            file,
-            what: What::Write { segments, offset },
-        }
+        Op { file, what: What::Write { segments, offset } }
     }
 
     /// Writes the file's data and metadata to stable storage.
     pub fn fsync(file: &'a Fd) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Fsync),
-        }
+        Op { file, what: What::Plain(Operation::Fsync) }
     }
 
     /// Writes the file's data to stable storage.
     pub fn fdatasync(file: &'a Fd) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Fdatasync),
-        }
+        Op { file, what: What::Plain(Operation::Fdatasync) }
     }
 
     /// Allocates, zeroes or frees a range of the file.
     pub fn fallocate(file: &'a Fd, mode: FallocateFlags, offset: u64, length: u64) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Fallocate {
-                mode,
-                offset,
-                length,
-            }),
-        }
+        Op { file, what: What::Plain(Operation::Fallocate { mode, offset, length }) }
     }
 
     /// Waits until one of `flags` holds; the result is those that do.
     pub fn poll(file: &'a Fd, flags: PollFlags) -> Self {
-        Op {
-            file,
-            what: What::Plain(Operation::Poll { flags }),
-        }
+        Op { file, what: What::Plain(Operation::Poll { flags }) }
     }
 }

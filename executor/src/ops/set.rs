@@ -111,11 +111,7 @@ impl SetHeader {
         }
         let position = (header.done_head.get() + header.done_len.get()) as usize;
         let capacity = header.done.len();
-        let position = if position < capacity {
-            position
-        } else {
-            position - capacity
-        };
+        let position = if position < capacity { position } else { position - capacity };
         header.done[position].set((index, result));
         header.done_len.set(header.done_len.get() + 1);
         let waker = header.waker.borrow_mut().take();
@@ -132,11 +128,7 @@ impl SetHeader {
         let head = self.done_head.get();
         let entry = self.done[head as usize].get();
         let next = head + 1;
-        self.done_head.set(if next as usize == self.done.len() {
-            0
-        } else {
-            next
-        });
+        self.done_head.set(if next as usize == self.done.len() { 0 } else { next });
         self.done_len.set(len - 1);
         Some(entry)
     }
@@ -150,10 +142,7 @@ impl<T: 'static> OpSet<T> {
     /// When no executor runs on this thread, or `capacity` is zero or more than 2³⁰.
     pub fn with_capacity(capacity: usize) -> Self {
         let core = core::current().expect("an OpSet needs an executor that runs on this thread");
-        assert!(
-            (1..=1 << 30).contains(&capacity),
-            "an OpSet has between 1 and 2^30 places"
-        );
+        assert!((1..=1 << 30).contains(&capacity), "an OpSet has between 1 and 2^30 places");
         let place = |index: usize| Place {
             payload: None,
             in_flight: None,
@@ -202,10 +191,7 @@ impl<T: 'static> OpSet<T> {
         };
         inner.used.set(inner.used.get() + 1);
         inner.header.pending.set(inner.header.pending.get() + 1);
-        let state = State::Set {
-            set: self.set.cast(),
-            index,
-        };
+        let state = State::Set { set: self.set.cast(), index };
         let token = inner.core.submit(&op.file.inner, operation, state);
         let place = &mut inner.places.borrow_mut()[index as usize];
         place.in_flight = Some((token, op.file.clone()));
@@ -278,37 +264,20 @@ impl<T> Place<T> {
         {
             let pointer: *mut u8 = segment.iov_base.cast();
             return if read {
-                Operation::Read {
-                    pointer,
-                    length,
-                    offset,
-                }
+                Operation::Read { pointer, length, offset }
             } else {
-                Operation::Write {
-                    pointer,
-                    length,
-                    offset,
-                }
+                Operation::Write { pointer, length, offset }
             };
         }
         self.segments.clear();
         // A count that is too large is refused before the list is looked at.
-        self.segments
-            .extend_from_slice(&segments[..segments.len().min(MAX_SEGMENTS)]);
+        self.segments.extend_from_slice(&segments[..segments.len().min(MAX_SEGMENTS)]);
         let iovecs = self.segments.as_ptr();
         let count = segments.len().min(MAX_SEGMENTS + 1) as u32;
         if read {
-            Operation::ReadVectored {
-                iovecs,
-                count,
-                offset,
-            }
+            Operation::ReadVectored { iovecs, count, offset }
         } else {
-            Operation::WriteVectored {
-                iovecs,
-                count,
-                offset,
-            }
+            Operation::WriteVectored { iovecs, count, offset }
         }
     }
 }
@@ -360,10 +329,7 @@ impl<T: 'static> Drop for OpSet<T> {
             unsafe { SetInner::<T>::free(self.set.cast()) };
             return;
         }
-        inner
-            .header
-            .group
-            .set(Abandoned::of_current_task(&inner.core));
+        inner.header.group.set(Abandoned::of_current_task(&inner.core));
         inner.header.orphaned.set(true);
         inner.cancel_all();
     }

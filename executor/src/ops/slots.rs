@@ -35,10 +35,7 @@ impl Token {
     }
 
     pub(crate) fn from_bits(bits: u64) -> Self {
-        Token {
-            index: bits as u32,
-            generation: (bits >> 32) as u32,
-        }
+        Token { index: bits as u32, generation: (bits >> 32) as u32 }
     }
 }
 
@@ -50,6 +47,34 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
     /// More completions of this operation follow.
     pub(crate) more: bool,
+    /// What a receive left in the socket.
+    pub(crate) left: Left,
+}
+
+impl Completion {
+    /// The one completion of an operation.
+    pub(crate) fn only(token: Token, result: i32) -> Self {
+        Completion { token, result, more: false, left: Left::Perhaps }
+    }
+}
+
+/// What a receive left in the socket, as far as the driver was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It may be that there is more.
+    Perhaps,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a result means beside its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Yield {
+    Number,
+    /// A descriptor that somebody has to own.
+    Descriptor,
+    /// Data from a socket.
+    Received,
 }
 
 /// State of a multishot operation.
@@ -101,8 +126,7 @@ pub(crate) unsafe fn descriptor(result: i32) -> OwnedFd {
 
 pub(crate) struct Slot {
     generation: u32,
-    /// The result is a descriptor.
-    descriptor: bool,
+    yields: Yield,
     /// Keeps the file open until the operation is over.
     file: Option<Rc<FdInner>>,
     pub(crate) state: State,
@@ -111,7 +135,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Whether the operation's result is a descriptor.
     pub(crate) fn makes_descriptor(&self) -> bool {
-        self.descriptor
+        self.yields == Yield::Descriptor
     }
 }
 
@@ -145,11 +169,7 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Slots {
-            entries: Vec::with_capacity(capacity),
-            free: None,
-            in_flight: 0,
-        }
+        Slots { entries: Vec::with_capacity(capacity), free: None, in_flight: 0 }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -157,7 +177,7 @@ impl Slots {
     }
 
     /// A slot for an operation that is about to be submitted.
-    pub(crate) fn insert(&mut self, file: Rc<FdInner>, descriptor: bool, state: State) -> Token {
+    pub(crate) fn insert(&mut self, file: Rc<FdInner>, yields: Yield, state: State) -> Token {
         self.in_flight += 1;
         if let Some(index) = self.free {
             let slot = &mut self.entries[index as usize];
@@ -165,27 +185,16 @@ impl Slots {
                 unreachable!("the free list of operations holds a slot in use");
             };
             self.free = next;
-            slot.descriptor = descriptor;
+            slot.yields = yields;
             slot.file = Some(file);
             slot.state = state;
-            return Token {
-                index,
-                generation: slot.generation,
-            };
+            return Token { index, generation: slot.generation };
         }
         let index = self.entries.len() as u32;
         // The highest indices mark tokens that are not operations.
         assert!(index < u32::MAX - 1, "too many operations in flight");
-        self.entries.push(Slot {
-            generation: 0,
-            descriptor,
-            file: Some(file),
-            state,
-        });
-        Token {
-            index,
-            generation: 0,
-        }
+        self.entries.push(Slot { generation: 0, yields, file: Some(file), state });
+        Token { index, generation: 0 }
     }
 
     /// The slot of a token, if the token is current.
@@ -216,17 +225,18 @@ impl Slots {
     }
 
     pub(crate) fn complete(&mut self, completion: Completion) -> After {
-        let Completion {
-            token,
-            result,
-            more,
-        } = completion;
+        let Completion { token, result, more, left } = completion;
         let Some(slot) = self.get(token) else {
             debug_assert!(false, "a completion for no operation");
             return After::Nothing;
         };
         let file = if more { None } else { slot.file.take() };
-        let descriptor = slot.descriptor;
+        let descriptor = slot.makes_descriptor();
+        if slot.yields == Yield::Received
+            && let Some(file) = &file
+        {
+            file.note_received(left);
+        }
         if !more {
             self.in_flight -= 1;
         }
@@ -241,12 +251,7 @@ impl Slots {
                 slot.state = State::Done { result };
                 match waker {
                     Some(waker) => After::Wake { waker, file },
-                    None => After::Drop {
-                        file,
-                        result: None,
-                        storage: None,
-                        group: None,
-                    },
+                    None => After::Drop { file, result: None, storage: None, group: None },
                 }
             }
             State::Abandoned { storage, group } => {
@@ -259,12 +264,7 @@ impl Slots {
                     // SAFETY: the kernel made it for the operation, whose future is gone.
                     unsafe { self::descriptor(result) }
                 });
-                After::Drop {
-                    file,
-                    result,
-                    storage,
-                    group,
-                }
+                After::Drop { file, result, storage, group }
             }
             State::Stream(stream) => {
                 stream.armed = more;
@@ -275,12 +275,7 @@ impl Slots {
                 }
                 match stream.waker.take() {
                     Some(waker) => After::Wake { waker, file },
-                    None => After::Drop {
-                        file,
-                        result: None,
-                        storage: None,
-                        group: None,
-                    },
+                    None => After::Drop { file, result: None, storage: None, group: None },
                 }
             }
             State::Set { set, index } => {
@@ -298,13 +293,7 @@ impl Slots {
             .enumerate()
             .filter_map(|(index, slot)| {
                 let file = slot.file.clone()?;
-                Some((
-                    Token {
-                        index: index as u32,
-                        generation: slot.generation,
-                    },
-                    file,
-                ))
+                Some((Token { index: index as u32, generation: slot.generation }, file))
             })
             .collect()
     }

@@ -25,16 +25,9 @@ pub struct PollStream {
 impl PollStream {
     pub(crate) fn new(file: &Fd, flags: PollFlags) -> Self {
         let multishot = file.inner.core.driver().has_multishot_poll();
-        let operation = if multishot {
-            Operation::PollMultishot { flags }
-        } else {
-            Operation::Poll { flags }
-        };
-        PollStream {
-            file: file.clone(),
-            operation,
-            token: None,
-        }
+        let operation =
+            if multishot { Operation::PollMultishot { flags } } else { Operation::Poll { flags } };
+        PollStream { file: file.clone(), operation, token: None }
     }
 
     /// The flags that have come up since the last call; waits for some if there are none.
@@ -47,11 +40,7 @@ impl PollStream {
         let core = &self.file.inner.core;
         let Some(token) = self.token else {
             let waker = Some(LocalWaker::new(context.waker(), core));
-            let state = State::Stream(StreamState {
-                armed: true,
-                waker,
-                ..StreamState::default()
-            });
+            let state = State::Stream(StreamState { armed: true, waker, ..StreamState::default() });
             self.token = Some(core.submit(&self.file.inner, self.operation, state));
             return Poll::Pending;
         };
@@ -112,10 +101,7 @@ impl Drop for PollStream {
             slots.free(token);
             return;
         }
-        let state = State::Abandoned {
-            storage: None,
-            group: Abandoned::of_current_task(core),
-        };
+        let state = State::Abandoned { storage: None, group: Abandoned::of_current_task(core) };
         let previous = std::mem::replace(&mut slot.state, state);
         drop(slots);
         drop(previous);
@@ -125,9 +111,7 @@ impl Drop for PollStream {
 
 impl std::fmt::Debug for PollStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PollStream")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+        f.debug_struct("PollStream").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
@@ -141,10 +125,7 @@ enum Source {
     /// Each write to the eventfd is an edge, whatever the counter says.
     Edges(PollStream),
     /// Without multishot poll only emptying the counter makes the next write noticeable.
-    Reads {
-        file: Fd,
-        read: Option<Submission<Read<Box<[u8; 8]>>>>,
-    },
+    Reads { file: Fd, read: Option<Submission<Read<Box<[u8; 8]>>>> },
 }
 
 impl Notifications {
@@ -152,10 +133,7 @@ impl Notifications {
         let source = if file.inner.core.driver().has_multishot_poll() {
             Source::Edges(file.poll_stream(PollFlags::IN))
         } else {
-            Source::Reads {
-                file: file.clone(),
-                read: None,
-            }
+            Source::Reads { file: file.clone(), read: None }
         };
         Notifications { source }
     }
@@ -172,10 +150,7 @@ impl Notifications {
             Source::Edges(stream) => stream.poll_next(context).map_ok(drop),
             Source::Reads { file, read } => {
                 let read = read.get_or_insert_with(|| {
-                    let kind = Read {
-                        buffer: Box::new([0; 8]),
-                        offset: CURRENT_POSITION,
-                    };
+                    let kind = Read { buffer: Box::new([0; 8]), offset: CURRENT_POSITION };
                     Submission::new(&file.inner, kind)
                 });
                 let Poll::Ready((result, _)) = Pin::new(read).poll(context) else {

@@ -112,9 +112,7 @@ impl MainCell {
 
     /// With one local reference.
     pub(crate) fn allocate(shared: *const Shared) -> NonNull<Header> {
-        let cell = Box::new(MainCell {
-            header: Header::new(&Self::VTABLE, shared, 1),
-        });
+        let cell = Box::new(MainCell { header: Header::new(&Self::VTABLE, shared, 1) });
         // SAFETY: a box is not null.
         unsafe { NonNull::new_unchecked(Box::into_raw(cell)) }.cast()
     }

@@ -38,10 +38,7 @@ impl TaskGroup {
     /// When no executor runs on this thread.
     pub fn new() -> Self {
         let core = core::current().expect("a TaskGroup needs an executor that runs on this thread");
-        TaskGroup {
-            inner: Rc::default(),
-            core,
-        }
+        TaskGroup { inner: Rc::default(), core }
     }
 
     /// Spawns a task into the group; its output is dropped.

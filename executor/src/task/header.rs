@@ -129,11 +129,7 @@ impl Header {
     /// The caller holds one and does not use `header` afterwards.
     pub(crate) unsafe fn release(header: NonNull<Header>) {
         // SAFETY: the caller's reference keeps it alive up to the decrement.
-        if unsafe { header.as_ref() }
-            .refs
-            .fetch_sub(1, Ordering::Release)
-            == 1
-        {
+        if unsafe { header.as_ref() }.refs.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             // SAFETY: that was the last reference; the owner cleared the future before it
             // released its own.

@@ -39,11 +39,7 @@ where
     F::Output: 'static,
 {
     let core = core::current().expect("spawn needs an executor that runs on this thread");
-    Task {
-        inner: spawn_on(&core, future, None),
-        core,
-        output: PhantomData,
-    }
+    Task { inner: spawn_on(&core, future, None), core, output: PhantomData }
 }
 
 /// Makes a task, alive and ready. The reference that is returned is the one of the handle.
@@ -114,9 +110,7 @@ impl<T> Drop for Task<T> {
 
 impl<T> std::fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task")
-            .field("state", &self.inner.state.get())
-            .finish_non_exhaustive()
+        f.debug_struct("Task").field("state", &self.inner.state.get()).finish_non_exhaustive()
     }
 }
 
@@ -126,11 +120,7 @@ pub(crate) fn run(core: &Core, task: &TaskRef) {
         return;
     }
     task.state.set(State::Polling);
-    let guard = PollGuard {
-        core,
-        task,
-        previous: core.current_task.replace(Some(task.as_ptr())),
-    };
+    let guard = PollGuard { core, task, previous: core.current_task.replace(Some(task.as_ptr())) };
     // SAFETY: the state says that nobody else polls it and that it is not done.
     let ready = unsafe { (task.vtable.poll)(task.as_ptr(), core) };
     if ready {
@@ -152,10 +142,7 @@ struct PollGuard<'a> {
 
 impl Drop for PollGuard<'_> {
     fn drop(&mut self) {
-        if matches!(
-            self.task.state.get(),
-            State::Polling | State::PollingCancelled
-        ) {
+        if matches!(self.task.state.get(), State::Polling | State::PollingCancelled) {
             drop_future(self.core, self.task);
         }
         self.core.current_task.set(self.previous);

@@ -83,9 +83,7 @@ impl LiveList {
         task.live_next.set(self.head.get());
         if let Some(next) = self.head.get() {
             // SAFETY: in the list, so alive.
-            unsafe { next.as_ref() }
-                .live_previous
-                .set(Some(task.as_ptr()));
+            unsafe { next.as_ref() }.live_previous.set(Some(task.as_ptr()));
         }
         self.head.set(Some(task.into_counted()));
     }
@@ -114,8 +112,6 @@ impl LiveList {
 
     pub(crate) fn first(&self) -> Option<TaskRef> {
         // SAFETY: in the list, so it has a reference.
-        self.head
-            .get()
-            .map(|header| unsafe { TaskRef::from_borrowed(header) })
+        self.head.get().map(|header| unsafe { TaskRef::from_borrowed(header) })
     }
 }

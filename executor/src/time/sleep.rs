@@ -25,10 +25,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// Waits until then.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep {
-        deadline,
-        timer: None,
-    }
+    Sleep { deadline, timer: None }
 }
 
 /// The future of [`sleep`] and [`sleep_until`]. Never ready before its deadline.
@@ -97,8 +94,6 @@ impl Drop for Sleep {
 
 impl std::fmt::Debug for Sleep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sleep")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }

@@ -82,15 +82,8 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     pub(crate) fn new(epoch: Instant) -> Self {
-        let slot = Slot {
-            head: NONE,
-            tail: NONE,
-            earliest: u64::MAX,
-        };
-        let level = || Level {
-            occupied: 0,
-            slots: [slot; SLOTS],
-        };
+        let slot = Slot { head: NONE, tail: NONE, earliest: u64::MAX };
+        let level = || Level { occupied: 0, slots: [slot; SLOTS] };
         Wheel {
             epoch,
             present: 0,
@@ -119,9 +112,7 @@ impl Wheel {
         }
         let since = deadline.saturating_duration_since(self.epoch).as_nanos();
         let deadline = u64::try_from(since).unwrap_or(u64::MAX);
-        let tick = deadline
-            .div_ceil(1 << TICK_SHIFT)
-            .clamp(self.present + 1, LAST_TICK);
+        let tick = deadline.div_ceil(1 << TICK_SHIFT).clamp(self.present + 1, LAST_TICK);
         let index = self.allocate();
         let timer = &mut self.timers[index as usize];
         timer.tick = tick;
@@ -129,10 +120,7 @@ impl Wheel {
         timer.waker = Some(waker);
         self.waiting += 1;
         self.link(index);
-        TimerKey {
-            index,
-            generation: self.timers[index as usize].generation,
-        }
+        TimerKey { index, generation: self.timers[index as usize].generation }
     }
 
     /// The last tick that is over at that time.
@@ -190,10 +178,7 @@ impl Wheel {
     /// Puts a timer where its tick belongs. The tick is later than the present.
     fn link(&mut self, index: u32) {
         let tick = self.timers[index as usize].tick;
-        debug_assert!(
-            tick > self.present,
-            "a timer of the past cannot be in the wheel"
-        );
+        debug_assert!(tick > self.present, "a timer of the past cannot be in the wheel");
         let highest_bit = u64::BITS - 1 - ((tick ^ self.present) | 1).leading_zeros();
         let level = highest_bit / LEVEL_BITS;
         let slot_number = (tick >> (level * LEVEL_BITS)) as usize % SLOTS;
@@ -208,10 +193,7 @@ impl Wheel {
             self.timers[last as usize].next = index;
         }
         let timer = &mut self.timers[index as usize];
-        timer.place = Place::Slot {
-            level: level as u8,
-            slot: slot_number as u8,
-        };
+        timer.place = Place::Slot { level: level as u8, slot: slot_number as u8 };
         timer.previous = last;
         timer.next = NONE;
     }
@@ -238,11 +220,8 @@ impl Wheel {
 
     /// The first occupied slot: its level, its number, the tick at which it begins.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
-        let (level, state) = self
-            .levels
-            .iter()
-            .enumerate()
-            .find(|(_, level)| level.occupied != 0)?;
+        let (level, state) =
+            self.levels.iter().enumerate().find(|(_, level)| level.occupied != 0)?;
         let slot = state.occupied.trailing_zeros() as usize;
         let shift = level as u32 * LEVEL_BITS;
         let above = self.present >> (shift + LEVEL_BITS) << (shift + LEVEL_BITS);
@@ -274,11 +253,7 @@ impl Wheel {
     fn empty_slot(&mut self, level: usize, slot: usize, fired: &mut VecDeque<LocalWaker>) {
         let state = &mut self.levels[level];
         state.occupied &= !(1 << slot);
-        let empty = Slot {
-            head: NONE,
-            tail: NONE,
-            earliest: u64::MAX,
-        };
+        let empty = Slot { head: NONE, tail: NONE, earliest: u64::MAX };
         let mut index = std::mem::replace(&mut state.slots[slot], empty).head;
         let mut due = std::mem::take(&mut self.due);
         while index != NONE {
@@ -296,8 +271,7 @@ impl Wheel {
         // Stable: equal deadlines in the order of their insertion.
         due.sort_by_key(|&(deadline, _)| deadline);
         fired.extend(
-            due.drain(..)
-                .filter_map(|(_, index)| self.timers[index as usize].waker.take()),
+            due.drain(..).filter_map(|(_, index)| self.timers[index as usize].waker.take()),
         );
         self.due = due;
     }

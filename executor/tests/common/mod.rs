@@ -44,19 +44,12 @@ pub(crate) use on_each_driver;
 
 /// These tests need `io_uring`; without it they fail rather than pass without testing.
 pub(crate) fn uring(without: KernelFeatures) -> Executor {
-    let config = Config {
-        driver: DriverChoice::Uring,
-        without,
-        ..Config::default()
-    };
+    let config = Config { driver: DriverChoice::Uring, without, ..Config::default() };
     Executor::new(&config).expect("an io_uring, which the tests of this driver need")
 }
 
 pub(crate) fn epoll() -> Executor {
-    let config = Config {
-        driver: DriverChoice::Epoll,
-        ..Config::default()
-    };
+    let config = Config { driver: DriverChoice::Epoll, ..Config::default() };
     Executor::new(&config).expect("an epoll")
 }
 
@@ -117,13 +110,7 @@ impl Tracked {
     pub(crate) fn new(size: usize) -> (Self, Rc<Cell<bool>>) {
         let dropped = Rc::new(Cell::new(false));
         let memory = Some(vec![0; size].into_boxed_slice());
-        (
-            Tracked {
-                memory,
-                dropped: Rc::clone(&dropped),
-            },
-            dropped,
-        )
+        (Tracked { memory, dropped: Rc::clone(&dropped) }, dropped)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

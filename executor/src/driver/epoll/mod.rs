@@ -26,7 +26,7 @@ use rustix::event::{PollFlags, epoll};
 use super::{Driver, FileId, Residence, Target, Wait};
 use crate::config::DriverKind;
 use crate::error::Error;
-use crate::ops::slots::{Completion, Token};
+use crate::ops::slots::{Completion, Left, Token};
 use crate::ops::{Operation, poll_bits, poll_flags};
 use crate::remote::Shared;
 use perform::{Attempt, attempt};
@@ -79,11 +79,7 @@ impl Epoll {
     }
 
     fn complete(&mut self, token: Token, result: i32, more: bool) {
-        self.completions.push_back(Completion {
-            token,
-            result,
-            more,
-        });
+        self.completions.push_back(Completion { token, result, more, left: Left::Perhaps });
     }
 
     /// Tries an operation. True when it has to wait for an event.
@@ -141,9 +137,7 @@ impl Epoll {
 
     /// Tries everything that waits for one of `flags` on a file.
     fn on_event(&mut self, index: u32, flags: PollFlags) {
-        self.try_waiting(index, |driver, pending| {
-            driver.still_waits(index, pending, flags)
-        });
+        self.try_waiting(index, |driver, pending| driver.still_waits(index, pending, flags));
     }
 
     /// Keeps those that wait on a file for which `still_waits` is true.
@@ -257,11 +251,7 @@ impl Epoll {
         };
         // SAFETY: room for `EVENTS` events.
         let count = unsafe { libc::epoll_wait(epoll, events, EVENTS as libc::c_int, milliseconds) };
-        if count < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(count as usize)
-        }
+        if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
     }
 }
 
@@ -302,11 +292,7 @@ impl Driver for Epoll {
         let Some(source) = self.sources.get(index) else {
             return;
         };
-        if let Some(position) = source
-            .waiting
-            .iter()
-            .position(|pending| pending.token == token)
-        {
+        if let Some(position) = source.waiting.iter().position(|pending| pending.token == token) {
             source.waiting.swap_remove(position);
             self.complete(token, -libc::ECANCELED, false);
         }

@@ -78,13 +78,7 @@ fn asks_first(source: &Source, operation: &Operation) -> bool {
 fn ready(source: &Source, flags: PollFlags) -> Result<PollFlags, i32> {
     let fd = source.borrow();
     let mut polled = [PollFd::new(&fd, flags)];
-    match rustix::event::poll(
-        &mut polled,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    ) {
+    match rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(_) => Ok(polled[0].revents()),
         Err(rustix::io::Errno::INTR) => Ok(PollFlags::empty()),
         Err(errno) => Err(-errno.raw_os_error()),
@@ -93,47 +87,21 @@ fn ready(source: &Source, flags: PollFlags) -> Result<PollFlags, i32> {
 
 fn perform(source: &Source, operation: &Operation) -> i32 {
     match *operation {
-        Operation::Read {
-            pointer,
-            length,
-            offset,
-        } => {
-            let segment = iovec {
-                iov_base: pointer.cast(),
-                iov_len: length as usize,
-            };
+        Operation::Read { pointer, length, offset } => {
+            let segment = iovec { iov_base: pointer.cast(), iov_len: length as usize };
             read(source, &raw const segment, 1, offset)
         }
-        Operation::Write {
-            pointer,
-            length,
-            offset,
-        } => {
-            let segment = iovec {
-                iov_base: pointer.cast_mut().cast(),
-                iov_len: length as usize,
-            };
+        Operation::Write { pointer, length, offset } => {
+            let segment = iovec { iov_base: pointer.cast_mut().cast(), iov_len: length as usize };
             write(source, &raw const segment, 1, offset)
         }
-        Operation::ReadVectored {
-            iovecs,
-            count,
-            offset,
-        } => read(source, iovecs, count, offset),
-        Operation::WriteVectored {
-            iovecs,
-            count,
-            offset,
-        } => write(source, iovecs, count, offset),
+        Operation::ReadVectored { iovecs, count, offset } => read(source, iovecs, count, offset),
+        Operation::WriteVectored { iovecs, count, offset } => write(source, iovecs, count, offset),
         // SAFETY: no memory is involved.
         Operation::Fsync => call(|| unsafe { libc::fsync(source.fd) as isize }),
         // SAFETY: no memory is involved.
         Operation::Fdatasync => call(|| unsafe { libc::fdatasync(source.fd) as isize }),
-        Operation::Fallocate {
-            mode,
-            offset,
-            length,
-        } => {
+        Operation::Fallocate { mode, offset, length } => {
             let (mode, offset, length) = (mode.bits() as c_int, offset as i64, length as i64);
             // SAFETY: no memory is involved.
             call(|| unsafe { libc::fallocate64(source.fd, mode, offset, length) as isize })
@@ -143,20 +111,12 @@ fn perform(source: &Source, operation: &Operation) -> i32 {
             // SAFETY: no address is asked for.
             call(|| unsafe { libc::accept4(source.fd, null, null.cast(), flags) as isize })
         }
-        Operation::Send {
-            pointer,
-            length,
-            flags,
-        } => {
+        Operation::Send { pointer, length, flags } => {
             let flags = flags as c_int | libc::MSG_DONTWAIT;
             // SAFETY: the memory is valid until the completion, as `Operation` says.
             call(|| unsafe { libc::send(source.fd, pointer.cast(), length as usize, flags) })
         }
-        Operation::Receive {
-            pointer,
-            length,
-            flags,
-        } => {
+        Operation::Receive { pointer, length, flags, .. } => {
             let flags = flags as c_int | libc::MSG_DONTWAIT;
             // SAFETY: the memory is valid until the completion, as `Operation` says.
             call(|| unsafe { libc::recv(source.fd, pointer.cast(), length as usize, flags) })
@@ -299,7 +259,5 @@ fn call(system_call: impl FnMut() -> isize) -> i32 {
 }
 
 fn last_errno() -> i32 {
-    io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

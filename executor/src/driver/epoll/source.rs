@@ -41,12 +41,7 @@ impl Pending {
             | Operation::Receive { .. } => PollFlags::IN | PollFlags::RDHUP | PollFlags::PRI,
             _ => PollFlags::OUT,
         };
-        Pending {
-            token,
-            operation,
-            interest,
-            connecting: false,
-        }
+        Pending { token, operation, interest, connecting: false }
     }
 }
 
@@ -72,13 +67,7 @@ impl Source {
             },
         };
         let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
-        Source {
-            fd,
-            manner,
-            registered: false,
-            waiting: Vec::new(),
-            generation: 0,
-        }
+        Source { fd, manner, registered: false, waiting: Vec::new(), generation: 0 }
     }
 
     /// The descriptor. Its owner detaches the source before it closes it.
@@ -121,10 +110,7 @@ struct Entry {
 impl Sources {
     pub(super) fn insert(&mut self, mut source: Source) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry {
-                generation: 0,
-                source: None,
-            });
+            self.entries.push(Entry { generation: 0, source: None });
             self.entries.len() as u32 - 1
         });
         let entry = &mut self.entries[index as usize];

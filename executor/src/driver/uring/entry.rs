@@ -3,7 +3,10 @@
 use io_uring::{opcode, squeue, types};
 
 use crate::driver::{FileId, Target};
-use crate::ops::{Operation, poll_bits};
+use crate::ops::{Expected, Operation, poll_bits};
+
+/// From `include/uapi/linux/io_uring.h`: wait for data before trying the first time.
+const IORING_RECVSEND_POLL_FIRST: u16 = 1 << 0;
 
 /// Builds the entry of an operation on a registered or a plain file.
 pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
@@ -22,32 +25,16 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
         };
     }
     match operation {
-        Operation::Read {
-            pointer,
-            length,
-            offset,
-        } => {
+        Operation::Read { pointer, length, offset } => {
             on_file!(file => opcode::Read::new(file, pointer, length).offset(offset))
         }
-        Operation::Write {
-            pointer,
-            length,
-            offset,
-        } => {
+        Operation::Write { pointer, length, offset } => {
             on_file!(file => opcode::Write::new(file, pointer, length).offset(offset))
         }
-        Operation::ReadVectored {
-            iovecs,
-            count,
-            offset,
-        } => {
+        Operation::ReadVectored { iovecs, count, offset } => {
             on_file!(file => opcode::Readv::new(file, iovecs, count).offset(offset))
         }
-        Operation::WriteVectored {
-            iovecs,
-            count,
-            offset,
-        } => {
+        Operation::WriteVectored { iovecs, count, offset } => {
             on_file!(file => opcode::Writev::new(file, iovecs, count).offset(offset))
         }
         Operation::Fsync => on_file!(file => opcode::Fsync::new(file)),
@@ -55,11 +42,7 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
             let flags = types::FsyncFlags::DATASYNC;
             on_file!(file => opcode::Fsync::new(file).flags(flags))
         }
-        Operation::Fallocate {
-            mode,
-            offset,
-            length,
-        } => {
+        Operation::Fallocate { mode, offset, length } => {
             let mode = mode.bits() as i32;
             on_file!(file => opcode::Fallocate::new(file, length).offset(offset).mode(mode))
         }
@@ -77,19 +60,16 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
         Operation::Connect { address, length } => {
             on_file!(file => opcode::Connect::new(file, address, length))
         }
-        Operation::Send {
-            pointer,
-            length,
-            flags,
-        } => {
+        Operation::Send { pointer, length, flags } => {
             on_file!(file => opcode::Send::new(file, pointer, length).flags(flags as i32))
         }
-        Operation::Receive {
-            pointer,
-            length,
-            flags,
-        } => {
-            on_file!(file => opcode::Recv::new(file, pointer, length).flags(flags as i32))
+        Operation::Receive { pointer, length, flags, data } => {
+            let hint = match data {
+                Expected::Perhaps => 0,
+                Expected::Later => IORING_RECVSEND_POLL_FIRST,
+            };
+            let flags = flags as i32;
+            on_file!(file => opcode::Recv::new(file, pointer, length).flags(flags).ioprio(hint))
         }
     }
 }

@@ -33,18 +33,14 @@ impl FileTable {
                 }
             }
         }
-        FileTable {
-            free: (0..size).rev().collect(),
-        }
+        FileTable { free: (0..size).rev().collect() }
     }
 
     pub(super) fn register(&mut self, ring: &IoUring, fd: BorrowedFd<'_>) -> FileId {
         let Some(slot) = self.free.pop() else {
             return FileId::Plain;
         };
-        let updated = ring
-            .submitter()
-            .register_files_update(slot, &[fd.as_raw_fd()]);
+        let updated = ring.submitter().register_files_update(slot, &[fd.as_raw_fd()]);
         if matches!(updated, Ok(1)) {
             return FileId::Slot(slot);
         }

@@ -21,7 +21,7 @@ use super::{Driver, FileId, Residence, Target, Wait};
 use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions};
 use crate::error::Error;
 use crate::ops::Operation;
-use crate::ops::slots::{Completion, Token};
+use crate::ops::slots::{Completion, Left, Token};
 use crate::remote::Shared;
 use files::FileTable;
 use setup::EnterTarget;
@@ -46,6 +46,8 @@ pub(crate) struct Uring {
     ring: IoUring,
     files: FileTable,
     shared: Arc<Shared>,
+    /// The kernel says what receives leave in sockets, and can wait before it tries one.
+    poll_first: bool,
     /// Features of this kernel that are used.
     features: KernelFeatures,
     /// Completions taken off the queue early because it was in the way of submissions.
@@ -57,12 +59,7 @@ pub(crate) struct Uring {
 
 impl Uring {
     pub(crate) fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, Error> {
-        let setup::Opened {
-            ring,
-            enter,
-            files,
-            mut features,
-        } = setup::open(config)?;
+        let setup::Opened { ring, enter, files, poll_first, mut features } = setup::open(config)?;
         if features.contains(KernelFeatures::MESSAGE_RING)
             && let Ok(duplicate) = setup::duplicate(&ring)
         {
@@ -78,6 +75,7 @@ impl Uring {
             enter,
             files,
             shared: Arc::clone(shared),
+            poll_first,
             features,
             backlog: VecDeque::new(),
             peers: Vec::new(),
@@ -175,16 +173,10 @@ impl Uring {
     }
 
     fn peer_index(&mut self, peer: Arc<Shared>) -> u64 {
-        let index = self
-            .peers
-            .iter()
-            .position(|known| Arc::ptr_eq(known, &peer));
+        let index = self.peers.iter().position(|known| Arc::ptr_eq(known, &peer));
         let index = index.unwrap_or_else(|| {
             // An executor that nobody else refers to has ended; its place is free.
-            let dead = self
-                .peers
-                .iter()
-                .position(|known| Arc::strong_count(known) == 1);
+            let dead = self.peers.iter().position(|known| Arc::strong_count(known) == 1);
             if let Some(dead) = dead {
                 self.peers[dead] = peer;
                 return dead;
@@ -243,10 +235,7 @@ impl Driver for Uring {
     }
 
     fn message_ring(&mut self, target: &mut dyn FnMut() -> Arc<Shared>) -> bool {
-        if !self
-            .features
-            .contains(KernelFeatures::MESSAGE_RING | KernelFeatures::SKIP_SUCCESS)
-        {
+        if !self.features.contains(KernelFeatures::MESSAGE_RING | KernelFeatures::SKIP_SUCCESS) {
             return false;
         }
         let peer = target();
@@ -270,11 +259,7 @@ impl Driver for Uring {
 
     fn turn(&mut self, wait: Wait) {
         // Completions that are there already end a wait before it begins.
-        let wait = if self.backlog.is_empty() {
-            wait
-        } else {
-            Wait::No
-        };
+        let wait = if self.backlog.is_empty() { wait } else { Wait::No };
         if wait != Wait::No || !self.ring.submission().is_empty() || self.has_deferred_work() {
             self.enter(wait);
         }
@@ -290,6 +275,11 @@ impl Driver for Uring {
                 token: Token::from_bits(entry.user_data()),
                 result: entry.result(),
                 more: cqueue::more(entry.flags()),
+                left: if cqueue::sock_nonempty(entry.flags()) || !driver.poll_first {
+                    Left::Perhaps
+                } else {
+                    Left::Nothing
+                },
             });
         };
         while let Some(entry) = self.backlog.pop_front() {

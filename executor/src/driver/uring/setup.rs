@@ -23,18 +23,18 @@ pub(super) struct Opened {
     pub(super) ring: IoUring,
     pub(super) enter: EnterTarget,
     pub(super) files: FileTable,
+    /// `IORING_RECVSEND_POLL_FIRST` and `IORING_CQE_F_SOCK_NONEMPTY`, which came with the flags
+    /// that a ring got.
+    pub(super) poll_first: bool,
     pub(super) features: KernelFeatures,
 }
 
 pub(super) fn open(config: &Config) -> Result<Opened, Error> {
-    let ring = create(config)?;
+    let (ring, flags) = create(config)?;
     let parameters = ring.params();
     for (present, feature) in [
         (parameters.is_feature_nodrop(), "IORING_FEAT_NODROP"),
-        (
-            parameters.is_feature_submit_stable(),
-            "IORING_FEAT_SUBMIT_STABLE",
-        ),
+        (parameters.is_feature_submit_stable(), "IORING_FEAT_SUBMIT_STABLE"),
         (parameters.is_feature_ext_arg(), "IORING_FEAT_EXT_ARG"),
     ] {
         if !present {
@@ -51,21 +51,13 @@ pub(super) fn open(config: &Config) -> Result<Opened, Error> {
     if let Some(restrictions) = config.restrictions {
         restrict(&ring, restrictions).map_err(Error::RingRestrictions)?;
     }
-    Ok(Opened {
-        ring,
-        enter,
-        files,
-        features,
-    })
+    Ok(Opened { ring, enter, files, poll_first: !flags.is_empty(), features })
 }
 
 /// Creates the ring with the best flags that the kernel takes.
-fn create(config: &Config) -> Result<IoUring, Error> {
-    let best = [
-        KernelFeatures::DEFER_TASKRUN,
-        KernelFeatures::COOP_TASKRUN,
-        KernelFeatures::empty(),
-    ];
+fn create(config: &Config) -> Result<(IoUring, KernelFeatures), Error> {
+    let best =
+        [KernelFeatures::DEFER_TASKRUN, KernelFeatures::COOP_TASKRUN, KernelFeatures::empty()];
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
     for flags in best {
         if config.without.intersects(flags) {
@@ -73,39 +65,25 @@ fn create(config: &Config) -> Result<IoUring, Error> {
         }
         let mut builder = IoUring::builder();
         // Room for the bursts of multishot operations beside one completion per submission.
-        builder
-            .setup_clamp()
-            .setup_cqsize(config.entries.saturating_mul(4).max(8));
+        builder.setup_clamp().setup_cqsize(config.entries.saturating_mul(4).max(8));
         if flags.contains(KernelFeatures::DEFER_TASKRUN) {
-            builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag();
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             builder.setup_submit_all();
         } else if flags.contains(KernelFeatures::COOP_TASKRUN) {
-            builder
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all();
+            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
         }
         if config.restrictions.is_some() {
             builder.setup_r_disabled();
         }
         match builder.build(config.entries.max(1)) {
-            Ok(ring) => return Ok(ring),
+            Ok(ring) => return Ok((ring, flags)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
             Err(source) => {
-                return Err(Error::RingSetup {
-                    entries: config.entries,
-                    source,
-                });
+                return Err(Error::RingSetup { entries: config.entries, source });
             }
         }
     }
-    Err(Error::RingSetup {
-        entries: config.entries,
-        source: last,
-    })
+    Err(Error::RingSetup { entries: config.entries, source: last })
 }
 
 /// Which optional features the kernel has.
@@ -113,14 +91,8 @@ fn probe(ring: &IoUring) -> KernelFeatures {
     let mut features = KernelFeatures::FIXED_FILES | KernelFeatures::REGISTERED_RING;
     let parameters = ring.params();
     // Came in the same release as multishot poll, which has no flag of its own.
-    features.set(
-        KernelFeatures::MULTISHOT_POLL,
-        parameters.is_feature_resource_tagging(),
-    );
-    features.set(
-        KernelFeatures::SKIP_SUCCESS,
-        parameters.is_feature_skip_cqe_on_success(),
-    );
+    features.set(KernelFeatures::MULTISHOT_POLL, parameters.is_feature_resource_tagging());
+    features.set(KernelFeatures::SKIP_SUCCESS, parameters.is_feature_skip_cqe_on_success());
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
     let message_ring = probed && probe.is_supported(opcode::MsgRingData::CODE);
@@ -130,12 +102,10 @@ fn probe(ring: &IoUring) -> KernelFeatures {
 
 /// Locks the ring down and enables it.
 fn restrict(ring: &IoUring, restrictions: Restrictions) -> io::Result<()> {
+    // Sockets are read and written by receiving and sending.
     let codes: &[(Operations, &[u8])] = &[
-        (Operations::READ, &[opcode::Read::CODE, opcode::Readv::CODE]),
-        (
-            Operations::WRITE,
-            &[opcode::Write::CODE, opcode::Writev::CODE],
-        ),
+        (Operations::READ, &[opcode::Read::CODE, opcode::Readv::CODE, opcode::Recv::CODE]),
+        (Operations::WRITE, &[opcode::Write::CODE, opcode::Writev::CODE, opcode::Send::CODE]),
         (Operations::SYNC, &[opcode::Fsync::CODE]),
         (Operations::ALLOCATE, &[opcode::Fallocate::CODE]),
         (Operations::ACCEPT, &[opcode::Accept::CODE]),
@@ -195,17 +165,10 @@ struct GetEventsArgument {
 impl EnterTarget {
     fn new(ring: &IoUring, features: KernelFeatures) -> Self {
         let ring = ring.as_raw_fd();
-        let mut update = ResourceUpdate {
-            offset: u32::MAX,
-            reserved: 0,
-            data: ring as u64,
-        };
+        let mut update = ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring as u64 };
         let registered = features.contains(KernelFeatures::REGISTERED_RING)
             && register(ring, IORING_REGISTER_RING_FDS, &mut update).is_ok();
-        EnterTarget {
-            ring,
-            registered: registered.then_some(update.offset),
-        }
+        EnterTarget { ring, registered: registered.then_some(update.offset) }
     }
 
     /// Submits and, unless `wait` is `No`, waits for one completion.
@@ -257,11 +220,7 @@ impl Drop for EnterTarget {
     fn drop(&mut self) {
         if let Some(offset) = self.registered {
             // The table holds the ring open, and has few places.
-            let mut update = ResourceUpdate {
-                offset,
-                reserved: 0,
-                data: 0,
-            };
+            let mut update = ResourceUpdate { offset, reserved: 0, data: 0 };
             let _ = register(self.ring, IORING_UNREGISTER_RING_FDS, &mut update);
         }
     }
@@ -281,9 +240,5 @@ fn register(ring: RawFd, operation: u8, update: &mut ResourceUpdate) -> io::Resu
 }
 
 fn check(result: libc::c_long) -> io::Result<u32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as u32)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as u32) }
 }
