@@ -80,11 +80,11 @@ async fn store(mut requests: Receiver<Request>, events: Sender<Event>) {
             Request::Get { key, reply } => reply.send(values.get(&key).cloned()),
             Request::Dump { output } => {
                 let mut stream = UnixStream::from(output.into_owned());
-                values.values().for_each(|value| stream.write_all(value).unwrap());
+                stream.write_all(&values.values().flatten().copied().collect::<Vec<_>>()).unwrap();
             }
             Request::Open { reply } => {
                 let (mut here, there) = UnixStream::pair().unwrap();
-                values.values().for_each(|value| here.write_all(value).unwrap());
+                here.write_all(&values.values().flatten().copied().collect::<Vec<_>>()).unwrap();
                 reply.send(Fd::new(there));
             }
             Request::Subscribe { events } => subscribers.push(events),

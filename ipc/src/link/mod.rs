@@ -34,6 +34,9 @@ mod drive;
 pub(crate) mod fds;
 pub(crate) mod frame;
 pub(crate) mod handle;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod hostile;
 mod layout;
 mod memory;
 pub(crate) mod ring;
