@@ -33,6 +33,7 @@ mod request;
 mod server;
 
 use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use executor::Fd;
@@ -57,8 +58,22 @@ pub enum IoStrategy {
     #[default]
     Ring,
     /// By a system call of their own if that need not wait (`RWF_NOWAIT`), else through the ring.
-    /// For files that `io_uring` would hand to its worker threads although the data is in memory.
     Inline,
+    /// By a system call of their own. For files in memory: `io_uring` would hand each operation to a
+    /// worker thread, which takes several times as long as the copy.
+    InMemory,
+}
+
+impl IoStrategy {
+    /// What suits the file system of a file.
+    fn probe(file: BorrowedFd<'_>) -> Self {
+        // `TMPFS_MAGIC` of linux/magic.h.
+        const TMPFS: u64 = 0x0102_1994;
+        match rustix::fs::fstatfs(file) {
+            Ok(status) if status.f_type as u64 == TMPFS => Self::InMemory,
+            _ => Self::Ring,
+        }
+    }
 }
 
 /// A disk that is ready to run.
@@ -74,9 +89,9 @@ impl BlockBackend {
     /// Serve `image`.
     pub fn new(image: BlockImage) -> Self {
         Self {
+            strategy: IoStrategy::probe(image.file()),
             image,
-            strategy: IoStrategy::default(),
-            patience: Patience::default(),
+            patience: Patience::for_this_host(),
             inflight: None,
         }
     }

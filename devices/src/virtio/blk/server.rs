@@ -12,6 +12,7 @@ use super::request::{Begun, Method, Path, Range, Request, Step};
 use super::{Disk, IoStrategy};
 use crate::virtio::queue::{
     Availability, Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
+    Wait,
 };
 use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
 
@@ -169,7 +170,7 @@ impl Server {
             self.step_done(completed);
         }
         if any {
-            self.pacing.completed();
+            self.pacing.completed(self.ops.in_flight());
         }
     }
 
@@ -320,10 +321,15 @@ fn transfer(
         _ => Side::Readable,
     };
     match (request.path, side) {
-        (Path::Straight, _) if disk.strategy == IoStrategy::Inline => {
-            ops.transfer_inline(file, &request.buffers, side, offset, tag)
+        (Path::Straight, _) => {
+            let buffers = &request.buffers;
+            let wait = match disk.strategy {
+                IoStrategy::Ring => return ops.transfer(file, buffers, side, offset, tag),
+                IoStrategy::Inline => Wait::Never,
+                IoStrategy::InMemory => Wait::ForMemory,
+            };
+            ops.transfer_inline(file, wait, buffers, side, offset, tag)
         }
-        (Path::Straight, _) => ops.transfer(file, &request.buffers, side, offset, tag),
         (Path::Bounced, side) => {
             let length = request.buffers.bytes().min(BOUNCE_BYTES);
             let mut pages = request.pages.take();

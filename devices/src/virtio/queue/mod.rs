@@ -33,7 +33,7 @@ pub use chain::{Chain, Segment};
 pub use error::{QueueError, RingPart};
 pub use inflight::{InflightError, InflightRecord, InflightRegion};
 pub use split::SplitQueue;
-pub use transfer::{Completed, GuestOps, NoRoom, Pages, Tag};
+pub use transfer::{Completed, GuestOps, NoRoom, Pages, Tag, Wait};
 
 use super::backend::{QueueSetup, RingLayout, RingPosition};
 use crate::memory::GuestMemory;

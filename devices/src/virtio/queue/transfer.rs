@@ -56,6 +56,15 @@ impl Pages {
     }
 }
 
+/// For what a transfer on the spot may keep the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For nothing: what is not in the page cache goes through the ring.
+    Never,
+    /// For the file's own memory: it is a file in memory and there is nothing else to wait for.
+    ForMemory,
+}
+
 /// What keeps an operation's memory alive.
 #[derive(Debug)]
 struct Guard {
@@ -103,11 +112,11 @@ impl GuestOps {
         self.submit(op, tag, Some(buffers.memory().clone()), None)
     }
 
-    /// As [`GuestOps::transfer`], but by a system call of its own if that need not wait for the
-    /// device.
+    /// As [`GuestOps::transfer`], but by a system call of its own, as far as `wait` allows.
     pub fn transfer_inline(
         &mut self,
         file: &Fd,
+        wait: Wait,
         buffers: &GuestBuffers,
         side: Side,
         offset: u64,
@@ -116,7 +125,7 @@ impl GuestOps {
         if self.in_flight() == self.set.capacity() {
             return Err(NoRoom);
         }
-        match transfer_now(file.as_fd(), buffers, side, offset) {
+        match transfer_now(file.as_fd(), wait, buffers, side, offset) {
             Some(bytes) => {
                 self.immediate.push_back((tag, bytes));
                 Ok(())
@@ -202,23 +211,27 @@ impl GuestOps {
     }
 }
 
-/// Move what can be moved without waiting. None if that is nothing, or if it failed: the ring says
-/// why.
+/// Move what can be moved. None if that is nothing, or if it failed: the ring says why.
 fn transfer_now(
     file: BorrowedFd<'_>,
+    wait: Wait,
     buffers: &GuestBuffers,
     side: Side,
     offset: u64,
 ) -> Option<u32> {
     let (fd, offset) = (file.as_raw_fd(), i64::try_from(offset).ok()?);
+    let flags = match wait {
+        Wait::Never => libc::RWF_NOWAIT,
+        Wait::ForMemory => 0,
+    };
     let segments = as_iovecs(buffers.segments());
     let count = segments.len().min(libc::UIO_MAXIOV as usize) as i32;
     let iovecs = segments.as_ptr().cast::<libc::iovec>();
     // SAFETY: the segments lie in guest memory that `buffers` keeps mapped during the call.
     let moved = unsafe {
         match side {
-            Side::Writable => libc::preadv2(fd, iovecs, count, offset, libc::RWF_NOWAIT),
-            Side::Readable => libc::pwritev2(fd, iovecs, count, offset, libc::RWF_NOWAIT),
+            Side::Writable => libc::preadv2(fd, iovecs, count, offset, flags),
+            Side::Readable => libc::pwritev2(fd, iovecs, count, offset, flags),
         }
     };
     u32::try_from(moved).ok().filter(|moved| *moved > 0)
