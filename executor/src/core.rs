@@ -335,7 +335,7 @@ impl Core {
     /// Ends everything: tasks are dropped, operations cancelled, completions awaited.
     pub(crate) fn shut_down(&self) {
         loop {
-            while let Some(task) = self.live.first() {
+            while let Some(task) = self.live.last() {
                 crate::task::cancel(self, &task);
             }
             while self.ready.pop().is_some() {}

@@ -321,7 +321,7 @@ fn the_wheel_agrees_with_a_sorted_list() {
                     let deadline = now + Duration::from_nanos(ahead);
                     let waker = Waker::from(Arc::new(Note { number, fired: Arc::clone(&fired) }));
                     let key =
-                        wheel.insert(epoch + now, epoch + deadline, LocalWaker::Foreign(waker));
+                        wheel.insert(epoch + now, epoch + deadline, LocalWaker::foreign(waker));
                     model.push((deadline, number, key));
                 }
                 2 if !model.is_empty() => {
@@ -361,7 +361,7 @@ fn check(
 ) {
     wheel.expire(epoch + now, expired);
     for waker in expired.drain(..) {
-        let LocalWaker::Foreign(waker) = waker else {
+        let Err(waker) = waker.into_parts() else {
             unreachable!("only such wakers were inserted");
         };
         waker.wake();

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use super::header::{Header, VTable};
-use super::waker;
+use super::{pool, waker};
 use crate::core::Core;
 use crate::remote::Shared;
 
@@ -34,12 +34,11 @@ impl<F: Future + 'static> TaskCell<F> {
 
     /// A new task with one local reference.
     pub(super) fn allocate(shared: *const Shared, future: F) -> NonNull<Header> {
-        let cell = Box::new(TaskCell {
-            header: Header::new(&Self::VTABLE, shared, 1),
-            stage: UnsafeCell::new(Stage::Running(future)),
-        });
-        // SAFETY: a box is not null.
-        unsafe { NonNull::new_unchecked(Box::into_raw(cell)) }.cast()
+        let cell = pool::allocate::<Self>();
+        let header = Header::new(&Self::VTABLE, shared, 1);
+        // SAFETY: the memory is for a cell, and nobody else has it yet.
+        unsafe { cell.write(TaskCell { header, stage: UnsafeCell::new(Stage::Running(future)) }) };
+        cell.cast()
     }
 
     /// # Safety
@@ -91,8 +90,12 @@ impl<F: Future + 'static> TaskCell<F> {
     }
 
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: this is the pointer that `allocate` made, and its last use.
-        drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
+        let cell = header.cast::<Self>();
+        // SAFETY: `allocate` made it, and this is its last use.
+        unsafe {
+            cell.drop_in_place();
+            pool::free(cell);
+        }
     }
 }
 

@@ -138,15 +138,15 @@ impl GroupInner {
 
     pub(super) fn insert(&self, task: &TaskRef) {
         let mut tasks = self.tasks.borrow_mut();
-        task.group_index.set(tasks.len());
+        task.group_index.set(tasks.len() as u32);
         tasks.push(task.clone());
     }
 
     pub(super) fn remove(&self, core: &Core, task: &TaskRef) {
         let removed = {
             let mut tasks = self.tasks.borrow_mut();
-            let removed = tasks.swap_remove(task.group_index.get());
-            if let Some(moved) = tasks.get(task.group_index.get()) {
+            let removed = tasks.swap_remove(task.group_index.get() as usize);
+            if let Some(moved) = tasks.get(task.group_index.get() as usize) {
                 moved.group_index.set(task.group_index.get());
             }
             removed
@@ -166,7 +166,7 @@ impl Abandoned {
     pub(crate) fn of_current_task(core: &Core) -> Option<Self> {
         let header = core.current_task.get()?;
         // SAFETY: the current task is referenced by who runs or cancels it.
-        let group = unsafe { header.as_ref() }.group.borrow().clone()?;
+        let group = unsafe { header.as_ref() }.group()?;
         group.abandoned.set(group.abandoned.get() + 1);
         Some(Abandoned { group })
     }

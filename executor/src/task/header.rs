@@ -23,11 +23,11 @@
 //! Fields in `Cell`s belong to the owner's thread. A `Waker` on another thread touches only
 //! `refs`, `remote_*` and what never changes.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, fence};
 
 use super::group::GroupInner;
 use super::waker::LocalWaker;
@@ -58,7 +58,7 @@ pub(crate) enum State {
 }
 
 pub(crate) struct Header {
-    refs: AtomicUsize,
+    refs: AtomicU32,
     /// Link of the list of tasks woken by other threads; belongs to who set `remote_queued`.
     pub(crate) remote_next: AtomicPtr<Header>,
     pub(crate) remote_queued: AtomicBool,
@@ -74,18 +74,18 @@ pub(crate) struct Header {
     /// Its handle still exists: the output is kept for it.
     pub(super) has_handle: Cell<bool>,
     pub(super) ready_next: Cell<Option<NonNull<Header>>>,
-    pub(super) live_next: Cell<Option<NonNull<Header>>>,
-    pub(super) live_previous: Cell<Option<NonNull<Header>>>,
+    /// Its place in the list of live tasks.
+    pub(super) live_index: Cell<u32>,
     pub(super) joiner: UnsafeCell<Option<LocalWaker>>,
-    pub(crate) group: RefCell<Option<Rc<GroupInner>>>,
+    pub(super) group: Cell<Option<Rc<GroupInner>>>,
     /// Its place in the group's list.
-    pub(super) group_index: Cell<usize>,
+    pub(super) group_index: Cell<u32>,
 }
 
 impl Header {
     pub(crate) fn new(vtable: &'static VTable, shared: *const Shared, local_refs: u32) -> Self {
         Header {
-            refs: AtomicUsize::new(1),
+            refs: AtomicU32::new(1),
             remote_next: AtomicPtr::new(std::ptr::null_mut()),
             remote_queued: AtomicBool::new(false),
             holds_shared: Cell::new(false),
@@ -96,12 +96,17 @@ impl Header {
             queued: Cell::new(false),
             has_handle: Cell::new(true),
             ready_next: Cell::new(None),
-            live_next: Cell::new(None),
-            live_previous: Cell::new(None),
+            live_index: Cell::new(0),
             joiner: UnsafeCell::new(None),
-            group: RefCell::new(None),
+            group: Cell::new(None),
             group_index: Cell::new(0),
         }
+    }
+
+    pub(super) fn group(&self) -> Option<Rc<GroupInner>> {
+        let group = self.group.take();
+        self.group.set(group.clone());
+        group
     }
 
     /// Nobody polls it any more: for the head that stands for `block_on`.
@@ -116,8 +121,8 @@ impl Header {
     /// Takes a reference for a `Waker`. Any thread that holds one may.
     pub(crate) fn retain(&self) {
         let before = self.refs.fetch_add(1, Ordering::Relaxed);
-        // A program that leaks half an address space of wakers must not wrap the count.
-        if before > usize::MAX / 2 {
+        // A program that leaks two thousand million wakers must not wrap the count.
+        if before > u32::MAX / 2 {
             std::process::abort();
         }
     }

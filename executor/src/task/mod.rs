@@ -3,6 +3,7 @@
 pub(crate) mod cell;
 pub(crate) mod group;
 pub(crate) mod header;
+mod pool;
 pub(crate) mod queue;
 pub(crate) mod waker;
 
@@ -53,7 +54,7 @@ where
     let task = unsafe { TaskRef::from_counted(header) };
     if let Some(group) = group {
         group.insert(&task);
-        *task.group.borrow_mut() = Some(group);
+        task.group.set(Some(group));
     }
     core.live.insert(task.clone());
     core.schedule(header);
@@ -186,10 +187,8 @@ fn finish(core: &Core, task: &TaskRef) {
         // SAFETY: the task is done, so nobody polls it.
         unsafe { (task.vtable.clear)(task.as_ptr()) };
     }
-    // SAFETY: a task is in the list from its spawn until it is done, which happens once.
-    drop(unsafe { core.live.remove(task.as_ptr()) });
-    let group = task.group.borrow_mut().take();
-    if let Some(group) = group {
+    drop(core.live.remove(task));
+    if let Some(group) = task.group.take() {
         group.remove(core, task);
     }
     // SAFETY: as in `poll` of the handle.

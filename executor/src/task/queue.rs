@@ -1,7 +1,7 @@
-//! The queue of tasks that are ready to be polled, and the list of all that are alive. Both link
-//! through the task itself, so neither ever allocates.
+//! The queue of tasks that are ready to be polled, and the list of all that are alive. The
+//! queue links through the tasks themselves, so it never allocates.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 
 use super::header::{Header, TaskRef};
@@ -73,45 +73,29 @@ impl ReadyQueue {
 /// Every task that has not finished. Holds a local reference to each.
 #[derive(Default)]
 pub(crate) struct LiveList {
-    head: Cell<Option<NonNull<Header>>>,
+    tasks: RefCell<Vec<TaskRef>>,
 }
 
 impl LiveList {
-    /// Adds a task and takes the reference over.
     pub(crate) fn insert(&self, task: TaskRef) {
-        task.live_previous.set(None);
-        task.live_next.set(self.head.get());
-        if let Some(next) = self.head.get() {
-            // SAFETY: in the list, so alive.
-            unsafe { next.as_ref() }.live_previous.set(Some(task.as_ptr()));
-        }
-        self.head.set(Some(task.into_counted()));
+        let mut tasks = self.tasks.borrow_mut();
+        task.live_index.set(tasks.len() as u32);
+        tasks.push(task);
     }
 
-    /// Takes a task out that is in the list, and gives the list's reference back.
-    ///
-    /// # Safety
-    ///
-    /// It is in this list.
-    pub(crate) unsafe fn remove(&self, header: NonNull<Header>) -> TaskRef {
-        // SAFETY: in the list, so alive; its reference passes to the caller.
-        let task = unsafe { TaskRef::from_counted(header) };
-        let next = task.live_next.take();
-        let previous = task.live_previous.take();
-        if let Some(next) = next {
-            // SAFETY: in the list, so alive.
-            unsafe { next.as_ref() }.live_previous.set(previous);
+    /// Takes out a task that is in the list.
+    pub(crate) fn remove(&self, task: &TaskRef) -> TaskRef {
+        let index = task.live_index.get();
+        let mut tasks = self.tasks.borrow_mut();
+        let removed = tasks.swap_remove(index as usize);
+        debug_assert_eq!(removed.as_ptr(), task.as_ptr());
+        if let Some(moved) = tasks.get(index as usize) {
+            moved.live_index.set(index);
         }
-        match previous {
-            // SAFETY: in the list, so alive.
-            Some(previous) => unsafe { previous.as_ref() }.live_next.set(next),
-            None => self.head.set(next),
-        }
-        task
+        removed
     }
 
-    pub(crate) fn first(&self) -> Option<TaskRef> {
-        // SAFETY: in the list, so it has a reference.
-        self.head.get().map(|header| unsafe { TaskRef::from_borrowed(header) })
+    pub(crate) fn last(&self) -> Option<TaskRef> {
+        self.tasks.borrow().last().cloned()
     }
 }

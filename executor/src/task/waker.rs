@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use super::header::{Header, State, TaskRef};
+use super::header::{Header, TaskRef};
 use crate::core::{self, Core};
 use crate::remote::Shared;
 
@@ -71,10 +71,16 @@ unsafe fn drop_waker(data: *const ()) {
 }
 
 /// A waker that stays inside the executor: without atomics when it is one of our own tasks.
-pub(crate) enum LocalWaker {
-    Task(TaskRef),
-    Foreign(Waker),
+///
+/// A local reference to a task, which `vtable` then marks with `LOCAL`, or a foreign waker taken
+/// apart. By hand rather than an enum, to make an `Option` of it no larger than the two words.
+pub(crate) struct LocalWaker {
+    data: *const (),
+    vtable: &'static RawWakerVTable,
 }
+
+/// Never called, only compared.
+static LOCAL: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
 
 impl LocalWaker {
     pub(crate) fn new(waker: &Waker, core: &Core) -> Self {
@@ -83,22 +89,41 @@ impl LocalWaker {
             // SAFETY: the waker keeps the header alive.
             let head = unsafe { header.as_ref() };
             // A task that is done may have no local reference left to share.
-            if head.shared == core.shared_ptr() && head.state.get() != State::Done {
+            if head.shared == core.shared_ptr() && !head.is_done() {
                 // SAFETY: not done, so the list of live tasks has a reference, and `core` is on
                 // this thread.
-                return LocalWaker::Task(unsafe { TaskRef::from_borrowed(header) });
+                let task = unsafe { TaskRef::from_borrowed(header) };
+                let data = task.into_counted().as_ptr().cast_const().cast();
+                return LocalWaker { data, vtable: &LOCAL };
             }
         }
-        LocalWaker::Foreign(waker.clone())
+        Self::foreign(waker.clone())
+    }
+
+    pub(crate) fn foreign(waker: Waker) -> Self {
+        let waker = ManuallyDrop::new(waker);
+        LocalWaker { data: waker.data(), vtable: waker.vtable() }
+    }
+
+    fn is_task(&self) -> bool {
+        std::ptr::eq(self.vtable, &raw const LOCAL)
+    }
+
+    /// What it is made of, owned again.
+    pub(crate) fn into_parts(self) -> Result<TaskRef, Waker> {
+        let parts = ManuallyDrop::new(self);
+        if parts.is_task() {
+            // SAFETY: `new` left one counted reference here, on this thread.
+            Ok(unsafe { TaskRef::from_counted(header_of(parts.data)) })
+        } else {
+            // SAFETY: these are the parts of the waker that `foreign` was given.
+            Err(unsafe { Waker::new(parts.data, parts.vtable) })
+        }
     }
 
     fn wakes_same(&self, waker: &Waker) -> bool {
-        match self {
-            LocalWaker::Task(task) => {
-                std::ptr::eq(waker.data(), task.as_ptr().as_ptr().cast_const().cast())
-            }
-            LocalWaker::Foreign(own) => own.will_wake(waker),
-        }
+        // A task's own waker and our reference to it differ in the table.
+        self.data == waker.data() && (self.is_task() || std::ptr::eq(self.vtable, waker.vtable()))
     }
 
     /// Puts `waker` into `place` unless what is there already wakes the same task. What was
@@ -115,9 +140,16 @@ impl LocalWaker {
     }
 
     pub(crate) fn wake(self, core: &Core) {
-        match self {
-            LocalWaker::Task(task) => core.schedule(task.as_ptr()),
-            LocalWaker::Foreign(waker) => waker.wake(),
+        match self.into_parts() {
+            Ok(task) => core.schedule(task.as_ptr()),
+            Err(waker) => waker.wake(),
         }
+    }
+}
+
+impl Drop for LocalWaker {
+    fn drop(&mut self) {
+        let LocalWaker { data, vtable } = *self;
+        drop(LocalWaker { data, vtable }.into_parts());
     }
 }

@@ -20,17 +20,20 @@ pub fn sleep(duration: Duration) -> Sleep {
     let now = now();
     // Beyond what an `Instant` can hold is as good as never.
     let never = Duration::from_hours(30 * 365 * 24);
-    sleep_until(now.checked_add(duration).unwrap_or(now + never))
+    let deadline = now.checked_add(duration).unwrap_or(now + never);
+    Sleep { created: now, deadline, timer: None }
 }
 
 /// Waits until then.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, timer: None }
+    Sleep { created: now(), deadline, timer: None }
 }
 
 /// The future of [`sleep`] and [`sleep_until`]. Never ready before its deadline.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
+    /// Spares asking the clock again: the first poll mostly follows at once.
+    created: Instant,
     deadline: Instant,
     timer: Option<(Rc<Core>, TimerKey)>,
 }
@@ -51,27 +54,24 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if let Some((core, key)) = &self.timer {
             let mut timers = core.timers.borrow_mut();
-            if let Some(waker) = timers.waker(*key) {
-                let previous = LocalWaker::store(waker, context.waker(), core);
+            let Some(waker) = timers.waker(*key) else {
+                // It has fired.
                 drop(timers);
-                drop(previous);
-                return Poll::Pending;
-            }
-            drop(timers);
-            if core.driver().now() >= self.deadline {
                 self.stop();
+                self.created = self.deadline;
                 return Poll::Ready(());
-            }
-            // Only a deadline further ahead than the wheel reaches gets here.
-            self.stop();
+            };
+            let previous = LocalWaker::store(waker, context.waker(), core);
+            drop(timers);
+            drop(previous);
+            return Poll::Pending;
         }
-        let core = core::current().expect("sleep needs an executor that runs on this thread");
-        let now = core.driver().now();
-        if now >= self.deadline {
+        if self.created >= self.deadline {
             return Poll::Ready(());
         }
+        let core = core::current().expect("sleep needs an executor that runs on this thread");
         let waker = LocalWaker::new(context.waker(), &core);
-        let key = core.timers.borrow_mut().insert(now, self.deadline, waker);
+        let key = core.timers.borrow_mut().insert(self.created, self.deadline, waker);
         self.timer = Some((core, key));
         Poll::Pending
     }
