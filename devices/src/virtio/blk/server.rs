@@ -24,6 +24,10 @@ const BOUNCE_BYTES: u32 = 64 << 10;
 /// because the driver sends only bad ones.
 const ROUNDS: usize = 8;
 
+/// Requests done on the spot before they are published: the driver works on these while the next
+/// are done, and one look at its wishes for eight costs little.
+const INLINE_BATCH: u16 = 8;
+
 /// Why a queue cannot go on.
 #[derive(Debug, Error)]
 enum Failure {
@@ -120,10 +124,14 @@ impl Server {
         if self.ops.in_flight() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Take every buffer that is available and start its request.
+    /// Take the buffers that are available and start their requests.
     fn take(&mut self) -> Result<(), Failure> {
+        let most = match self.disk.strategy {
+            IoStrategy::Ring => self.active.queue.size(),
+            IoStrategy::Inline | IoStrategy::InMemory => INLINE_BATCH,
+        };
         let mut taken = 0;
-        while taken < self.active.queue.size() && self.active.queue.pop(&mut self.chain)? {
+        while taken < most && self.active.queue.pop(&mut self.chain)? {
             taken += 1;
             self.begin()?;
         }

@@ -129,7 +129,6 @@ impl Pacing {
     /// `count` buffers were taken.
     pub fn taken(&mut self, count: u16) {
         if count > 0 && self.owed > 0 {
-            self.answered(self.published_at.elapsed() < self.patience.spin);
             self.owed = self.owed.saturating_sub(count);
             self.seen = 0;
         }
@@ -148,14 +147,17 @@ impl Pacing {
         if self.owed == 0 || (available == 0 && !self.hot) {
             return self.take_or_sleep(available, transfers, others);
         }
+        let now = Instant::now();
+        if available != self.seen {
+            if self.seen == 0 {
+                self.answered(now.duration_since(self.published_at) < self.patience.spin);
+            }
+            self.seen = available;
+            self.seen_at = now;
+        }
         // Three quarters: the driver works on the last quarter while the kernel works on the rest.
         if available >= self.owed - self.owed / 4 {
             return Next::Take;
-        }
-        let now = Instant::now();
-        if available != self.seen {
-            self.seen = available;
-            self.seen_at = now;
         }
         let since = if available > 0 {
             (self.seen_at, self.patience.gap)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor::{Config, DriverChoice, Executor, Fd, Notifications, TaskGroup};
+use executor::{Config, DriverChoice, Either, Executor, Fd, Notifications, TaskGroup};
 use ipc::{Deadline, Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -72,8 +72,9 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(bytes: u64) -> Self {
-        // Not in /tmp, which may be a tmpfs without direct I/O.
-        let folder = TempDir::new_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/../target").unwrap();
+        // Beside the test, not in /tmp, which may be a tmpfs: that has no ranges to zero.
+        let test = std::env::current_exe().unwrap();
+        let folder = TempDir::new_in(test.parent().unwrap()).unwrap();
         let path = folder.path().join("disk");
         let mut file = File::create_new(&path).unwrap();
         for sector in 0..bytes / SECTOR {
@@ -270,6 +271,18 @@ impl Bed {
         while !port.driver.enable_interrupts() {
             port.calls.next().await.unwrap();
         }
+    }
+
+    /// Sleep until the device has given something back or says something.
+    pub(super) async fn wait_or_event(&mut self, queue: usize) -> Either<(), BackendEvent> {
+        let port = &mut self.ports[queue];
+        let used = async {
+            while !port.driver.enable_interrupts() {
+                port.calls.next().await.unwrap();
+            }
+        };
+        let event = async { self.events.recv().await.unwrap() };
+        executor::select(used, event).await
     }
 
     /// Guest address of the data of a place.
