@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::event::PollFlags;
-use rustix::fs::{FallocateFlags, FileType, OFlags};
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::address::SocketAddress;
 use crate::buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut};
 use crate::core::{self, Core};
-use crate::driver::{FileId, Residence, Target};
+use crate::driver::{Attached, FileId, Medium, Residence, Target};
 use crate::ops::future::Submission;
 use crate::ops::kinds::{
     Accept, Allocate, Connect, Poll, Read, ReadVectored, Receive, Send, Sync, Write, WriteVectored,
@@ -44,22 +44,6 @@ pub(crate) struct FdInner {
     nonblocking: Cell<bool>,
     pub(crate) core: Rc<Core>,
     descriptor: OwnedFd,
-}
-
-/// What is behind a descriptor, as far as it matters to how it is read and written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Medium {
-    Socket,
-    Other,
-}
-
-impl Medium {
-    fn of(descriptor: BorrowedFd<'_>) -> Self {
-        match rustix::fs::fstat(descriptor) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => Medium::Socket,
-            _ => Medium::Other,
-        }
-    }
 }
 
 impl FdInner {
@@ -115,8 +99,7 @@ impl Fd {
         let core = core::current().ok_or_else(|| {
             io::Error::other("a descriptor needs an executor that runs on this thread")
         })?;
-        let file = core.driver().attach(descriptor.as_fd(), residence);
-        let medium = Medium::of(descriptor.as_fd());
+        let Attached { file, medium } = core.driver().attach(descriptor.as_fd(), residence);
         let (emptied, nonblocking) = (Cell::new(false), Cell::new(false));
         Ok(Fd { inner: Rc::new(FdInner { file, medium, emptied, nonblocking, core, descriptor }) })
     }

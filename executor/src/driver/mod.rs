@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FileType;
+
 use crate::config::{Config, DriverChoice, DriverKind};
 use crate::error::Error;
 use crate::ops::Operation;
@@ -46,6 +48,29 @@ pub(crate) enum Residence {
     Short,
 }
 
+/// What is behind a descriptor, as far as it matters to how it is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    Socket,
+    Other,
+}
+
+impl Medium {
+    fn of(fd: BorrowedFd<'_>) -> Self {
+        match rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Socket) => Medium::Socket,
+            _ => Medium::Other,
+        }
+    }
+}
+
+/// What a driver says of a file that is going to be used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attached {
+    pub(crate) file: FileId,
+    pub(crate) medium: Medium,
+}
+
 /// The file of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
@@ -60,7 +85,7 @@ pub(crate) trait Driver {
     fn has_multishot_poll(&self) -> bool;
 
     /// A file is going to be used.
-    fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> FileId;
+    fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> Attached;
 
     /// A file is about to be closed. No operation on it is in flight, but signals may be queued.
     fn detach(&mut self, target: Target);

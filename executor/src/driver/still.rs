@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Driver, FileId, Residence, Target, Wait};
+use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
 use crate::config::{Config, DriverKind};
 use crate::executor::Executor;
 use crate::ops::Operation;
@@ -49,8 +49,8 @@ impl Driver for Still {
         false
     }
 
-    fn attach(&mut self, _fd: BorrowedFd<'_>, _residence: Residence) -> FileId {
-        FileId::Plain
+    fn attach(&mut self, _fd: BorrowedFd<'_>, _residence: Residence) -> Attached {
+        Attached { file: FileId::Plain, medium: Medium::Other }
     }
 
     fn detach(&mut self, _target: Target) {}

@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFlags, epoll};
 
-use super::{Driver, FileId, Residence, Target, Wait};
+use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
 use crate::config::DriverKind;
 use crate::error::Error;
 use crate::ops::slots::{Completion, Left, Token};
 use crate::ops::{Operation, poll_bits, poll_flags};
 use crate::remote::Shared;
 use perform::{Attempt, attempt};
-use source::{Pending, Source, Sources};
+use source::{Manner, Pending, Source, Sources};
 
 /// What epoll reports for the doorbell; no source has this index.
 const DOORBELL: u64 = u64::MAX;
@@ -264,8 +264,13 @@ impl Driver for Epoll {
         true
     }
 
-    fn attach(&mut self, fd: BorrowedFd<'_>, _residence: Residence) -> FileId {
-        FileId::Slot(self.sources.insert(Source::new(fd)))
+    fn attach(&mut self, fd: BorrowedFd<'_>, _residence: Residence) -> Attached {
+        let source = Source::new(fd);
+        let medium = match source.manner {
+            Manner::Socket => Medium::Socket,
+            _ => Medium::Other,
+        };
+        Attached { file: FileId::Slot(self.sources.insert(source)), medium }
     }
 
     fn detach(&mut self, target: Target) {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::{Driver, FileId, Residence, Target, Wait};
+use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
 use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions};
 use crate::error::Error;
 use crate::ops::Operation;
@@ -197,11 +197,12 @@ impl Driver for Uring {
         self.features.contains(KernelFeatures::MULTISHOT_POLL)
     }
 
-    fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> FileId {
-        match residence {
+    fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> Attached {
+        let file = match residence {
             Residence::Long => self.files.register(&self.ring, fd),
             Residence::Short => FileId::Plain,
-        }
+        };
+        Attached { file, medium: Medium::of(fd) }
     }
 
     fn detach(&mut self, target: Target) {
