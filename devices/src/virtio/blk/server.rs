@@ -1,10 +1,12 @@
 //! The task of one queue.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use executor::Sleep;
 use thiserror::Error;
 
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
@@ -60,6 +62,8 @@ struct Server {
     requests: Box<[Request]>,
     chain: Chain,
     pacing: Pacing,
+    /// A rest while nothing is in flight.
+    nap: Option<Sleep>,
     /// Given back and not yet published.
     finished: u16,
 }
@@ -76,6 +80,7 @@ impl Server {
             requests: (0..size).map(|_| Request::new(&memory)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
             chain: Chain::new(memory, size),
+            nap: None,
             finished: 0,
             active,
         }
@@ -87,6 +92,10 @@ impl Server {
             if let Some(StopMode::Abort) = self.active.poll_stop(context) {
                 self.ops.cancel_all();
                 return self.drop_completions(context).map(Ok);
+            }
+            if let Some(nap) = &mut self.nap {
+                std::task::ready!(Pin::new(nap).poll(context));
+                self.nap = None;
             }
             // Off before anything is published: a driver that polls answers at once.
             self.active.queue.disable_kicks();
@@ -106,6 +115,7 @@ impl Server {
                     }
                     break;
                 }
+                Next::Nap(duration) => self.nap = Some(executor::sleep(duration)),
                 Next::Doze => return Poll::Pending,
                 Next::Sleep => {
                     if self.active.queue.enable_kicks() == Availability::More {

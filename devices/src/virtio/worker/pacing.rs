@@ -13,9 +13,13 @@
 //!                           else enable kicks and sleep
 //! ```
 //!
-//! A look that finds nothing costs the time of one, and where driver and device share a processor it
-//! even keeps the driver from answering. So each failure doubles how many prompt answers in a row it
-//! takes to become hot again.
+//! A look that finds nothing costs its time, so each failure doubles how many prompt answers in a row
+//! it takes to become hot again.
+//!
+//! Where driver and device share a processor, each kick lets the device run before the driver can
+//! make a second buffer available: batches shrink to one. So when much is owed and looking does not
+//! help, the task naps with kicks off. If that brings the buffers, it goes on with naps in place of
+//! kicks, and tries to look again now and then.
 //!
 //! Looking is a load of the available index between turns of the executor: other tasks run and
 //! completions are taken meanwhile.
@@ -35,6 +39,9 @@ pub struct Patience {
     /// How long after the last new buffer a batch that is not complete is taken all the same.
     /// Drivers that poll refill within one or two microseconds; the default is several times that.
     pub gap: Duration,
+    /// How long to leave the processor to a driver that owes much: it refills a queue in less, and
+    /// the timer adds as much again.
+    pub nap: Duration,
     /// A wait that brought up all operations within this time for each was for ones that the kernel
     /// completes at once, from its page cache. A storage device takes longer than the default.
     pub prompt: Duration,
@@ -45,24 +52,32 @@ impl Default for Patience {
         Self {
             spin: Duration::from_micros(40),
             gap: Duration::from_micros(6),
+            nap: Duration::from_micros(40),
             prompt: Duration::from_micros(12),
         }
     }
 }
 
 impl Patience {
-    /// Never look, always sleep: right where the driver cannot run meanwhile.
-    pub const NONE: Self =
-        Self { spin: Duration::ZERO, gap: Duration::ZERO, prompt: Duration::ZERO };
+    /// Never look: right where the driver cannot run meanwhile.
+    pub const NO_LOOKING: Self = Self {
+        spin: Duration::ZERO,
+        gap: Duration::ZERO,
+        nap: Duration::from_micros(40),
+        prompt: Duration::ZERO,
+    };
 
-    /// The default, or [`Patience::NONE`] if this process may run on one processor only.
+    /// The default, or [`Patience::NO_LOOKING`] if this process may run on one processor only.
     pub fn for_this_host() -> Self {
         match std::thread::available_parallelism() {
-            Ok(processors) if processors.get() == 1 => Self::NONE,
+            Ok(processors) if processors.get() == 1 => Self::NO_LOOKING,
             _ => Self::default(),
         }
     }
 }
+
+/// How much has to be owed for a nap: so many kicks and wake-ups cost more than it takes.
+const WORTH_A_NAP: u16 = 8;
 
 /// How many prompt answers in a row it takes at most to become hot.
 const MOST_PROOF: u32 = 256;
@@ -76,8 +91,21 @@ pub enum Next {
     Look,
     /// Enable kicks and sleep.
     Sleep,
+    /// Sleep for so long with kicks off.
+    Nap(Duration),
     /// Sleep with kicks off: operations are about to complete and wake the task.
     Doze,
+}
+
+/// How a task waits for the driver when it is not hot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Until it kicks.
+    Kick,
+    /// A nap is under way, or over and not judged.
+    Napping,
+    /// It naps: that helped the last time.
+    Nap,
 }
 
 /// The guess of one queue about its driver.
@@ -91,6 +119,10 @@ pub struct Pacing {
     proof: u32,
     /// How many make the queue hot.
     proof_needed: u32,
+    /// How the task waits for the driver when it is not hot.
+    rest: Rest,
+    /// Naps that brought buffers, in a row.
+    naps: u32,
     published_at: Instant,
     seen: u16,
     seen_at: Instant,
@@ -102,13 +134,15 @@ pub struct Pacing {
 impl Pacing {
     /// Nothing is known.
     pub fn new(patience: Patience) -> Self {
-        let now = Instant::now();
+        let now = executor::now();
         Self {
             patience,
             owed: 0,
             hot: false,
             proof: 0,
             proof_needed: 1,
+            rest: Rest::Kick,
+            naps: 0,
             published_at: now,
             seen: 0,
             seen_at: now,
@@ -121,7 +155,7 @@ impl Pacing {
     pub fn published(&mut self, count: u16) {
         if count > 0 {
             self.owed = self.owed.saturating_add(count);
-            self.published_at = Instant::now();
+            self.published_at = executor::now();
             self.seen = 0;
         }
     }
@@ -137,17 +171,18 @@ impl Pacing {
     /// Operations completed, and `left` are still under way.
     pub fn completed(&mut self, left: usize) {
         if let Some((since, operations)) = self.slept.take() {
-            self.prompt = left == 0 && since.elapsed() < self.patience.prompt * operations;
+            self.prompt = left == 0
+                && executor::now().duration_since(since) < self.patience.prompt * operations;
         }
     }
 
     /// What to do while `available` buffers wait and `transfers` operations are under way, `others`
     /// of which are not reads or writes.
     pub fn next(&mut self, available: u16, transfers: usize, others: usize) -> Next {
-        if self.owed == 0 || (available == 0 && !self.hot) {
+        if self.owed == 0 {
             return self.take_or_sleep(available, transfers, others);
         }
-        let now = Instant::now();
+        let now = executor::now();
         if available != self.seen {
             if self.seen == 0 {
                 self.answered(now.duration_since(self.published_at) < self.patience.spin);
@@ -159,26 +194,57 @@ impl Pacing {
         if available >= self.owed - self.owed / 4 {
             return Next::Take;
         }
-        let since = if available > 0 {
-            (self.seen_at, self.patience.gap)
-        } else {
-            (self.published_at, self.patience.spin)
+        let (since, patience) = match (available, self.hot) {
+            (0, true) => (self.published_at, self.patience.spin),
+            (0, false) => (now, Duration::ZERO),
+            _ => (self.seen_at, self.patience.gap),
         };
-        if now.duration_since(since.0) < since.1 {
+        if now.duration_since(since) < patience {
             return Next::Look;
         }
-        // The driver keeps fewer under way than before, or none.
-        self.owed = available;
-        if available == 0 {
+        if available == 0 && self.hot {
             self.hot = false;
             self.proof = 0;
             self.proof_needed = (2 * self.proof_needed).min(MOST_PROOF);
+            self.rest = Rest::Nap;
+        }
+        if transfers == 0 && self.owed - available >= WORTH_A_NAP && self.may_nap(available) {
+            self.rest = Rest::Napping;
+            return Next::Nap(self.patience.nap);
+        }
+        if self.rest == Rest::Napping {
+            // It brought too little.
+            self.rest = Rest::Kick;
+            self.naps = 0;
+        }
+        if available > 0 {
+            // The driver keeps fewer under way than before.
+            self.owed = available;
         }
         self.take_or_sleep(available, transfers, others)
     }
 
+    /// Whether a nap may help: it did the last time, or the driver just showed that it is there.
+    fn may_nap(&self, available: u16) -> bool {
+        match self.rest {
+            Rest::Nap => true,
+            Rest::Kick => available > 0,
+            Rest::Napping => false,
+        }
+    }
+
     /// The driver answered, promptly or not.
     fn answered(&mut self, promptly: bool) {
+        if self.rest == Rest::Napping {
+            self.rest = Rest::Nap;
+            self.naps += 1;
+            if self.naps >= self.proof_needed {
+                // Perhaps it has a processor of its own by now.
+                self.naps = 0;
+                self.hot = true;
+            }
+            return;
+        }
         if !promptly {
             self.proof = 0;
             return;
@@ -201,7 +267,7 @@ impl Pacing {
         if transfers == 0 {
             return Next::Sleep;
         }
-        self.slept = Some((Instant::now(), transfers as u32));
+        self.slept = Some((executor::now(), transfers as u32));
         if self.hot && self.prompt && self.owed > 0 && others == 0 {
             Next::Doze
         } else {

@@ -26,6 +26,7 @@ fn count(depth: u64) -> Count {
     let for_ever = Patience {
         spin: Duration::from_hours(1),
         gap: Duration::from_hours(1),
+        nap: Duration::from_hours(1),
         prompt: Duration::from_hours(1),
     };
     let config = Config { driver: DriverChoice::Uring, ..Config::default() };
