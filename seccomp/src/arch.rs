@@ -13,11 +13,7 @@ pub enum Arch {
 
 impl Arch {
     /// The one that this program runs on.
-    pub const HOST: Self = if cfg!(target_arch = "aarch64") {
-        Self::Aarch64
-    } else {
-        Self::X86_64
-    };
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
 
     /// `AUDIT_ARCH_*` of linux/audit.h, as the kernel tells it to a filter.
     pub const fn audit(self) -> u32 {
@@ -39,12 +35,8 @@ impl Arch {
     /// The number of a system call, if this architecture has it.
     pub fn number(self, name: &str) -> Option<u32> {
         match self {
-            Self::X86_64 => syscalls::x86_64::Sysno::from_str(name)
-                .ok()
-                .map(|call| call as u32),
-            Self::Aarch64 => syscalls::aarch64::Sysno::from_str(name)
-                .ok()
-                .map(|call| call as u32),
+            Self::X86_64 => syscalls::x86_64::Sysno::from_str(name).ok().map(|call| call as u32),
+            Self::Aarch64 => syscalls::aarch64::Sysno::from_str(name).ok().map(|call| call as u32),
         }
     }
 
@@ -59,8 +51,6 @@ impl Arch {
 
     /// Whether any architecture has the call: such a name is no spelling mistake.
     pub(crate) fn any_has(name: &str) -> bool {
-        [Self::X86_64, Self::Aarch64]
-            .iter()
-            .any(|arch| arch.number(name).is_some())
+        [Self::X86_64, Self::Aarch64].iter().any(|arch| arch.number(name).is_some())
     }
 }

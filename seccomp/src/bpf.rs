@@ -4,9 +4,12 @@
 //! emitted from its end to its start: every target is known when a jump to it is written, and one
 //! that is too far gets an unconditional jump (with 32 bits of range) beside it.
 
+use std::fmt;
+
 use seccompiler::{BpfProgram, apply_filter, sock_filter};
 
 use crate::arch::Arch;
+use crate::policy::Action;
 
 /// Instruction codes (`linux/bpf_common.h`).
 mod code {
@@ -79,12 +82,7 @@ impl Assembler {
 
     /// Loads the high half of an argument.
     pub(crate) fn load_high(&mut self, argument: u8) -> Label {
-        self.push(
-            code::LOAD_WORD,
-            0,
-            0,
-            ARGUMENTS + 8 * u32::from(argument) + 4,
-        )
+        self.push(code::LOAD_WORD, 0, 0, ARGUMENTS + 8 * u32::from(argument) + 4)
     }
 
     /// Goes to `then` if the loaded word passes `test`, else to `otherwise`.
@@ -128,10 +126,7 @@ impl Assembler {
 
     pub(crate) fn finish(mut self, arch: Arch) -> Program {
         self.reversed.reverse();
-        Program {
-            instructions: self.reversed,
-            arch,
-        }
+        Program { instructions: self.reversed, arch }
     }
 }
 
@@ -198,19 +193,23 @@ impl Program {
 
     /// A line for each instruction, for people.
     pub fn disassemble(&self) -> Vec<String> {
+        // What is compared was loaded last: code that jumps past a load loads again.
+        let mut loaded = NUMBER;
         let line = |(index, at): (usize, &sock_filter)| {
             let target = |offset: u8| index + 1 + usize::from(offset);
             let branch = |name| {
-                format!(
-                    "{index:4}: {name} {:#x}, then {}, else {}",
-                    at.k,
-                    target(at.jt),
-                    target(at.jf)
-                )
+                let k = at.k;
+                let call = self.arch.name(k).filter(|_| loaded == NUMBER);
+                let call = call.map_or_else(String::new, |call| format!(" ({call})"));
+                let (then, otherwise) = (target(at.jt), target(at.jf));
+                format!("{index:4}: {name} {k:#x}{call}, then {then}, else {otherwise}")
             };
             match at.code {
-                code::RETURN => format!("{index:4}: return {:#010x}", at.k),
-                code::LOAD_WORD => format!("{index:4}: load {}", field(at.k)),
+                code::RETURN => format!("{index:4}: {}", Verdict(at.k)),
+                code::LOAD_WORD => {
+                    loaded = at.k;
+                    format!("{index:4}: load {}", field(at.k))
+                }
                 code::JUMP => format!("{index:4}: jump {}", index + 1 + at.k as usize),
                 code::JUMP_EQUAL => branch("if =="),
                 code::JUMP_GREATER => branch("if >"),
@@ -223,6 +222,30 @@ impl Program {
     }
 }
 
+/// As a policy says it.
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DATA: u32 = 0xffff;
+        let plain = [
+            Action::Allow,
+            Action::KillProcess,
+            Action::KillThread,
+            Action::Trap,
+            Action::Trace,
+            Action::Log,
+            Action::UserNotify,
+        ];
+        let errno = self.0 & DATA;
+        match plain.iter().find(|action| action.code() == self.0) {
+            Some(action) => formatter.write_str(action.name()),
+            None if self.0 & !DATA == Action::Errno(0).code() => {
+                write!(formatter, "return {errno}")
+            }
+            None => write!(formatter, "verdict {:#010x}", self.0),
+        }
+    }
+}
+
 fn load(offset: u32, audit_arch: u32, number: u32, arguments: &[u64; 6]) -> Option<u32> {
     match offset {
         NUMBER => Some(number),
@@ -230,11 +253,7 @@ fn load(offset: u32, audit_arch: u32, number: u32, arguments: &[u64; 6]) -> Opti
         _ => {
             let half = offset.checked_sub(ARGUMENTS)? / 4;
             let argument = *arguments.get(half as usize / 2)?;
-            Some(if half.is_multiple_of(2) {
-                argument as u32
-            } else {
-                (argument >> 32) as u32
-            })
+            Some(if half.is_multiple_of(2) { argument as u32 } else { (argument >> 32) as u32 })
         }
     }
 }
@@ -245,11 +264,7 @@ fn field(offset: u32) -> String {
         ARCH => "arch".into(),
         _ => {
             let half = offset.saturating_sub(ARGUMENTS) / 4;
-            let name = if half.is_multiple_of(2) {
-                "low"
-            } else {
-                "high"
-            };
+            let name = if half.is_multiple_of(2) { "low" } else { "high" };
             format!("{name} half of arg{}", half / 2)
         }
     }

@@ -47,10 +47,7 @@ pub fn compile(policy: &Policy, arch: Arch, options: Options) -> Result<Program,
         Unmatched::Log => Action::Log,
         _ => policy.default.unwrap_or(unmatched),
     };
-    let mut compiler = Compiler {
-        assembler: Assembler::default(),
-        verdicts: HashMap::new(),
-    };
+    let mut compiler = Compiler { assembler: Assembler::default(), verdicts: HashMap::new() };
     let otherwise = compiler.verdict(default);
     let mut calls = compiler.calls(policy, arch, otherwise);
 
@@ -62,11 +59,7 @@ pub fn compile(policy: &Policy, arch: Arch, options: Options) -> Result<Program,
     let length = compiler.assembler.len();
     if length > MAX_INSTRUCTIONS {
         let problem = Problem::TooLong(length);
-        return Err(Error {
-            file: policy.file.clone(),
-            line: 0,
-            problem,
-        });
+        return Err(Error { file: policy.file.clone(), line: 0, problem });
     }
     Ok(compiler.assembler.finish(arch))
 }
@@ -96,11 +89,7 @@ impl Compiler {
     /// The code of each call's rules.
     fn calls<'p>(&mut self, policy: &'p Policy, arch: Arch, otherwise: Label) -> Vec<Call<'p>> {
         // Verdicts first, so that they lie together at the end.
-        for rule in policy
-            .statements
-            .iter()
-            .flat_map(|statement| &statement.rules)
-        {
+        for rule in policy.statements.iter().flat_map(|statement| &statement.rules) {
             self.verdict(rule.action);
         }
         let mut calls = Vec::new();
@@ -108,15 +97,8 @@ impl Compiler {
             let Some(number) = arch.number(&statement.call) else {
                 continue;
             };
-            let body = statement
-                .rules
-                .iter()
-                .rfold(otherwise, |next, rule| self.rule(rule, next));
-            calls.push(Call {
-                name: &statement.call,
-                number,
-                body,
-            });
+            let body = statement.rules.iter().rfold(otherwise, |next, rule| self.rule(rule, next));
+            calls.push(Call { name: &statement.call, number, body });
         }
         calls
     }
@@ -128,9 +110,7 @@ impl Compiler {
             return then;
         }
         rule.any_of.iter().rfold(next, |otherwise, clause| {
-            clause
-                .iter()
-                .rfold(then, |then, atom| self.atom(*atom, then, otherwise))
+            clause.iter().rfold(then, |then, atom| self.atom(*atom, then, otherwise))
         })
     }
 
@@ -161,8 +141,7 @@ impl Compiler {
     fn equal(&mut self, argument: u8, high: u32, low: u32, then: Label, otherwise: Label) -> Label {
         self.assembler.branch(Test::Equal, low, then, otherwise);
         let low_half = self.assembler.load_low(argument);
-        self.assembler
-            .branch(Test::Equal, high, low_half, otherwise);
+        self.assembler.branch(Test::Equal, high, low_half, otherwise);
         self.assembler.load_high(argument)
     }
 
@@ -176,9 +155,7 @@ impl Compiler {
     ) -> Label {
         self.assembler.branch(test, low, then, otherwise);
         let low_half = self.assembler.load_low(argument);
-        let same_high = self
-            .assembler
-            .branch(Test::Equal, high, low_half, otherwise);
+        let same_high = self.assembler.branch(Test::Equal, high, low_half, otherwise);
         self.assembler.branch(Test::Greater, high, then, same_high);
         self.assembler.load_high(argument)
     }
@@ -204,15 +181,12 @@ impl Compiler {
     fn search(&mut self, calls: &[Call<'_>], otherwise: Label) -> Label {
         match calls {
             [] => otherwise,
-            [call] => self
-                .assembler
-                .branch(Test::Equal, call.number, call.body, otherwise),
+            [call] => self.assembler.branch(Test::Equal, call.number, call.body, otherwise),
             _ => {
                 let (below, from) = calls.split_at(calls.len() / 2);
                 let upper = self.search(from, otherwise);
                 let lower = self.search(below, otherwise);
-                self.assembler
-                    .branch(Test::GreaterOrEqual, from[0].number, upper, lower)
+                self.assembler.branch(Test::GreaterOrEqual, from[0].number, upper, lower)
             }
         }
     }
@@ -227,8 +201,7 @@ impl Compiler {
             .take(FREQUENT_CALLS);
         let most: Vec<_> = most.collect();
         most.iter().rfold(search, |next, call| {
-            self.assembler
-                .branch(Test::Equal, call.number, call.body, next)
+            self.assembler.branch(Test::Equal, call.number, call.body, next)
         })
     }
 
@@ -236,8 +209,7 @@ impl Compiler {
         let start = match arch.foreign_from() {
             Some(first) => {
                 let kill = self.verdict(Action::KillProcess);
-                self.assembler
-                    .branch(Test::GreaterOrEqual, first, kill, then)
+                self.assembler.branch(Test::GreaterOrEqual, first, kill, then)
             }
             None => self.assembler.go_to(then),
         };
@@ -245,8 +217,7 @@ impl Compiler {
         let number = self.assembler.load_number();
         let kill = self.verdict(Action::KillProcess);
         // The verdict may have been emitted just now; the branch goes around it.
-        self.assembler
-            .branch(Test::Equal, arch.audit(), number, kill);
+        self.assembler.branch(Test::Equal, arch.audit(), number, kill);
         self.assembler.load_arch();
     }
 }

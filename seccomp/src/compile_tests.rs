@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::bpf::Verdict;
 use crate::parser::{NoIncludes, parse};
 use crate::policy::Statement;
 
@@ -22,16 +23,7 @@ fn a_foreign_architecture_and_x32_are_killed() {
 
 #[test]
 fn each_operator_compares_64_bits() {
-    let values = [
-        0,
-        1,
-        2,
-        0xffff_ffff,
-        1 << 32,
-        (1 << 32) + 1,
-        5 << 32,
-        u64::MAX,
-    ];
+    let values = [0, 1, 2, 0xffff_ffff, 1 << 32, (1 << 32) + 1, 5 << 32, u64::MAX];
     for operator in ["==", "!=", "<", "<=", ">", ">=", "&", "in"] {
         for value in values {
             let text = format!("read: arg3 {operator} {value}; log");
@@ -57,23 +49,39 @@ fn frequent_calls_are_tested_first() {
     let policy = parse("p", text, Arch::X86_64, &folder.path().join("p")).unwrap();
     let program = compile(&policy, Arch::X86_64, Options::default()).unwrap();
     // Behind the checks of architecture and x32 comes the test for write (1).
-    let first = program
-        .disassemble()
-        .into_iter()
-        .find(|line| line.contains("if == 0x1,"));
-    assert!(
-        first.is_some_and(|line| line.trim_start().starts_with("4:")),
-        "{program:#?}"
-    );
+    let first = program.disassemble().into_iter().find(|line| line.contains("if == 0x1 (write),"));
+    assert!(first.is_some_and(|line| line.trim_start().starts_with("4:")), "{program:#?}");
+}
+
+#[test]
+fn the_disassembly_names_calls_and_verdicts() {
+    let text = "read: 1\nmmap: arg2 in PROT_READ\nopenat: return EPERM\n";
+    let policy = parse("p", text, Arch::X86_64, &NoIncludes).unwrap();
+    let program = compile(&policy, Arch::X86_64, Options::default()).unwrap();
+    let expected = "   0: load arch
+   1: if == 0xc000003e, then 2, else 15
+   2: load number
+   3: if >= 0x40000000, then 15, else 4
+   4: if >= 0x9 (mmap), then 6, else 5
+   5: if == 0x0 (read), then 14, else 15
+   6: if >= 0x101 (openat), then 8, else 7
+   7: if == 0x9 (mmap), then 9, else 15
+   8: if == 0x101 (openat), then 13, else 15
+   9: load high half of arg2
+  10: if & 0xffffffff, then 15, else 11
+  11: load low half of arg2
+  12: if & 0xfffffffe, then 15, else 14
+  13: return 1
+  14: allow
+  15: kill-process";
+    assert_eq!(program.disassemble().join("\n"), expected);
+    assert_eq!(Verdict(0x1234_5678).to_string(), "verdict 0x12345678");
 }
 
 #[test]
 fn a_policy_with_far_jumps_compiles_right() {
     let conditions: Vec<String> = (0..120).map(|n| format!("arg1 == {}", n * 3)).collect();
-    let text = format!(
-        "{{read, write, mmap}}: {}\nclose: log",
-        conditions.join(" || ")
-    );
+    let text = format!("{{read, write, mmap}}: {}\nclose: log", conditions.join(" || "));
     for arch in [Arch::X86_64, Arch::Aarch64] {
         let (policy, program) = compiled(&text, arch);
         for call in ["read", "write", "mmap", "close", "ptrace"] {
@@ -81,10 +89,7 @@ fn a_policy_with_far_jumps_compiles_right() {
                 let arguments = [0, value, 0, 0, 0, 0];
                 let expected = policy.verdict(call, &arguments, Action::KillProcess).code();
                 let number = arch.number(call).unwrap();
-                assert_eq!(
-                    program.run(arch.audit(), number, &arguments).unwrap().0,
-                    expected
-                );
+                assert_eq!(program.run(arch.audit(), number, &arguments).unwrap().0, expected);
             }
         }
     }
@@ -93,10 +98,7 @@ fn a_policy_with_far_jumps_compiles_right() {
 #[test]
 fn a_filter_beyond_the_kernels_limit_is_refused() {
     let conditions: Vec<String> = (0..250).map(|n| format!("arg1 == {n}")).collect();
-    let text = format!(
-        "{{read, write, mmap, close, futex}}: {}",
-        conditions.join(" || ")
-    );
+    let text = format!("{{read, write, mmap, close, futex}}: {}", conditions.join(" || "));
     let policy = parse("t", &text, Arch::X86_64, &NoIncludes).unwrap();
     let error = compile(&policy, Arch::X86_64, Options::default()).expect_err("too long");
     assert!(matches!(error.problem, Problem::TooLong(length) if length > MAX_INSTRUCTIONS));
@@ -105,17 +107,13 @@ fn a_filter_beyond_the_kernels_limit_is_refused() {
 #[test]
 fn logging_what_is_missing_overrides_the_default() {
     let policy = parse("t", "@default trap\nread: 1", Arch::X86_64, &NoIncludes).unwrap();
-    let options = Options {
-        unmatched: Unmatched::Log,
-    };
+    let options = Options { unmatched: Unmatched::Log };
     let program = compile(&policy, Arch::X86_64, options).unwrap();
     let found = program.run(Arch::X86_64.audit(), 1, &[0; 6]).unwrap();
     assert_eq!(found.0, Action::Log.code());
 }
 
-const CALLS: [&str; 8] = [
-    "read", "write", "close", "mmap", "futex", "openat", "ptrace", "ioctl",
-];
+const CALLS: [&str; 8] = ["read", "write", "close", "mmap", "futex", "openat", "ptrace", "ioctl"];
 
 fn operator() -> impl Strategy<Value = Operator> {
     prop_oneof![
@@ -131,13 +129,7 @@ fn operator() -> impl Strategy<Value = Operator> {
 }
 
 fn number() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        0_u64..4,
-        any::<u64>(),
-        Just(1 << 32),
-        Just(u64::MAX),
-        Just(0xffff_ffff)
-    ]
+    prop_oneof![0_u64..4, any::<u64>(), Just(1 << 32), Just(u64::MAX), Just(0xffff_ffff)]
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -147,11 +139,8 @@ fn rule() -> impl Strategy<Value = Rule> {
         value,
     });
     let clause = proptest::collection::vec(atom, 1..4);
-    let action = prop_oneof![
-        Just(Action::Allow),
-        Just(Action::Log),
-        (0_u16..9).prop_map(Action::Errno)
-    ];
+    let action =
+        prop_oneof![Just(Action::Allow), Just(Action::Log), (0_u16..9).prop_map(Action::Errno)];
     (proptest::collection::vec(clause, 0..4), action)
         .prop_map(|(any_of, action)| Rule { any_of, action })
 }

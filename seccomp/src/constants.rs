@@ -51,8 +51,5 @@ pub(crate) fn value(name: &str, arch: Arch) -> Option<u64> {
         ENOSPC ENOSYS ENOTDIR ENOTSUP ENOTTY ENXIO EOPNOTSUPP EPERM EPIPE ERANGE EROFS ESPIPE
         ESRCH ETXTBSY EXDEV
     };
-    table
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| *value)
+    table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }

@@ -81,14 +81,8 @@ mod tests {
             Token::Symbol("||"),
             Token::Word("kill-process"),
         ];
-        assert_eq!(
-            tokens("mmap:arg2<=~PROT_EXEC||kill-process # rest").unwrap(),
-            expected
-        );
-        assert_eq!(
-            tokens("@default trap").unwrap()[0],
-            Token::Directive("default")
-        );
+        assert_eq!(tokens("mmap:arg2<=~PROT_EXEC||kill-process # rest").unwrap(), expected);
+        assert_eq!(tokens("@default trap").unwrap()[0], Token::Directive("default"));
         assert_eq!(tokens("  # nothing"), Ok(vec![]));
     }
 

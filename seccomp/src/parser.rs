@@ -67,11 +67,7 @@ pub fn parse(
     if reader.denylist && reader.policy.default.is_none() {
         reader.policy.default = Some(Action::Allow);
     }
-    if reader.errors.is_empty() {
-        Ok(reader.policy)
-    } else {
-        Err(reader.errors)
-    }
+    if reader.errors.is_empty() { Ok(reader.policy) } else { Err(reader.errors) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,11 +88,7 @@ struct Reader<'i> {
 
 impl Reader<'_> {
     fn report(&mut self, file: &Arc<str>, line: usize, problem: Problem) {
-        self.errors.push(Error {
-            file: Arc::clone(file),
-            line,
-            problem,
-        });
+        self.errors.push(Error { file: Arc::clone(file), line, problem });
     }
 
     fn read_file(&mut self, file: &Arc<str>, text: &str, depth: Depth) {
@@ -129,11 +121,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let tokens = tokens(line)?;
-        let mut cursor = Cursor {
-            tokens: &tokens,
-            arch: self.arch,
-            conditions: 0,
-        };
+        let mut cursor = Cursor { tokens: &tokens, arch: self.arch, conditions: 0 };
         match cursor.peek() {
             None => Ok(()),
             Some(Token::Directive(name)) => {
@@ -147,10 +135,7 @@ impl Reader<'_> {
     fn read_other(&self, path: &str) -> Result<String, Problem> {
         self.includes
             .read(path)
-            .map_err(|reason| Problem::Unreadable {
-                path: path.to_owned(),
-                reason,
-            })
+            .map_err(|reason| Problem::Unreadable { path: path.to_owned(), reason })
     }
 
     fn read_directive(&mut self, name: &str, cursor: &mut Cursor<'_>) -> Result<(), Problem> {
@@ -198,12 +183,7 @@ impl Reader<'_> {
             }
             self.lines.insert(call.clone(), line);
             let rules = rules.clone();
-            self.policy.statements.push(Statement {
-                call,
-                rules,
-                file: Arc::clone(file),
-                line,
-            });
+            self.policy.statements.push(Statement { call, rules, file: Arc::clone(file), line });
         }
         Ok(())
     }
@@ -221,11 +201,7 @@ impl Reader<'_> {
 
 fn frequency(line: &str, arch: Arch) -> Result<Option<(String, u64)>, Problem> {
     let tokens = tokens(line)?;
-    let mut cursor = Cursor {
-        tokens: &tokens,
-        arch,
-        conditions: 0,
-    };
+    let mut cursor = Cursor { tokens: &tokens, arch, conditions: 0 };
     if cursor.peek().is_none() {
         return Ok(None);
     }
@@ -302,18 +278,11 @@ impl<'t> Cursor<'t> {
     }
 
     fn unexpected(&self, expected: &'static str) -> Problem {
-        Problem::Unexpected {
-            expected,
-            found: Token::describe(self.peek()),
-        }
+        Problem::Unexpected { expected, found: Token::describe(self.peek()) }
     }
 
     fn expect(&mut self, symbol: &str, expected: &'static str) -> Result<(), Problem> {
-        if self.take(symbol) {
-            Ok(())
-        } else {
-            Err(self.unexpected(expected))
-        }
+        if self.take(symbol) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
     fn end(&self) -> Result<(), Problem> {
@@ -368,20 +337,13 @@ impl<'t> Cursor<'t> {
         let is_condition =
             matches!(self.peek(), Some(Token::Word(word)) if word.starts_with("arg"));
         if !is_condition {
-            return Ok(Rule {
-                any_of: Vec::new(),
-                action: self.action()?,
-            });
+            return Ok(Rule { any_of: Vec::new(), action: self.action()? });
         }
         let mut any_of = vec![self.clause()?];
         while self.take("||") {
             any_of.push(self.clause()?);
         }
-        let action = if self.take(";") {
-            self.action()?
-        } else {
-            Action::Allow
-        };
+        let action = if self.take(";") { self.action()? } else { Action::Allow };
         Ok(Rule { any_of, action })
     }
 
@@ -405,11 +367,7 @@ impl<'t> Cursor<'t> {
         };
         let operator = self.operator()?;
         let value = self.value()?;
-        Ok(Atom {
-            argument,
-            operator,
-            value,
-        })
+        Ok(Atom { argument, operator, value })
     }
 
     fn operator(&mut self) -> Result<Operator, Problem> {
@@ -474,11 +432,7 @@ impl<'t> Cursor<'t> {
             digits.parse()
         };
         let value = parsed.map_err(|_| Problem::BadNumber(word.to_owned()))?;
-        Ok(if negative {
-            value.wrapping_neg()
-        } else {
-            value
-        })
+        Ok(if negative { value.wrapping_neg() } else { value })
     }
 
     fn action(&mut self) -> Result<Action, Problem> {

@@ -35,14 +35,8 @@ fn the_forms_of_a_statement_are_read() {
 #[test]
 fn a_denylist_allows_the_rest() {
     let policy = parse_text("@denylist\nptrace: return EPERM\n").expect("parses");
-    assert_eq!(
-        policy.verdict("read", &[0; 6], Action::KillProcess),
-        Action::Allow
-    );
-    assert_eq!(
-        policy.verdict("ptrace", &[0; 6], Action::KillProcess),
-        Action::Errno(1)
-    );
+    assert_eq!(policy.verdict("read", &[0; 6], Action::KillProcess), Action::Allow);
+    assert_eq!(policy.verdict("ptrace", &[0; 6], Action::KillProcess), Action::Errno(1));
 }
 
 #[test]
@@ -57,14 +51,8 @@ fn each_mistake_is_named_with_its_line() {
                    ERRNO, trap, log, trace, kill-process, kill-thread, user-notify, found the end \
                    of the line",
         ),
-        (
-            "read: 1\nread: 1",
-            "test.policy:2: `read` has a rule already, in line 1",
-        ),
-        (
-            "read: arg6 == 0",
-            "test.policy:1: `arg6` is no argument: they are arg0 to arg5",
-        ),
+        ("read: 1\nread: 1", "test.policy:2: `read` has a rule already, in line 1"),
+        ("read: arg6 == 0", "test.policy:1: `arg6` is no argument: they are arg0 to arg5"),
         ("read: arg0 = 0", "test.policy:1: `=` means nothing here"),
         (
             "read: arg0 == NOPE",
@@ -76,37 +64,25 @@ fn each_mistake_is_named_with_its_line() {
             "test.policy:1: `0x1ffffffffffffffff` is no number \
                                               of 64 bits",
         ),
-        (
-            "read: return 4096",
-            "test.policy:1: errno 4096 is out of range (0 to 4095)",
-        ),
+        ("read: return 4096", "test.policy:1: errno 4096 is out of range (0 to 4095)"),
         (
             "read: { allow, trap }",
             "test.policy:1: no call reaches this rule of `read`: the one \
                                   before it always matches",
         ),
-        (
-            "read: arg0 < 0",
-            "test.policy:1: the condition can never be true",
-        ),
+        ("read: arg0 < 0", "test.policy:1: the condition can never be true"),
         (
             "@defualt trap\nread: 1",
             "test.policy:1: unknown directive `@defualt`; there are \
                                    @include, @frequency, @default and @denylist",
         ),
-        (
-            "@default trap\n@default log\nread: 1",
-            "test.policy:2: `@default` was given before",
-        ),
+        ("@default trap\n@default log\nread: 1", "test.policy:2: `@default` was given before"),
         (
             "@include ./x\nread: 1",
             "test.policy:1: cannot read `./x`: this policy cannot include \
                                   files",
         ),
-        (
-            "read: 1 1",
-            "test.policy:1: expected the end of the line, found `1`",
-        ),
+        ("read: 1 1", "test.policy:1: expected the end of the line, found `1`"),
         ("{read: 1", "test.policy:1: expected `,` or `}`, found `:`"),
     ];
     for (text, expected) in table {
@@ -117,10 +93,7 @@ fn each_mistake_is_named_with_its_line() {
 #[test]
 fn all_mistakes_are_reported_at_once() {
     let errors = parse_text("raed: 1\nread: 1\nwrite: nope\n").expect_err("two mistakes");
-    assert_eq!(
-        errors.iter().map(|error| error.line).collect::<Vec<_>>(),
-        [1, 3]
-    );
+    assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), [1, 3]);
 }
 
 #[test]
@@ -139,10 +112,7 @@ fn files_include_each_other_one_level_deep() {
     let text = "@include ./common.policy\n@frequency ./calls.frequency\nwrite: 1\n";
     let policy = parse("main.policy", text, Arch::X86_64, &main).expect("parses");
     assert_eq!(policy.allowed_calls(), ["read", "write"]);
-    assert_eq!(
-        policy.frequencies,
-        [("read".to_owned(), 100), ("write".to_owned(), 5)]
-    );
+    assert_eq!(policy.frequencies, [("read".to_owned(), 100), ("write".to_owned(), 5)]);
     assert_eq!(&*policy.statements[0].file, "./common.policy");
 
     write("common.policy", "@include ./other.policy\n");

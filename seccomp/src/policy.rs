@@ -94,6 +94,20 @@ pub enum Action {
 }
 
 impl Action {
+    /// The word that policies have for it; an errno follows `return`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::KillProcess => "kill-process",
+            Self::KillThread => "kill-thread",
+            Self::Trap => "trap",
+            Self::Trace => "trace",
+            Self::Log => "log",
+            Self::UserNotify => "user-notify",
+            Self::Errno(_) => "return",
+        }
+    }
+
     /// The filter's return value (linux/seccomp.h, `SECCOMP_RET_*`).
     pub const fn code(self) -> u32 {
         match self {
@@ -162,10 +176,7 @@ impl Policy {
     /// The calls that some rule lets through, each once, in the order of the text.
     pub fn allowed_calls(&self) -> Vec<&str> {
         let lets_through = |statement: &&Statement| {
-            statement
-                .rules
-                .iter()
-                .any(|rule| rule.action == Action::Allow)
+            statement.rules.iter().any(|rule| rule.action == Action::Allow)
         };
         self.statements
             .iter()

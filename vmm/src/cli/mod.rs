@@ -1,7 +1,8 @@
-//! The command line: `vmm run`, `vmm doctor`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
 
 mod logging;
 mod run;
+mod seccomp;
 mod usage;
 
 use std::ffi::OsString;
@@ -18,12 +19,7 @@ use crate::outcome::Outcome;
 
 /// Runs virtual machines
 #[derive(Debug, Parser)]
-#[command(
-    name = "vmm",
-    version,
-    disable_help_subcommand = true,
-    max_term_width = 100
-)]
+#[command(name = "vmm", version, disable_help_subcommand = true, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
@@ -35,6 +31,7 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     Doctor(doctor::DoctorArgs),
+    Seccomp(seccomp::SeccompArgs),
     /// Say which version this is
     Version,
     /// Write a completion script for a shell to standard output
@@ -77,6 +74,7 @@ fn dispatch<E: Hint + 'static>(
     match cli.command {
         Command::Run(arguments) => run::run(*arguments, run_machine),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Completion { shell } => {
             let mut script = Vec::new();

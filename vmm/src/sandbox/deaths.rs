@@ -180,5 +180,5 @@ fn write_note_and_end(signal: libc::c_int, system_call: Option<u32>, address: u6
 unsafe fn sigsys_number(info: *const libc::siginfo_t) -> u32 {
     const OFFSET: usize = 24;
     // SAFETY: siginfo_t has 128 bytes.
-    unsafe { info.cast::<u8>().add(OFFSET).cast::<u32>().read() }
+    unsafe { info.byte_add(OFFSET).cast::<u32>().read() }
 }

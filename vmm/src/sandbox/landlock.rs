@@ -23,12 +23,7 @@ pub(super) fn deny_all() -> Result<(), SandboxError> {
     };
     // SAFETY: the kernel reads `size` bytes of the attributes, which have at least so many.
     let ruleset = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            &raw const attributes,
-            size,
-            0_u32,
-        )
+        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attributes, size, 0_u32)
     };
     if ruleset < 0 {
         return Err(SandboxError::last(DOING));
@@ -48,14 +43,7 @@ pub(super) fn deny_all() -> Result<(), SandboxError> {
 fn version() -> i64 {
     let nothing = std::ptr::null::<libc::c_void>();
     // SAFETY: with this flag the kernel reads no memory.
-    unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            nothing,
-            0_usize,
-            ASK_VERSION,
-        )
-    }
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, ASK_VERSION) }
 }
 
 /// All that a version can deny (linux/landlock.h), and how long its attributes are.

@@ -43,10 +43,7 @@ pub struct SandboxError {
 
 impl SandboxError {
     pub(crate) fn of(doing: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
-        move |errno| Self {
-            doing,
-            source: errno.into(),
-        }
+        move |errno| Self { doing, source: errno.into() }
     }
 
     pub(crate) fn new(doing: &'static str, source: io::Error) -> Self {
@@ -54,10 +51,7 @@ impl SandboxError {
     }
 
     pub(crate) fn last(doing: &'static str) -> Self {
-        Self {
-            doing,
-            source: io::Error::last_os_error(),
-        }
+        Self { doing, source: io::Error::last_os_error() }
     }
 }
 

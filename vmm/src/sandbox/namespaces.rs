@@ -27,16 +27,12 @@ pub fn enter_empty_world() -> Result<(), SandboxError> {
     .map_err(SandboxError::of("create namespaces"))?;
     map_ids(user.as_raw(), group.as_raw())?;
     // A user namespace of its own would give an actor capabilities again, if only over nothing.
-    write_proc(
-        "sys/user/max_user_namespaces",
-        "0",
-        "forbid user namespaces",
-    )?;
+    write_proc("sys/user/max_user_namespaces", "0", "forbid user namespaces")?;
     root::enter_empty_root()
 }
 
 /// Inside, the process is `nobody`; outside it stays who it was. `setgroups` must be denied before
-/// an ordinary user may map a group (user_namespaces(7)).
+/// an ordinary user may map a group (`user_namespaces(7)`).
 fn map_ids(user: u32, group: u32) -> Result<(), SandboxError> {
     const NOBODY: u32 = 65_534;
     const DOING: &str = "map the user into the sandbox";
@@ -72,11 +68,7 @@ pub fn clone_into_pid_namespace() -> Result<Option<Child>, SandboxError> {
     // one thread, so no lock is held by a thread that the child lacks. `arguments` is valid for
     // the length that is passed.
     let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut arguments,
-            size_of::<libc::clone_args>(),
-        )
+        libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())
     };
     match pid {
         0 => Ok(None),

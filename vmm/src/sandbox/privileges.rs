@@ -71,10 +71,7 @@ fn limit(resource: Resource, value: u64) -> Result<(), SandboxError> {
     let current = rustix::process::getrlimit(resource);
     // Never above what the user is given anyway.
     let value = Some(current.maximum.map_or(value, |maximum| value.min(maximum)));
-    let limit = Rlimit {
-        current: value,
-        maximum: value,
-    };
+    let limit = Rlimit { current: value, maximum: value };
     rustix::process::setrlimit(resource, limit)
         .map_err(SandboxError::of("limit an actor's resources"))
 }
@@ -89,10 +86,7 @@ pub fn tie_to_parent(parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(SandboxError::of(DOING))?;
     let mut polled = [PollFd::new(&parent, PollFlags::IN)];
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let ended =
         rustix::event::poll(&mut polled, Some(&at_once)).map_err(SandboxError::of(DOING))?;
     if ended > 0 {

@@ -10,11 +10,8 @@ use super::SandboxError;
 /// Makes an empty, read-only tmpfs the root of the calling process's own mount namespace.
 pub(super) fn enter_empty_root() -> Result<(), SandboxError> {
     // Nothing done here may travel back to the host's mounts.
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(SandboxError::of("make the mounts private"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(SandboxError::of("make the mounts private"))?;
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(SandboxError::of("create an empty file system"))?;
     rustix::mount::fsconfig_set_string(&context, "size", "4k")
@@ -29,14 +26,8 @@ pub(super) fn enter_empty_root() -> Result<(), SandboxError> {
         .map_err(SandboxError::of("mount an empty file system"))?;
     // pivot_root wants its new root to be attached somewhere; /proc is a directory wherever
     // anything works at all, and covering it in this namespace hurts nobody.
-    rustix::mount::move_mount(
-        &empty,
-        "",
-        CWD,
-        "/proc",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .map_err(SandboxError::of("attach an empty file system"))?;
+    rustix::mount::move_mount(&empty, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(SandboxError::of("attach an empty file system"))?;
     rustix::process::fchdir(&empty).map_err(SandboxError::of("enter an empty root"))?;
     // With both arguments the same, the old root lands on top of the new one and is detached from
     // there, so no directory for it is needed (pivot_root(2), "pivot_root(".", ".")").

@@ -65,10 +65,7 @@ impl ActorKind {
 
     fn limits(self) -> Limits {
         match self {
-            Self::Probe => Limits {
-                descriptors: 64,
-                private_bytes: 16 << 20,
-            },
+            Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
 
@@ -76,11 +73,7 @@ impl ActorKind {
         let (entries, operations) = match self {
             Self::Probe => (16, Operations::READ | Operations::WRITE),
         };
-        Config {
-            entries,
-            restrictions: Some(Restrictions { operations }),
-            ..Config::default()
-        }
+        Config { entries, restrictions: Some(Restrictions { operations }), ..Config::default() }
     }
 }
 
@@ -113,13 +106,7 @@ pub(super) fn run(birth: Birth<'_>) -> ! {
 type Settled = (Executor, Opened<(), Start>);
 
 fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
-    let Birth {
-        kind,
-        end,
-        note,
-        program,
-        parent,
-    } = birth;
+    let Birth { kind, end, note, program, parent } = birth;
     let mut kept = end.descriptors().to_vec();
     kept.push(parent);
     sandbox::keep_only(&kept)?;
@@ -143,9 +130,7 @@ fn die_of_panics() {
 
 /// The actor itself; returns the exit status.
 async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
-    let Opened {
-        link, mut receiver, ..
-    } = opened;
+    let Opened { link, mut receiver, .. } = opened;
     executor::spawn(link.drive()).detach();
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {

@@ -58,10 +58,7 @@ fn describe(formatter: &mut fmt::Formatter<'_>, note: &DeathNote) -> fmt::Result
     match note.system_call {
         Some(number) => match Arch::HOST.name(number) {
             Some(name) => write!(formatter, "{signal}: its policy forbids `{name}`"),
-            None => write!(
-                formatter,
-                "{signal}: its policy forbids system call {number}"
-            ),
+            None => write!(formatter, "{signal}: its policy forbids system call {number}"),
         },
         None if note.address != 0 => write!(formatter, "{signal} at {:#x}", note.address),
         None => write!(formatter, "{signal}"),
@@ -93,11 +90,7 @@ mod tests {
 
     #[test]
     fn a_death_is_described_by_what_is_known() {
-        let note = |signal, system_call, address| DeathNote {
-            signal,
-            system_call,
-            address,
-        };
+        let note = |signal, system_call, address| DeathNote { signal, system_call, address };
         let openat = Arch::HOST.number("openat");
         let table = [
             (Cause::Exited(3), None, "exit status 3"),
@@ -114,23 +107,11 @@ mod tests {
                 Some(note(libc::SIGSYS, Some(99_999), 0)),
                 "SIGSYS: its policy forbids system call 99999",
             ),
-            (
-                Cause::Exited(NOTED_EXIT),
-                Some(note(libc::SIGSEGV, None, 0x10)),
-                "SIGSEGV at 0x10",
-            ),
-            (
-                Cause::Exited(NOTED_EXIT),
-                Some(note(libc::SIGABRT, None, 0)),
-                "SIGABRT",
-            ),
+            (Cause::Exited(NOTED_EXIT), Some(note(libc::SIGSEGV, None, 0x10)), "SIGSEGV at 0x10"),
+            (Cause::Exited(NOTED_EXIT), Some(note(libc::SIGABRT, None, 0)), "SIGABRT"),
         ];
         for (cause, note, expected) in table {
-            let death = Death {
-                pid: 1,
-                cause,
-                note,
-            };
+            let death = Death { pid: 1, cause, note };
             assert_eq!(death.to_string(), expected);
         }
     }

@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 
 pub use actor::{ActorKind, Start, Started};
 pub use death::{Cause, Death};
-pub use policies::{Enforcement, PolicyError, PolicySource};
+pub use policies::{
+    Enforcement, PolicyError, PolicySource, built_in_policy, compile_policy, read_policy,
+};
 pub use probe::{Attempt, AttemptOutcome, ProbeRequest, ProbeStart, RingOperation};
 
 use crate::error::Hint;
@@ -51,14 +53,8 @@ pub type ActorLink = Opened<Start, ()>;
 /// What the machine asks for.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    Spawn {
-        id: ActorId,
-        kind: ActorKind,
-        end: LinkEnd<(), Start>,
-    },
-    Kill {
-        id: ActorId,
-    },
+    Spawn { id: ActorId, kind: ActorKind, end: LinkEnd<(), Start> },
+    Kill { id: ActorId },
 }
 
 /// What the warden says.
@@ -139,10 +135,7 @@ impl Warden {
     /// Forks the warden. The process must have one thread.
     pub fn fork(policies: &PolicySource) -> Result<(Self, Receiver<WardenEvent>), WardenError> {
         let programs = policies.compile()?;
-        let config = LinkConfig {
-            capacity: REQUESTS,
-            ..LinkConfig::default()
-        };
+        let config = LinkConfig { capacity: REQUESTS, ..LinkConfig::default() };
         let (ours, theirs) = link::pair::<Request, WardenEvent>(&config)?;
         let myself = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
             .map_err(|errno| WardenError::Fork(errno.into()))?;
@@ -154,11 +147,7 @@ impl Warden {
                 Pid::from_raw(pid).ok_or_else(|| WardenError::Fork(io::ErrorKind::Other.into()))?
             }
         };
-        let Opened {
-            link,
-            sender,
-            receiver,
-        } = ours.open()?;
+        let Opened { link, sender, receiver } = ours.open()?;
         let spawner = Spawner { requests: sender };
         Ok((Self { pid, link, spawner }, receiver))
     }

@@ -23,6 +23,8 @@ pub enum ProbeRequest {
     Echo(u64, Reply<u64>),
     /// Which descriptors are open?
     Descriptors(Reply<Vec<i32>>),
+    /// On which numbers is there a socket that could be sent to?
+    Sockets(Reply<Vec<i32>>),
     /// Try this.
     Try(Attempt, Reply<AttemptOutcome>),
 }
@@ -100,10 +102,8 @@ pub enum RingOperation {
     Accept,
     /// `connect`
     Connect,
-    /// `send`
-    Send,
-    /// `recv`
-    Receive,
+    /// `fallocate`
+    Allocate,
 }
 
 /// Serves until nobody can ask any more.
@@ -113,6 +113,7 @@ pub(super) async fn run(start: ProbeStart) {
         match request {
             ProbeRequest::Echo(number, reply) => reply.send(number),
             ProbeRequest::Descriptors(reply) => reply.send(open_descriptors()),
+            ProbeRequest::Sockets(reply) => reply.send(attempts::sockets(&open_descriptors())),
             ProbeRequest::Try(Attempt::Ring(operation), reply) => {
                 reply.send(ring::attempt(operation).await);
             }
@@ -129,10 +130,7 @@ fn open_descriptors() -> Vec<i32> {
         // SAFETY: whether it is open is what is asked; poll says POLLNVAL for what is not.
         let borrowed = unsafe { BorrowedFd::borrow_raw(*fd) };
         let mut polled = [PollFd::from_borrowed_fd(borrowed, PollFlags::empty())];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let _ = rustix::event::poll(&mut polled, Some(&now));
         !polled[0].revents().contains(PollFlags::NVAL)
     };

@@ -33,29 +33,18 @@ fn live(end: LinkEnd<WardenEvent, Request>, programs: Programs, parent: Borrowed
         log::error!("the warden cannot start: {}", Report::of(&error).one_line());
         return FAILED;
     }
-    let config = Config {
-        entries: RING_ENTRIES,
-        fixed_files: RING_ENTRIES,
-        ..Config::default()
-    };
+    let config = Config { entries: RING_ENTRIES, fixed_files: RING_ENTRIES, ..Config::default() };
     // Before the sandbox, so that there is a way to say why there is none.
     let reach =
         || -> Result<_, Box<dyn std::error::Error>> { Ok((Executor::new(&config)?, end.open()?)) };
     let (mut executor, opened) = match reach() {
         Ok(reached) => reached,
         Err(error) => {
-            log::error!(
-                "the warden cannot start: {}",
-                Report::of(&*error).one_line()
-            );
+            log::error!("the warden cannot start: {}", Report::of(&*error).one_line());
             return FAILED;
         }
     };
-    let Opened {
-        link,
-        sender,
-        receiver,
-    } = opened;
+    let Opened { link, sender, receiver } = opened;
     executor.block_on(async { executor::spawn(link.drive()).detach() });
     let settled = settle(parent).and_then(|()| watch(&mut executor));
     let mut keeper = match settled {
@@ -152,10 +141,7 @@ impl Keeper {
             Request::Spawn { id, kind, end } => {
                 let event = match self.spawn(id, kind, end) {
                     Ok(pid) => WardenEvent::Started { id, pid },
-                    Err(error) => WardenEvent::Failed {
-                        id,
-                        reason: Report::of(&error).one_line(),
-                    },
+                    Err(error) => WardenEvent::Failed { id, reason: Report::of(&error).one_line() },
                 };
                 self.say(event);
             }
@@ -190,11 +176,7 @@ impl Keeper {
         };
         note.hide_from_later_forks()?;
         let number = child.pid.as_raw_nonzero().get();
-        let running = Running {
-            child,
-            note,
-            stopped: false,
-        };
+        let running = Running { child, note, stopped: false };
         self.actors.insert(id, running);
         Ok(number)
     }
@@ -273,11 +255,7 @@ fn watch_children() -> Result<OwnedFd, SandboxError> {
         libc::sigemptyset(&raw mut signals);
         libc::sigaddset(&raw mut signals, libc::SIGCHLD);
         libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut());
-        match libc::signalfd(
-            -1,
-            &raw const signals,
-            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
-        ) {
+        match libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
             -1 => Err(SandboxError::last("watch the actors")),
             fd => Ok(OwnedFd::from_raw_fd(fd)),
         }

@@ -8,24 +8,12 @@ use crate::world::{World, send_signal};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_fault_leaves_a_note", a_fault_leaves_a_note),
-    (
-        "aborts_and_panics_leave_a_note",
-        aborts_and_panics_leave_a_note,
-    ),
-    (
-        "an_overflown_stack_leaves_a_note",
-        an_overflown_stack_leaves_a_note,
-    ),
-    (
-        "signals_from_outside_are_told_apart",
-        signals_from_outside_are_told_apart,
-    ),
+    ("aborts_and_panics_leave_a_note", aborts_and_panics_leave_a_note),
+    ("an_overflown_stack_leaves_a_note", an_overflown_stack_leaves_a_note),
+    ("signals_from_outside_are_told_apart", signals_from_outside_are_told_apart),
     ("a_stop_is_a_death", a_stop_is_a_death),
     ("a_hung_actor_can_be_killed", a_hung_actor_can_be_killed),
-    (
-        "an_actor_whose_work_is_done_ends_in_order",
-        an_actor_whose_work_is_done_ends_in_order,
-    ),
+    ("an_actor_whose_work_is_done_ends_in_order", an_actor_whose_work_is_done_ends_in_order),
     ("a_death_is_nobody_elses", a_death_is_nobody_elses),
 ];
 
@@ -58,23 +46,15 @@ fn signals_from_outside_are_told_apart() {
     let probe = world.probe();
     send_signal(probe.pid, Signal::KILL);
     let death = world.death_of(&probe);
-    assert_eq!(
-        (death.cause, death.note),
-        (Cause::Killed(libc::SIGKILL), None)
-    );
-    for (signal, number) in [
-        (Signal::SEGV, libc::SIGSEGV),
-        (Signal::BUS, libc::SIGBUS),
-        (Signal::SYS, libc::SIGSYS),
-    ] {
+    assert_eq!((death.cause, death.note), (Cause::Killed(libc::SIGKILL), None));
+    for (signal, number) in
+        [(Signal::SEGV, libc::SIGSEGV), (Signal::BUS, libc::SIGBUS), (Signal::SYS, libc::SIGSYS)]
+    {
         let probe = world.probe();
         send_signal(probe.pid, signal);
         let death = world.death_of(&probe);
         let note = death.note.expect("a note");
-        assert_eq!(
-            (note.signal, note.system_call, note.address),
-            (number, None, 0)
-        );
+        assert_eq!((note.signal, note.system_call, note.address), (number, None, 0));
     }
 }
 

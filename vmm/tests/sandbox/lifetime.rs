@@ -12,18 +12,9 @@ use crate::world::{World, assert_ends, pidfd, send_signal};
 use crate::{ROLE, Test};
 
 pub(crate) const TESTS: &[Test] = &[
-    (
-        "the_end_of_the_warden_leaves_nothing",
-        the_end_of_the_warden_leaves_nothing,
-    ),
-    (
-        "a_killed_warden_leaves_nothing",
-        a_killed_warden_leaves_nothing,
-    ),
-    (
-        "a_killed_machine_leaves_nothing",
-        a_killed_machine_leaves_nothing,
-    ),
+    ("the_end_of_the_warden_leaves_nothing", the_end_of_the_warden_leaves_nothing),
+    ("a_killed_warden_leaves_nothing", a_killed_warden_leaves_nothing),
+    ("a_killed_machine_leaves_nothing", a_killed_machine_leaves_nothing),
 ];
 
 fn mounts() -> String {
@@ -64,10 +55,7 @@ fn a_killed_warden_leaves_nothing() {
             .expect("it is dead");
         assert_eq!(status.terminating_signal(), Some(libc::SIGKILL));
         let answer = world.ask(probe, |reply| ProbeRequest::Echo(1, reply));
-        assert!(matches!(
-            answer,
-            Err(CallError::PeerDied | CallError::Refused)
-        ));
+        assert!(matches!(answer, Err(CallError::PeerDied | CallError::Refused)));
     }
     assert!(world.next_event().is_err());
     rustix::process::set_child_subreaper(None).expect("adopts no more");
@@ -81,13 +69,9 @@ fn a_killed_machine_leaves_nothing() {
         .expect("this program runs again");
     let mut said = String::new();
     let stdout = machine.stdout.take().expect("a pipe");
-    BufReader::new(stdout)
-        .read_line(&mut said)
-        .expect("it says who is there");
-    let pids: Vec<i32> = said
-        .split_whitespace()
-        .map(|number| number.parse().expect("a number"))
-        .collect();
+    BufReader::new(stdout).read_line(&mut said).expect("it says who is there");
+    let pids: Vec<i32> =
+        said.split_whitespace().map(|number| number.parse().expect("a number")).collect();
     assert_eq!(pids.len(), 3, "{said}");
     let pidfds: Vec<_> = pids.iter().map(|pid| pidfd(*pid)).collect();
     machine.kill().expect("kills it");

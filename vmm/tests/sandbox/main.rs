@@ -1,7 +1,7 @@
 //! The sandbox and the warden, from outside and, through the probe actor, from inside.
 //!
 //! A warden must be forked from a process with one thread, so this file is its own harness. It
-//! runs itself again as an ordinary user, and in the role of a machine that gets killed.
+//! runs itself again as an ordinary user, without `io_uring`, and in the role of a machine that gets killed.
 
 mod confinement;
 mod deaths;
@@ -13,6 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
+use seccomp::{Arch, NoIncludes, Options};
+
 /// Names the role in which this program was started again.
 const ROLE: &str = "SANDBOX_TEST_ROLE";
 /// Who has no privileges at all.
@@ -21,34 +23,40 @@ const NOBODY: u32 = 65_534;
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let filter = filter.as_deref().unwrap_or("");
     match std::env::var(ROLE).as_deref() {
         Ok("machine") => lifetime::play_machine(),
         Ok("ordinary user") => run("ordinary_user", filter),
-        _ if rustix::process::geteuid().is_root() => {
-            let as_root = run("root", filter);
-            let as_nobody = run_as_nobody(filter);
-            if as_root == ExitCode::SUCCESS {
-                as_nobody
-            } else {
-                as_root
-            }
+        Ok("without io_uring") => {
+            forbid_io_uring();
+            run("without_io_uring", filter)
         }
-        _ => run("ordinary_user", filter),
+        _ => {
+            let is_root = rustix::process::geteuid().is_root();
+            let first = run(if is_root { "root" } else { "ordinary_user" }, filter);
+            let mut outcomes = vec![first, run_again("without io_uring", None, filter)];
+            if is_root {
+                outcomes.push(run_again("ordinary user", Some(NOBODY), filter));
+            } else {
+                println!("skipped: only root can run this as both root and an ordinary user");
+            }
+            let failed = outcomes.into_iter().find(|outcome| *outcome != ExitCode::SUCCESS);
+            failed.unwrap_or(ExitCode::SUCCESS)
+        }
     }
 }
 
+/// As container runtimes do.
+fn forbid_io_uring() {
+    let policy = "@denylist\nio_uring_setup: return EPERM\n";
+    let policy = seccomp::parse("test", policy, Arch::HOST, &NoIncludes).expect("a policy");
+    let program = seccomp::compile(&policy, Arch::HOST, Options::default()).expect("a filter");
+    program.install().expect("installs");
+}
+
 fn run(who: &str, filter: &str) -> ExitCode {
-    let tests = [
-        confinement::TESTS,
-        deaths::TESTS,
-        lifetime::TESTS,
-        policies::TESTS,
-    ]
-    .concat();
+    let tests = [confinement::TESTS, deaths::TESTS, lifetime::TESTS, policies::TESTS].concat();
     let chosen = tests.iter().filter(|(name, _)| name.contains(filter));
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in chosen {
@@ -61,27 +69,17 @@ fn run(who: &str, filter: &str) -> ExitCode {
         }
     }
     println!("\ntest result as {who}: {passed} passed, {failed} failed\n");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Everything once more, without the privileges that root has.
-fn run_as_nobody(filter: &str) -> ExitCode {
+/// Everything once more, in another role and perhaps as another user.
+fn run_again(role: &str, user: Option<u32>, filter: &str) -> ExitCode {
     // By this name, because folders on the way to the file may be closed to others.
-    let status = Command::new("/proc/self/exe")
-        .arg(filter)
-        .env(ROLE, "ordinary user")
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .status()
-        .expect("this program runs as an ordinary user");
-    if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(filter).env(ROLE, role).current_dir("/");
+    if let Some(user) = user {
+        command.uid(user).gid(user);
     }
+    let status = command.status().expect("this program runs again");
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -44,10 +44,7 @@ impl World {
 
     /// Where calls that the policy forbids are carried out, so that only the other walls hold.
     pub(crate) fn without_seccomp() -> Self {
-        Self::with(&PolicySource {
-            folder: None,
-            enforcement: Enforcement::LogOnly,
-        })
+        Self::with(&PolicySource { folder: None, enforcement: Enforcement::LogOnly })
     }
 
     pub(crate) fn with(policies: &PolicySource) -> Self {
@@ -55,13 +52,7 @@ impl World {
         let mut executor = Executor::new(&Config::default()).expect("an executor");
         let driving = warden.link().drive();
         executor.block_on(async { executor::spawn(driving).detach() });
-        Self {
-            executor,
-            events,
-            early: VecDeque::new(),
-            next: 0,
-            warden,
-        }
+        Self { executor, events, early: VecDeque::new(), next: 0, warden }
     }
 
     pub(crate) fn probe(&mut self) -> Probe {
@@ -82,17 +73,11 @@ impl World {
         };
         let (requests, receiver) = ipc::channel(4);
         let start = ProbeStart { requests: receiver };
-        let started = self.executor.block_on(
-            link.sender
-                .call(|reply| Start::Probe(start, reply), deadline()),
-        );
+        let started = self
+            .executor
+            .block_on(link.sender.call(|reply| Start::Probe(start, reply), deadline()));
         assert_eq!(started, Ok(Ok(())));
-        Probe {
-            id,
-            pid,
-            requests,
-            link,
-        }
+        Probe { id, pid, requests, link }
     }
 
     /// The next event about an actor.
@@ -118,9 +103,7 @@ impl World {
     pub(crate) fn next_event(&mut self) -> Result<WardenEvent, RecvError> {
         let events = &mut self.events;
         let next = executor::timeout(PATIENCE, events.recv());
-        self.executor
-            .block_on(next)
-            .expect("an event comes, or the end")
+        self.executor.block_on(next).expect("an event comes, or the end")
     }
 
     pub(crate) fn death_of(&mut self, probe: &Probe) -> Death {
@@ -138,8 +121,7 @@ impl World {
         probe: &Probe,
         make: impl FnOnce(ipc::Reply<R>) -> ProbeRequest,
     ) -> Result<R, CallError> {
-        self.executor
-            .block_on(probe.requests.call(make, deadline()))
+        self.executor.block_on(probe.requests.call(make, deadline()))
     }
 
     /// What comes of an attempt of a fresh probe.

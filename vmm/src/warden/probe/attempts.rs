@@ -15,23 +15,16 @@ pub(super) fn carry_out(attempt: Attempt) -> AttemptOutcome {
         Attempt::Connect(port) => connect_tcp(port),
         Attempt::ConnectAbstract(name) => connect_abstract(&name),
         Attempt::Signal(pid) => call(libc::SYS_kill, [pid as usize, 0, 0, 0, 0]),
-        Attempt::SignalAll => call(
-            libc::SYS_kill,
-            [usize::MAX, libc::SIGKILL as usize, 0, 0, 0],
-        ),
-        Attempt::Trace(pid) => call(
-            libc::SYS_ptrace,
-            [libc::PTRACE_SEIZE as usize, pid as usize, 0, 0, 0],
-        ),
+        Attempt::SignalAll => call(libc::SYS_kill, [usize::MAX, libc::SIGKILL as usize, 0, 0, 0]),
+        Attempt::Trace(pid) => {
+            call(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, pid as usize, 0, 0, 0])
+        }
         Attempt::ReadMemory(pid) => read_memory(pid),
         Attempt::Mount => {
             let (kind, place) = (c"tmpfs".as_ptr().addr(), c"/".as_ptr().addr());
             call(libc::SYS_mount, [kind, place, kind, 0, 0])
         }
-        Attempt::Unshare => call(
-            libc::SYS_unshare,
-            [libc::CLONE_NEWUSER as usize, 0, 0, 0, 0],
-        ),
+        Attempt::Unshare => call(libc::SYS_unshare, [libc::CLONE_NEWUSER as usize, 0, 0, 0, 0]),
         Attempt::SetUser => call(libc::SYS_setresuid, [0; 5]),
         Attempt::SetCapabilities => set_capabilities(),
         Attempt::Execute(path) => execute(&path),
@@ -39,20 +32,10 @@ pub(super) fn carry_out(attempt: Attempt) -> AttemptOutcome {
         Attempt::NewRing => new_ring(),
         Attempt::MapExecutable => map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC),
         Attempt::MakeExecutable => make_executable(),
-        Attempt::SetDescriptorFlags => call(
-            libc::SYS_fcntl,
-            [
-                libc::STDERR_FILENO as usize,
-                libc::F_SETFL as usize,
-                0,
-                0,
-                0,
-            ],
-        ),
-        Attempt::BeDumpable => call(
-            libc::SYS_prctl,
-            [libc::PR_SET_DUMPABLE as usize, 1, 0, 0, 0],
-        ),
+        Attempt::SetDescriptorFlags => {
+            call(libc::SYS_fcntl, [libc::STDERR_FILENO as usize, libc::F_SETFL as usize, 0, 0, 0])
+        }
+        Attempt::BeDumpable => call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 1, 0, 0, 0]),
         // Needs the executor.
         Attempt::Ring(_) => AttemptOutcome::Done,
         Attempt::Fault => fault(),
@@ -72,11 +55,12 @@ fn call(number: libc::c_long, arguments: [usize; 5]) -> AttemptOutcome {
     outcome(raw(number, arguments))
 }
 
-fn raw(number: libc::c_long, [a, b, c, d, e]: [usize; 5]) -> libc::c_long {
+fn raw(number: libc::c_long, arguments: [usize; 5]) -> libc::c_long {
+    let [first, second, third, fourth, fifth] = arguments;
     // SAFETY: every caller passes integers, or addresses of values that live until the call
     // returns and are as large as it expects. None of the calls touches memory that Rust owns in
     // another way.
-    unsafe { libc::syscall(number, a, b, c, d, e, 0) }
+    unsafe { libc::syscall(number, first, second, third, fourth, fifth, 0) }
 }
 
 fn outcome(result: libc::c_long) -> AttemptOutcome {
@@ -87,6 +71,16 @@ fn outcome(result: libc::c_long) -> AttemptOutcome {
     AttemptOutcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
+/// Those that are sockets: only there the kernel comes to look at the (missing) message.
+pub(super) fn sockets(descriptors: &[i32]) -> Vec<i32> {
+    let flags = libc::MSG_DONTWAIT as usize;
+    let is_socket = |fd: &&i32| {
+        call(libc::SYS_sendmsg, [**fd as usize, 0, flags, 0, 0])
+            == AttemptOutcome::Refused(libc::EFAULT)
+    };
+    descriptors.iter().filter(is_socket).copied().collect()
+}
+
 fn terminated(path: &str) -> CString {
     CString::new(path).unwrap_or_default()
 }
@@ -94,29 +88,22 @@ fn terminated(path: &str) -> CString {
 fn open(path: &str, flags: libc::c_int) -> AttemptOutcome {
     let path = terminated(path);
     let here = libc::AT_FDCWD as usize;
-    call(
-        libc::SYS_openat,
-        [here, path.as_ptr().addr(), flags as usize, 0o600, 0],
-    )
+    call(libc::SYS_openat, [here, path.as_ptr().addr(), flags as usize, 0o600, 0])
 }
 
 fn connect_tcp(port: u16) -> AttemptOutcome {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: port.to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be(),
-        },
+        sin_addr: libc::in_addr { s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be() },
         sin_zero: [0; 8],
     };
     connect(libc::AF_INET, &address, size_of_val(&address))
 }
 
 fn connect_abstract(name: &str) -> AttemptOutcome {
-    let mut address = libc::sockaddr_un {
-        sun_family: libc::AF_UNIX as libc::sa_family_t,
-        sun_path: [0; 108],
-    };
+    let mut address =
+        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
     // A leading zero byte makes it abstract.
     for (to, from) in address.sun_path[1..].iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
@@ -137,16 +124,10 @@ fn connect<A>(family: libc::c_int, address: &A, length: usize) -> AttemptOutcome
 
 fn read_memory(pid: i32) -> AttemptOutcome {
     let mut word = 0_u64;
-    let local = libc::iovec {
-        iov_base: (&raw mut word).cast(),
-        iov_len: size_of_val(&word),
-    };
+    let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of_val(&word) };
     let local = (&raw const local).addr();
     // The address of ours serves as one of theirs; whether it is mapped there does not matter.
-    call(
-        libc::SYS_process_vm_readv,
-        [pid as usize, local, 1, local, 1],
-    )
+    call(libc::SYS_process_vm_readv, [pid as usize, local, 1, local, 1])
 }
 
 fn set_capabilities() -> AttemptOutcome {
@@ -155,10 +136,7 @@ fn set_capabilities() -> AttemptOutcome {
     let header = [VERSION, 0];
     // Effective, permitted and inheritable, the low and the high half.
     let all = [u32::MAX, u32::MAX, 0, u32::MAX, u32::MAX, 0];
-    call(
-        libc::SYS_capset,
-        [header.as_ptr().addr(), all.as_ptr().addr(), 0, 0, 0],
-    )
+    call(libc::SYS_capset, [header.as_ptr().addr(), all.as_ptr().addr(), 0, 0, 0])
 }
 
 fn execute(path: &str) -> AttemptOutcome {
@@ -167,13 +145,7 @@ fn execute(path: &str) -> AttemptOutcome {
     let environment = [std::ptr::null::<libc::c_char>()];
     call(
         libc::SYS_execve,
-        [
-            path.as_ptr().addr(),
-            arguments.as_ptr().addr(),
-            environment.as_ptr().addr(),
-            0,
-            0,
-        ],
+        [path.as_ptr().addr(), arguments.as_ptr().addr(), environment.as_ptr().addr(), 0, 0],
     )
 }
 
@@ -188,18 +160,12 @@ fn fork() -> AttemptOutcome {
 fn new_ring() -> AttemptOutcome {
     // struct io_uring_params is 120 bytes; all zero asks for a plain ring.
     let parameters = [0_u64; 16];
-    call(
-        libc::SYS_io_uring_setup,
-        [4, parameters.as_ptr().addr(), 0, 0, 0],
-    )
+    call(libc::SYS_io_uring_setup, [4, parameters.as_ptr().addr(), 0, 0, 0])
 }
 
 fn map(protection: libc::c_int) -> AttemptOutcome {
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
-    call(
-        libc::SYS_mmap,
-        [0, PAGE, protection as usize, flags, usize::MAX],
-    )
+    call(libc::SYS_mmap, [0, PAGE, protection as usize, flags, usize::MAX])
 }
 
 fn make_executable() -> AttemptOutcome {
