@@ -6,18 +6,18 @@
 use std::io;
 use std::sync::Arc;
 
+use arch::GuestRange;
 use arch::x86_64::acpi::{self, AcpiConfig, Presence};
 use arch::x86_64::boot::InitialRegisters;
 use arch::x86_64::cpuid::{self, CpuidConfig};
 use arch::x86_64::layout::{self, Ram, ports};
 use arch::x86_64::msrs;
-use arch::GuestRange;
 use devices::bus::{Bus, BusDevice, BusRange};
 use devices::legacy::acpi_pm::{self, AcpiPm, AcpiPmParts};
 use devices::legacy::cmos::{self, Cmos, CmosParts, MemorySizes};
 use devices::legacy::i8042::I8042;
-use devices::legacy::pvpanic::Pvpanic;
 use devices::legacy::output::SerialOutput;
+use devices::legacy::pvpanic::Pvpanic;
 use devices::legacy::reset::ResetRegister;
 use devices::legacy::serial::{self, Serial, SerialParts};
 use devices::legacy::{Clock, HostClock, MachineEvent, MachineEvents};
@@ -98,7 +98,9 @@ pub(super) fn build(config: &MachineConfig, line: &Arc<Line>) -> Result<Assembly
         let machine = Builder { vm: &vm, memory: &memory, ram, mmio64 }.build(line, disks);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
-        loading.join().map_err(|_| Error::host("load the kernel")(io::ErrorKind::Other.into()))??;
+        loading
+            .join()
+            .map_err(|_| Error::host("load the kernel")(io::ErrorKind::Other.into()))??;
         let mut machine = machine?;
         machine.vcpus = vcpus?;
         Ok(machine)
@@ -143,7 +145,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&self, line: &Arc<Line>, disks: Vec<super::backends::OpenDisk>) -> Result<Assembly, Error> {
+    fn build(
+        &self,
+        line: &Arc<Line>,
+        disks: Vec<super::backends::OpenDisk>,
+    ) -> Result<Assembly, Error> {
         let (events, receiver) = ipc::channel::<MachineEvent>(EVENT_CAPACITY);
         let events: Arc<dyn MachineEvents> = Arc::new(events);
         let (mut port_bus, mut mmio) = (Bus::new(), Bus::new());
@@ -176,7 +182,10 @@ impl Builder<'_> {
         let room = Arc::clone(line);
         let device = Serial::new(SerialParts {
             irq: Arc::new(self.vm.irq_line(u32::from(ports::COM1_IRQ))?),
-            output: Box::new(LineOutput { line: Arc::clone(line), notify: Box::new(notify(notice)) }),
+            output: Box::new(LineOutput {
+                line: Arc::clone(line),
+                notify: Box::new(notify(notice)),
+            }),
             input_room: Box::new(move || room.has_room()),
         });
         Ok(SerialDevice { device: Arc::new(device), unfinished_line })

@@ -7,11 +7,13 @@ use std::time::Duration;
 use devices::legacy::cmos::Cmos;
 use devices::legacy::serial::Serial;
 use devices::legacy::{AfterPanic, Clock, HostClock, MachineEvent};
+use devices::virtio::backend::BackendEvent;
+use devices::virtio::pci::VirtioPciDevice;
 use executor::{Either, Executor, TaskGroup, select};
 use ipc::{Receiver, Sender};
 
 use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
-use super::backends::Attached;
+use super::backends::{Attached, BackEndThread};
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
 use crate::config::MachineConfig;
@@ -22,6 +24,8 @@ use crate::signals::{Listener, Signals};
 
 /// A vCPU says one thing: that it has crashed. Every one of them may.
 const VCPU_EVENTS: usize = 64;
+/// More descriptors than all but the largest machines have: 16 disks of 16 queues have 600.
+const MANY_DESCRIPTORS: i32 = 1000;
 /// How long the beginning of a line waits for its end before it is shown.
 const LINE_PATIENCE: Duration = Duration::from_millis(5);
 
@@ -31,9 +35,22 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     kvm::install_kick_handler().map_err(Error::host("install the handler of the kick signal"))?;
     let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
     let port = SerialPort::open(&config.serial, guest)?;
+    grow_descriptor_table().map_err(Error::host("make room for descriptors"))?;
     let assembly = assembly::build(config, &port.line())?;
     let mut executor = Executor::new(&executor::Config::default())?;
     executor.block_on(run_assembled(assembly, port, signals))
+}
+
+/// Makes room for all descriptors at once while there is one thread. With more, the kernel waits
+/// for a grace period each time the table grows: 20 ms for 16 disks of 16 queues, measured.
+fn grow_descriptor_table() -> std::io::Result<()> {
+    let any = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let target = limit.map_or(MANY_DESCRIPTORS, |limit| {
+        (limit.saturating_sub(1)).min(MANY_DESCRIPTORS as u64) as i32
+    });
+    drop(rustix::io::fcntl_dupfd_cloexec(&any, target)?);
+    Ok(())
 }
 
 async fn run_assembled(
@@ -49,8 +66,10 @@ async fn run_assembled(
     let pumps = TaskGroup::new();
     pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
     pumps.spawn(ring_alarms(rtc));
-    for device in back_ends {
-        pumps.spawn(pump_back_end(device));
+    let mut threads = Vec::with_capacity(back_ends.len());
+    for Attached { transport, events, thread } in back_ends {
+        pumps.spawn(pump_back_end(transport, events));
+        threads.push(thread);
     }
 
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
@@ -59,10 +78,15 @@ async fn run_assembled(
     // Whoever called does not wait for a guest that goes on.
     vcpus.into_iter().for_each(VcpuActor::stop);
     pumps.cancel_all().await;
+    // The buses hold the transports, and these the senders that the back ends live by.
+    drop(spaces);
+    // What wakes them may wait in this thread's ring for a turn that does not come while it joins.
+    executor::flush();
+    threads.into_iter().for_each(BackEndThread::join);
     serial.flush();
     let summary = connected.finish().await;
     Ok(match (outcome?, summary) {
-        (Outcome::Shutdown, Some(summary)) => Outcome::BuiltIn(summary),
+        (Outcome::Shutdown | Outcome::GuestPanic, Some(summary)) => Outcome::BuiltIn(summary),
         (outcome, _) => outcome,
     })
 }
@@ -150,8 +174,7 @@ async fn wait_until_due(device: &Cmos) {
 }
 
 /// Hands what a back end says to its transport.
-async fn pump_back_end(device: Attached) {
-    let Attached { transport, mut events } = device;
+async fn pump_back_end(transport: Arc<VirtioPciDevice>, mut events: Receiver<BackendEvent>) {
     while let Ok(event) = events.recv().await {
         transport.handle_event(event);
     }

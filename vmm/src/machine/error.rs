@@ -6,6 +6,7 @@ use std::io;
 use devices::bus::BusError;
 use devices::interrupt::InterruptError;
 use devices::pci::PciError;
+use devices::virtio::blk::BlkError;
 use devices::virtio::pci::TransportError;
 
 use super::{BootFailure, RamError};
@@ -26,6 +27,9 @@ pub enum Error {
     /// There is nothing to start.
     #[error("cannot boot the guest")]
     Boot(#[from] BootFailure),
+    /// A disk cannot be used.
+    #[error("cannot use a disk")]
+    Disk(#[source] BlkError),
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),

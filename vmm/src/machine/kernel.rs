@@ -84,8 +84,9 @@ impl Kernel {
         let (source, image) = match &config.kernel {
             Some(path) => open_kernel(path)?,
             None => {
-                let image = KernelImage::probe(BUILT_IN).map_err(|source| {
-                    BootFailure::Kernel { path: "the built-in guest".into(), source }
+                let image = KernelImage::probe(BUILT_IN).map_err(|source| BootFailure::Kernel {
+                    path: "the built-in guest".into(),
+                    source,
                 })?;
                 (Source::Embedded(BUILT_IN), image)
             }

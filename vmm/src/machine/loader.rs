@@ -188,9 +188,8 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> io::Resul
 
 /// Writes a boot structure into guest RAM.
 pub(super) fn write(memory: &GuestMemory, blob: &arch::Blob) -> Result<(), LoadError> {
-    memory.write_slice(GuestAddress(blob.address.value()), &blob.bytes).map_err(|_| LoadError::Outside {
-        address: blob.address.value(),
-        length: blob.bytes.len() as u64,
+    memory.write_slice(GuestAddress(blob.address.value()), &blob.bytes).map_err(|_| {
+        LoadError::Outside { address: blob.address.value(), length: blob.bytes.len() as u64 }
     })
 }
 

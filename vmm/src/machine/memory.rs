@@ -91,7 +91,8 @@ pub(super) fn create(config: &MachineConfig, ram: Ram) -> Result<GuestMemory, Ra
             region
         })
         .collect();
-    let pages = if config.pages == Pages::Huge { PageAdvice::Unspecified } else { PageAdvice::Huge };
+    let pages =
+        if config.pages == Pages::Huge { PageAdvice::Unspecified } else { PageAdvice::Huge };
     let options = MapOptions { pages, ..MapOptions::default() };
     let memory = GuestMemory::with_options(regions, options)?;
     if config.residency == Residency::Locked {

@@ -140,7 +140,8 @@ fn run(
             Left::Stopped => return,
             Left::Crashed(reason) => {
                 // Only a machine that is stopping already does not take events any more.
-                let _ = events.send_blocking(Event::Crash { reason }, Deadline::after(KICK_DEADLINE));
+                let _ =
+                    events.send_blocking(Event::Crash { reason }, Deadline::after(KICK_DEADLINE));
                 return;
             }
         }
