@@ -29,6 +29,7 @@ mod reply;
 mod sender;
 mod sending;
 mod spin;
+mod tap;
 mod timer;
 mod waiters;
 
@@ -41,6 +42,7 @@ pub use message::Message;
 pub use receiver::Receiver;
 pub use reply::Reply;
 pub use sender::Sender;
+pub use tap::{Record, Tap};
 
 /// A channel for at most `capacity` messages.
 ///

@@ -134,6 +134,14 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Positions from `head` up to `tail`.
+    fn count(&self, head: usize, tail: usize) -> usize {
+        let index = |position: usize| position & (self.one_lap - 1);
+        let same_lap = head - index(head) == tail - index(tail);
+        let ahead = index(tail).wrapping_sub(index(head));
+        if same_lap { ahead } else { ahead.wrapping_add(self.slots.len()) }
+    }
+
     /// Queues a message or says why not.
     pub(crate) fn try_push(&self, message: T) -> Result<(), PushError<T>> {
         let mut word = self.tail.0.load(Ordering::Relaxed);
@@ -192,7 +200,7 @@ impl<T> Queue<T> {
     pub(crate) fn notify_one_full_waiter(&self) {
         // The flag goes up again before the list can change, so that the next free slot wakes the
         // next in line.
-        self.full_waiters.notify_one(|| self.request_free_slot());
+        self.full_waiters.notify(1, || self.request_free_slot());
     }
 
     /// One more producer.
@@ -268,9 +276,24 @@ impl<T> Consumer<T> {
         self.position = queue.after(self.position);
         let head = queue.head.0.swap(self.position << SHIFT, Ordering::AcqRel);
         if head & SENDERS_WAITING != 0 {
-            queue.notify_one_full_waiter();
+            self.admit_waiters();
         }
         Some(message)
+    }
+
+    /// Wakes producers that wait for free slots, once half of the slots are free. One wake-up per
+    /// slot would make both sides sleep and wake for each message when the producers are faster.
+    #[cold]
+    fn admit_waiters(&self) {
+        let queue = &*self.queue;
+        let tail = queue.tail.0.load(Ordering::Relaxed) >> SHIFT;
+        let free = queue.capacity() - queue.count(self.position, tail);
+        // The flag was lowered, and stays up while anybody waits.
+        if free < queue.capacity().div_ceil(2) {
+            queue.request_free_slot();
+        } else {
+            queue.full_waiters.notify(free, || queue.request_free_slot());
+        }
     }
 
     /// Whether nothing is queued and nothing can be queued any more.

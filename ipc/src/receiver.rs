@@ -15,6 +15,7 @@ use crate::link::channel::{LinkSender, Source};
 use crate::link::core::Core;
 use crate::link::handle::Handle;
 use crate::link::slots::SlotId;
+use crate::tap::{Tap, Tapping};
 use crate::{Deadline, Message, spin};
 
 /// The receiving end of a channel. There is exactly one.
@@ -23,6 +24,7 @@ use crate::{Deadline, Message, spin};
 /// in this one; they then send there, beginning with what was queued.
 pub struct Receiver<T> {
     place: Cell<Place<T>>,
+    tap: Option<Box<Tapping<T>>>,
 }
 
 enum Place<T> {
@@ -36,7 +38,7 @@ type Lent<T> = Mutex<Option<Inlet<T>>>;
 
 impl<T: Message> Receiver<T> {
     pub(crate) fn new(inlet: Inlet<T>) -> Self {
-        Self { place: Cell::new(Place::Here(inlet)) }
+        Self { place: Cell::new(Place::Here(inlet)), tap: None }
     }
 
     pub(crate) fn link(source: Source<T>) -> Self {
@@ -54,9 +56,27 @@ impl<T: Message> Receiver<T> {
         }
     }
 
+    /// Notes what is received here in `tap` under the name `channel`.
+    #[must_use]
+    pub fn tapped(mut self, tap: &Tap, channel: &'static str) -> Self
+    where
+        T: fmt::Debug,
+    {
+        self.tap = Some(Box::new(Tapping::new(tap, channel)));
+        self
+    }
+
+    fn note<E>(&self, received: &Result<T, E>) {
+        if let (Some(tap), Ok(message)) = (&self.tap, received) {
+            tap.note(tap.describe(message));
+        }
+    }
+
     /// Takes the oldest message if one is there.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        self.inlet().map_or(Err(TryRecvError::Closed), Inlet::try_recv)
+        let received = self.inlet().map_or(Err(TryRecvError::Closed), Inlet::try_recv);
+        self.note(&received);
+        received
     }
 
     /// Waits for the next message. Dropping the future loses nothing.
@@ -66,10 +86,12 @@ impl<T: Message> Receiver<T> {
 
     /// One poll of [`Receiver::recv`], for actors that wait on several things by hand.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
-        match self.inlet() {
-            Some(inlet) => inlet.poll_recv(context),
-            None => Poll::Ready(Err(RecvError::Closed)),
+        let Some(inlet) = self.inlet() else { return Poll::Ready(Err(RecvError::Closed)) };
+        let polled = inlet.poll_recv(context);
+        if let Poll::Ready(received) = &polled {
+            self.note(received);
         }
+        polled
     }
 
     /// Waits for the next message on a thread without an executor: it looks for a moment and then
@@ -80,12 +102,14 @@ impl<T: Message> Receiver<T> {
             Err(TryRecvError::Empty) => None,
             other => Some(other),
         });
-        match found {
+        let received = match found {
             Some(Ok(message)) => Ok(message),
             Some(Err(TryRecvError::PeerDied)) => Err(RecvBlockingError::PeerDied),
             Some(Err(TryRecvError::Closed | TryRecvError::Empty)) => Err(RecvBlockingError::Closed),
             None => inlet.block(deadline),
-        }
+        };
+        self.note(&received);
+        received
     }
 }
 

@@ -16,6 +16,7 @@ use crate::link::slots::SlotId;
 use crate::oneshot::oneshot;
 use crate::queue::{PushError, Queue};
 use crate::sending::Sending;
+use crate::tap::{Tap, Tapping};
 use crate::{Deadline, Message, Reply, timer};
 
 /// The sending end of a channel. Clones send to the same receiver.
@@ -23,6 +24,7 @@ use crate::{Deadline, Message, Reply, timer};
 /// A sender can itself be sent to another process over a link; what is sent there arrives here.
 pub struct Sender<T> {
     pub(crate) route: Route<T>,
+    tap: Option<Arc<Tapping<T>>>,
 }
 
 pub(crate) enum Route<T> {
@@ -32,11 +34,11 @@ pub(crate) enum Route<T> {
 
 impl<T: Message> Sender<T> {
     pub(crate) fn local(queue: Arc<Queue<T>>) -> Self {
-        Self { route: Route::Local(queue) }
+        Self { route: Route::Local(queue), tap: None }
     }
 
     pub(crate) fn link(sender: LinkSender<T>) -> Self {
-        Self { route: Route::Link(Arc::new(sender)) }
+        Self { route: Route::Link(Arc::new(sender)), tap: None }
     }
 
     /// Sends if there is room now.
@@ -49,8 +51,26 @@ impl<T: Message> Sender<T> {
         })
     }
 
+    /// Notes what is sent here, and by clones made from here on, in `tap` under the name `channel`.
+    #[must_use]
+    pub fn tapped(mut self, tap: &Tap, channel: &'static str) -> Self
+    where
+        T: fmt::Debug,
+    {
+        self.tap = Some(Arc::new(Tapping::new(tap, channel)));
+        self
+    }
+
     /// Sends if there is room now, or says what is in the way.
     pub(crate) fn try_route(&self, message: T) -> Result<(), LinkSendError<T>> {
+        let Some(tap) = &self.tap else { return self.try_untapped(message) };
+        let text = tap.describe(&message);
+        self.try_untapped(message)?;
+        tap.note(text);
+        Ok(())
+    }
+
+    fn try_untapped(&self, message: T) -> Result<(), LinkSendError<T>> {
         match &self.route {
             Route::Local(queue) => match queue.try_push(message) {
                 Ok(()) => Ok(()),
@@ -124,7 +144,7 @@ impl<T> Clone for Sender<T> {
             }
             Route::Link(link) => Route::Link(Arc::clone(link)),
         };
-        Self { route }
+        Self { route, tap: self.tap.clone() }
     }
 }
 
@@ -142,7 +162,7 @@ impl<T> fmt::Debug for Sender<T> {
             Route::Local(queue) => ("Sender", queue.capacity()),
             Route::Link(link) => ("LinkSender", link.capacity()),
         };
-        formatter.debug_struct(kind).field("capacity", &capacity).finish()
+        formatter.debug_struct(kind).field("capacity", &capacity).finish_non_exhaustive()
     }
 }
 

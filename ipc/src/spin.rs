@@ -1,8 +1,9 @@
 //! How a thread without an executor waits: it looks for a while, then it sleeps.
 //!
 //! A peer that runs on another processor answers within a microsecond or two; going to sleep and
-//! being woken costs several times that. Looking costs the processor, so its length adapts: it
-//! grows while it pays and shrinks to almost nothing while it does not.
+//! being woken costs several times that. A peer that needs the same processor cannot answer while
+//! somebody looks. Which of the two it is changes with what else the machine does, so a thread
+//! remembers: looking that paid is done again, looking in vain is done more and more rarely.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,30 +16,61 @@ use crate::Deadline;
 /// Longest time to look before sleeping: about what a sleep, a wake-up and two changes of context
 /// cost together inside a virtual machine, so looking at most doubles the cost of a wait.
 const LONGEST: Duration = Duration::from_micros(50);
-/// Shortest time to look: enough to notice that it would pay again.
-const SHORTEST: Duration = Duration::from_micros(2);
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 16;
+/// After so many misses in a row, each doubling the number of waits without looking, it does not
+/// get rarer: one wait in 64 finds out whether looking pays again, for less than a microsecond on
+/// average.
+const MOST_MISSES: u32 = 6;
+/// Times to give the processor away before sleeping: a peer that waits for this processor runs then
+/// and answers without having to wake anybody. More would only burn time when it is elsewhere.
+const YIELDS: u32 = 2;
+
+/// What a thread remembers of its waits.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// Times in a row that looking did not pay.
+    misses: u32,
+    /// Waits left without looking.
+    skip: u32,
+}
 
 thread_local! {
-    static SPIN: Cell<Duration> = const { Cell::new(LONGEST) };
+    static MEMORY: Cell<Memory> = const { Cell::new(Memory { misses: 0, skip: 0 }) };
     static SLEEPER: Waker = Waker::from(Arc::new(Sleeper(std::thread::current())));
 }
 
 /// Looks with `attempt` for as long as that has been paying on this thread.
 pub(crate) fn look<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
-    let length = SPIN.get();
+    if let Some(found) = attempt() {
+        return Some(found);
+    }
+    let memory = MEMORY.get();
+    if memory.skip > 0 {
+        MEMORY.set(Memory { skip: memory.skip - 1, ..memory });
+    } else if let Some(found) = spin(&mut attempt) {
+        MEMORY.set(Memory { misses: 0, skip: 0 });
+        return Some(found);
+    } else {
+        let misses = (memory.misses + 1).min(MOST_MISSES);
+        MEMORY.set(Memory { misses, skip: (1 << misses) - 1 });
+    }
+    (0..YIELDS).find_map(|_| {
+        std::thread::yield_now();
+        attempt()
+    })
+}
+
+fn spin<T>(attempt: &mut impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         for _ in 0..LOOKS_PER_READING {
+            std::hint::spin_loop();
             if let Some(found) = attempt() {
-                SPIN.set((length * 2).min(LONGEST));
                 return Some(found);
             }
-            std::hint::spin_loop();
         }
-        if start.elapsed() >= length {
-            SPIN.set((length / 2).max(SHORTEST));
+        if start.elapsed() >= LONGEST {
             return None;
         }
     }

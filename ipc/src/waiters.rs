@@ -50,15 +50,17 @@ impl Waiters {
         place.and_then(|index| list.queue.remove(index)).is_some()
     }
 
-    /// Wakes the first in line. `more_wait` runs before the list is unlocked when others remain.
-    pub(crate) fn notify_one(&self, more_wait: impl FnOnce()) {
+    /// Wakes the first `count` in line. `more_wait` runs before the list is unlocked when others
+    /// remain.
+    pub(crate) fn notify(&self, count: usize, more_wait: impl FnOnce()) {
         let mut list = self.lock();
-        let first = list.queue.pop_front();
+        let count = count.min(list.queue.len());
+        let first: VecDeque<_> = list.queue.drain(..count).collect();
         if !list.queue.is_empty() {
             more_wait();
         }
         drop(list);
-        if let Some((_, waker)) = first {
+        for (_, waker) in first {
             waker.wake();
         }
     }

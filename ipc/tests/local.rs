@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use ipc::{
-    CallError, RecvBlockingError, RecvError, Reply, SendError, TryRecvError, TrySendError, channel,
+    CallError, RecvBlockingError, RecvError, Reply, SendError, Tap, TryRecvError, TrySendError,
+    channel,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,25 @@ fn an_answer_to_nobody_is_dropped() {
         panic!("no request");
     };
     reply.send(value);
+}
+
+#[test]
+fn a_tap_keeps_the_last_messages_of_its_channels() {
+    let tap = Tap::new(3);
+    let (sender, receiver) = channel::<String>(2);
+    let sender = sender.tapped(&tap, "out");
+    let mut receiver = receiver.tapped(&tap, "in");
+    sender.try_send("first".into()).unwrap();
+    sender.clone().try_send("ä".repeat(1000)).unwrap();
+    assert!(sender.try_send("not sent".into()).is_err());
+    receiver.try_recv().unwrap();
+    block_on(receiver.recv()).unwrap();
+    assert!(receiver.try_recv().is_err());
+    let records = tap.records();
+    let passed: Vec<_> = records.iter().map(|record| (record.number, record.channel)).collect();
+    assert_eq!(passed, [(1, "out"), (2, "in"), (3, "in")]);
+    assert_eq!(records[1].text, "\"first\"");
+    assert!(records[2].text.starts_with("\"ää") && records[2].text.len() <= 160);
 }
 
 #[test]

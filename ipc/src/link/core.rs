@@ -128,12 +128,15 @@ impl Core {
         self.slots.notify_all();
     }
 
-    /// Wakes the tasks that the peer has rung for. `scratch` is empty before and after.
-    pub(crate) fn wake_tasks(&self, scratch: &mut Vec<Waker>) {
+    /// Wakes the tasks that the peer has rung for, and says whether there were any. `scratch` is
+    /// empty before and after.
+    pub(crate) fn wake_tasks(&self, scratch: &mut Vec<Waker>) -> bool {
         self.sleepers.signalled(&self.memory, self.is_dead(), scratch);
+        let any = !scratch.is_empty();
         for waker in scratch.drain(..) {
             waker.wake();
         }
+        any
     }
 
     /// Looks whether the peer still lives, which costs a system call.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -48,6 +49,11 @@ pub(crate) fn drive(core: &Arc<Core>) -> impl Future<Output = io::Result<LinkDea
 async fn listen(link: &Weak<Core>, bell: &executor::Fd) -> io::Result<LinkDeath> {
     let mut rings = bell.notifications();
     let mut wakers = Vec::new();
+    // An executor that looks around before it sleeps finds progress before the bell rings.
+    let looking = Weak::clone(link);
+    let _looker = executor::idle_poller(Rc::new(move || {
+        looking.upgrade().is_some_and(|core| core.wake_tasks(&mut Vec::new()))
+    }));
     loop {
         {
             let Some(core) = link.upgrade() else {

@@ -240,6 +240,9 @@ pub(crate) struct Consumer {
     popped: u64,
     /// How far the producer has come, as last seen and checked.
     tail: u64,
+    /// Flags of producers that sleep and are to be woken when all frames seen so far are out. One
+    /// wake-up per frame would make both sides sleep and wake for each when the producer is faster.
+    owed: u64,
     key: Option<usize>,
     buffer: Vec<u64>,
     _lease: Option<Arc<Lease>>,
@@ -248,7 +251,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     pub(crate) fn new(core: Arc<Core>, span: Span, lease: Option<Arc<Lease>>) -> Self {
         let buffer = Vec::new();
-        Self { core, span, head: 0, popped: 0, tail: 0, key: None, buffer, _lease: lease }
+        Self { core, span, head: 0, popped: 0, tail: 0, owed: 0, key: None, buffer, _lease: lease }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -311,8 +314,10 @@ impl Consumer {
         self.popped = self.popped.wrapping_add(1);
         let head_line = self.core.memory.words(end_word(self.span, RingEnd::Consumer), 2);
         head_line[1].store(self.popped, Ordering::Relaxed);
-        let before = head_line[0].swap(self.head << SHIFT, Ordering::AcqRel);
-        self.core.ring(&head_line[0], before);
+        self.owed |= head_line[0].swap(self.head << SHIFT, Ordering::AcqRel);
+        if self.head == self.tail {
+            self.core.ring(&head_line[0], std::mem::take(&mut self.owed));
+        }
         let fds = header.take_fds(&self.buffer, &self.core.lane)?;
         Ok(Some((header, fds)))
     }
@@ -349,6 +354,6 @@ impl Drop for Consumer {
         }
         let head = self.core.memory.word(end_word(self.span, RingEnd::Consumer));
         let before = head.swap(self.head << SHIFT | CLOSED, Ordering::AcqRel);
-        self.core.ring(head, before);
+        self.core.ring(head, before | self.owed);
     }
 }
