@@ -11,7 +11,7 @@ use crate::bed::counts::Counts;
 use crate::bed::host::Host;
 use crate::bed::protocol::Ending;
 use crate::bed::session::Outcome;
-use crate::bed::{Missing, counts};
+use crate::bed::{Missing, counts, native};
 use crate::report::{Report, Verdict, log_file, run_logged, show_end};
 use crate::suites::{self, Case};
 use crate::{lint, project, runner};
@@ -89,9 +89,8 @@ fn verdict_of(result: Result<Verdict>) -> Verdict {
 fn builtin_guest(report: &mut Report) {
     let name = "builtin/all-checks";
     let start = Instant::now();
-    if !std::path::Path::new("/dev/kvm").exists() {
-        let reason = Verdict::Skipped("this machine has no /dev/kvm".into());
-        return report.add(name, reason, start.elapsed());
+    if let native::Verdict::Unusable(reason) = native::probe() {
+        return report.add(name, Verdict::Skipped(reason), start.elapsed());
     }
     let result = run_logged(name, Command::new(project::vmm_binary()).arg("run"));
     let verdict = result.map(|(status, text)| {

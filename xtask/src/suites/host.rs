@@ -11,6 +11,11 @@ pub(super) fn cases() -> Vec<Case> {
              run 0 vmm doctor --json",
         ),
         Case::new(
+            "host/built-in-guest",
+            "run 0 vmm run --cpus 2
+             has 'builtin: [0-9]* passed, 0 failed'",
+        ),
+        Case::new(
             "host/files-and-tools",
             "for file in \"$VMM_BED_KERNEL\" \"$VMM_BED_BZIMAGE\" \"$VMM_BED_INITRD\" \
                  \"$VMM_BED_DISK\" \"$VMM_BED_TOOLS_DISK\"; do
