@@ -70,10 +70,7 @@ pub struct Bus {
 
 impl fmt::Debug for Bus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_list()
-            .entries(self.entries.iter().map(|entry| entry.range))
-            .finish()
+        formatter.debug_list().entries(self.entries.iter().map(|entry| entry.range)).finish()
     }
 }
 
@@ -86,32 +83,17 @@ impl Bus {
     /// Puts a device on the bus.
     pub fn insert(&mut self, range: BusRange, device: Arc<dyn BusDevice>) -> Result<(), BusError> {
         let last = range.last().ok_or(BusError::BadRange(range))?;
-        let index = self
-            .entries
-            .partition_point(|entry| entry.range.base <= range.base);
-        let before = index
-            .checked_sub(1)
-            .and_then(|index| self.entries.get(index));
-        if let Some(Entry {
-            range: existing, ..
-        }) = before.filter(|entry| entry.range.last() >= Some(range.base))
+        let index = self.entries.partition_point(|entry| entry.range.base <= range.base);
+        let before = index.checked_sub(1).and_then(|index| self.entries.get(index));
+        if let Some(Entry { range: existing, .. }) =
+            before.filter(|entry| entry.range.last() >= Some(range.base))
         {
-            return Err(BusError::Overlap {
-                new: range,
-                existing: *existing,
-            });
+            return Err(BusError::Overlap { new: range, existing: *existing });
         }
-        if let Some(Entry {
-            range: existing, ..
-        }) = self
-            .entries
-            .get(index)
-            .filter(|entry| entry.range.base <= last)
+        if let Some(Entry { range: existing, .. }) =
+            self.entries.get(index).filter(|entry| entry.range.base <= last)
         {
-            return Err(BusError::Overlap {
-                new: range,
-                existing: *existing,
-            });
+            return Err(BusError::Overlap { new: range, existing: *existing });
         }
         self.entries.insert(index, Entry { range, device });
         Ok(())
@@ -133,9 +115,7 @@ impl Bus {
     }
 
     fn find(&self, address: u64) -> Option<(&dyn BusDevice, u64)> {
-        let index = self
-            .entries
-            .partition_point(|entry| entry.range.base <= address);
+        let index = self.entries.partition_point(|entry| entry.range.base <= address);
         let entry = self.entries.get(index.checked_sub(1)?)?;
         let offset = address - entry.range.base;
         (offset < entry.range.length).then(|| (&*entry.device, offset))
@@ -181,8 +161,7 @@ mod tests {
     #[test]
     fn unclaimed_addresses_read_as_ones_and_take_writes() {
         let mut bus = Bus::new();
-        bus.insert(range(0x10, 1), Arc::new(Recorder::default()))
-            .unwrap();
+        bus.insert(range(0x10, 1), Arc::new(Recorder::default())).unwrap();
         for address in [0, 0xf, 0x11, u64::MAX] {
             let mut data = [0; 8];
             bus.read(address, &mut data);
@@ -196,16 +175,8 @@ mod tests {
         let device = || Arc::new(Recorder::default());
         let mut bus = Bus::new();
         bus.insert(range(0x10, 0x10), device()).unwrap();
-        for bad in [
-            range(0x10, 1),
-            range(0x1f, 1),
-            range(0, 0x11),
-            range(0x15, 0x100),
-        ] {
-            assert!(
-                matches!(bus.insert(bad, device()), Err(BusError::Overlap { .. })),
-                "{bad}"
-            );
+        for bad in [range(0x10, 1), range(0x1f, 1), range(0, 0x11), range(0x15, 0x100)] {
+            assert!(matches!(bus.insert(bad, device()), Err(BusError::Overlap { .. })), "{bad}");
         }
         for bad in [range(0, 0), range(u64::MAX, 2)] {
             assert_eq!(bus.insert(bad, device()), Err(BusError::BadRange(bad)));

@@ -21,10 +21,7 @@ pub(crate) fn signal(event: impl AsFd) -> io::Result<()> {
 /// Whether the counter is not zero, leaving it as it is.
 pub(crate) fn is_signalled(event: impl AsFd) -> io::Result<bool> {
     let mut polled = [PollFd::new(&event, PollFlags::IN)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         match poll(&mut polled, Some(&now)) {
             Ok(ready) => return Ok(ready > 0 && polled[0].revents().contains(PollFlags::IN)),

@@ -21,11 +21,7 @@ impl fmt::Display for Foreign<'_> {
                 formatter.write_char(character)?;
             }
         }
-        if self.0.chars().nth(TEXT_LIMIT).is_some() {
-            formatter.write_str("...")
-        } else {
-            Ok(())
-        }
+        if self.0.chars().nth(TEXT_LIMIT).is_some() { formatter.write_str("...") } else { Ok(()) }
     }
 }
 
@@ -38,9 +34,7 @@ pub(crate) struct LogLimit {
 impl LogLimit {
     /// A full share.
     pub(crate) const fn new() -> LogLimit {
-        LogLimit {
-            used: AtomicU32::new(0),
-        }
+        LogLimit { used: AtomicU32::new(0) }
     }
 
     /// Logs `message` as a warning unless the share is used up; the last line says that it is.
@@ -68,9 +62,6 @@ mod tests {
             "broken\\nERROR: all is lost\\u{1b}[2J"
         );
         assert_eq!(Foreign(&"ä".repeat(200)).to_string(), "ä".repeat(200));
-        assert_eq!(
-            Foreign(&"ä".repeat(201)).to_string(),
-            "ä".repeat(200) + "..."
-        );
+        assert_eq!(Foreign(&"ä".repeat(201)).to_string(), "ä".repeat(200) + "...");
     }
 }

@@ -52,10 +52,7 @@ impl MockMsi {
 impl MsiController for MockMsi {
     fn allocate(&self) -> Result<Box<dyn MsiVector>, InterruptError> {
         let trigger = event::new().map_err(InterruptError::Allocate)?;
-        let state = Arc::new(MockVectorState {
-            trigger,
-            view: Lock::default(),
-        });
+        let state = Arc::new(MockVectorState { trigger, view: Lock::default() });
         self.vectors.lock().push(state.clone());
         Ok(Box::new(MockVector(state)))
     }
@@ -115,11 +112,7 @@ impl KickRegistry for MockKicks {
 
     fn unregister(&self, kick: BorrowedFd<'_>, address: u64) -> Result<(), InterruptError> {
         let removed = self.registered.lock().remove(&address);
-        assert_eq!(
-            removed,
-            Some(kick.as_raw_fd()),
-            "unregistered what was not registered"
-        );
+        assert_eq!(removed, Some(kick.as_raw_fd()), "unregistered what was not registered");
         Ok(())
     }
 }

@@ -80,11 +80,7 @@ pub enum PowerButton {
 impl AcpiPm {
     /// Registers as after power on.
     pub fn new(parts: AcpiPmParts) -> AcpiPm {
-        AcpiPm {
-            parts,
-            registers: Lock::default(),
-            log: LogLimit::new(),
-        }
+        AcpiPm { parts, registers: Lock::default(), log: LogLimit::new() }
     }
 
     /// Presses the power button, shortly.
@@ -95,11 +91,7 @@ impl AcpiPm {
         registers.signalled &= !POWER_BUTTON;
         let listens = registers.enable & POWER_BUTTON != 0;
         self.signal(&mut registers);
-        if listens {
-            PowerButton::Delivered
-        } else {
-            PowerButton::NotListening
-        }
+        if listens { PowerButton::Delivered } else { PowerButton::NotListening }
     }
 
     fn signal(&self, registers: &mut Registers) {
@@ -135,9 +127,7 @@ impl AcpiPm {
         if kind == u16::from(self.parts.power_off_sleep_type) {
             self.parts.events.report(MachineEvent::Shutdown);
         } else {
-            self.log.warn(format_args!(
-                "ACPI: the guest asked for unknown sleep type {kind}"
-            ));
+            self.log.warn(format_args!("ACPI: the guest asked for unknown sleep type {kind}"));
         }
     }
 }
@@ -185,10 +175,7 @@ mod tests {
     }
 
     fn bed() -> Bed {
-        let (sci, events) = (
-            Arc::new(MockLine::default()),
-            Arc::new(MockEvents::default()),
-        );
+        let (sci, events) = (Arc::new(MockLine::default()), Arc::new(MockEvents::default()));
         let clock = Arc::new(MockClock::default());
         let parts = AcpiPmParts {
             sci: sci.clone(),
@@ -196,12 +183,7 @@ mod tests {
             clock: clock.clone(),
             power_off_sleep_type: 5,
         };
-        Bed {
-            pm: AcpiPm::new(parts),
-            sci,
-            events,
-            clock,
-        }
+        Bed { pm: AcpiPm::new(parts), sci, events, clock }
     }
 
     fn read_u16(bed: &Bed, offset: u64) -> u16 {

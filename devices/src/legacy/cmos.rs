@@ -134,10 +134,7 @@ impl Cmos {
             happened: Interrupts::empty(),
             looked: parts.clock.wall(),
         };
-        Cmos {
-            parts,
-            state: Lock::new(state),
-        }
+        Cmos { parts, state: Lock::new(state) }
     }
 
     /// When the next interrupt is due, by the clock's wall time; none if none is.
@@ -215,11 +212,8 @@ impl State {
             STATUS_A => self.memory[usize::from(STATUS_A)] & !STATUS_A_UPDATING,
             STATUS_C => {
                 let happened = std::mem::take(&mut self.happened);
-                let request = if (happened & self.enabled()).is_empty() {
-                    0
-                } else {
-                    STATUS_C_REQUEST
-                };
+                let request =
+                    if (happened & self.enabled()).is_empty() { 0 } else { STATUS_C_REQUEST };
                 happened.bits() | request
             }
             STATUS_D => STATUS_D_VALID,
@@ -272,8 +266,7 @@ impl State {
 
     fn time_registers(&self, now: Duration) -> TimeRegisters {
         self.held.unwrap_or_else(|| {
-            self.encoding()
-                .encode(DateTime::from_unix_seconds(self.seconds(now)))
+            self.encoding().encode(DateTime::from_unix_seconds(self.seconds(now)))
         })
     }
 
@@ -321,11 +314,7 @@ impl State {
         let (from, to) = (self.seconds(before), self.seconds(now));
         if to > from && self.held.is_none() {
             self.happened |= Interrupts::UPDATE;
-            if self
-                .alarm()
-                .and_then(|alarm| alarm.next_after(from))
-                .is_some_and(|at| at <= to)
-            {
+            if self.alarm().and_then(|alarm| alarm.next_after(from)).is_some_and(|at| at <= to) {
                 self.happened |= Interrupts::ALARM;
             }
         }
@@ -348,11 +337,8 @@ impl State {
             return None;
         }
         let enabled = self.enabled();
-        let periodic = enabled
-            .contains(Interrupts::PERIODIC)
-            .then(|| self.period())
-            .flatten()
-            .map(|period| {
+        let periodic =
+            enabled.contains(Interrupts::PERIODIC).then(|| self.period()).flatten().map(|period| {
                 let next = self.looked.as_nanos() / u128::from(period) + 1;
                 Duration::from_nanos(u64::try_from(next * u128::from(period)).unwrap_or(u64::MAX))
             });
@@ -363,9 +349,7 @@ impl State {
             .then(|| self.alarm()?.next_after(second))
             .flatten();
         let by_seconds = update.into_iter().chain(alarm).min().and_then(|second| {
-            u64::try_from(second.wrapping_sub(self.offset))
-                .ok()
-                .map(Duration::from_secs)
+            u64::try_from(second.wrapping_sub(self.offset)).ok().map(Duration::from_secs)
         });
         periodic.into_iter().chain(by_seconds).min()
     }
@@ -386,11 +370,7 @@ fn store_memory_sizes(memory: &mut [u8; BYTES], sizes: MemorySizes) {
     put(0x17, extended, 2);
     put(0x30, extended, 2);
     // From 16 MiB to 4 GiB, and from 4 GiB on, in units of 64 KiB.
-    put(
-        0x34,
-        sizes.below_4g.saturating_sub(16 * MIB) / (64 * KIB),
-        2,
-    );
+    put(0x34, sizes.below_4g.saturating_sub(16 * MIB) / (64 * KIB), 2);
     put(0x5b, sizes.above_4g / (64 * KIB), 3);
 }
 

@@ -21,9 +21,7 @@ impl std::fmt::Debug for Debugcon {
 impl Debugcon {
     /// A console that writes to `output`.
     pub fn new(output: Box<dyn SerialOutput>) -> Debugcon {
-        Debugcon {
-            output: OutputBuffer::new(output),
-        }
+        Debugcon { output: OutputBuffer::new(output) }
     }
 
     /// Writes out what the guest has written, as [`SerialOutput::flush_later`] asks for.

@@ -69,16 +69,9 @@ impl I8042 {
     pub fn new(events: Arc<dyn MachineEvents>) -> Arc<I8042> {
         let mut memory = [0; 32];
         memory[0] = COMMAND_BYTE;
-        let state = State {
-            memory,
-            output: None,
-            expect: Expect::Keyboard,
-            last_was_command: false,
-        };
-        Arc::new(I8042 {
-            state: Lock::new(state),
-            events,
-        })
+        let state =
+            State { memory, output: None, expect: Expect::Keyboard, last_was_command: false };
+        Arc::new(I8042 { state: Lock::new(state), events })
     }
 
     /// The device for port 0x60.
@@ -192,11 +185,7 @@ mod tests {
     fn bed() -> Bed {
         let events = Arc::new(MockEvents::default());
         let controller = I8042::new(events.clone());
-        Bed {
-            data: controller.data_port(),
-            command: controller.command_port(),
-            events,
-        }
+        Bed { data: controller.data_port(), command: controller.command_port(), events }
     }
 
     fn read(port: &Arc<dyn BusDevice>) -> u8 {
@@ -208,20 +197,10 @@ mod tests {
     #[test]
     fn commands_with_an_answer_have_it_at_once() {
         let bed = bed();
-        for (command, answer) in [
-            (0x20, 0x74),
-            (0xaa, 0x55),
-            (0xa9, 2),
-            (0xab, 2),
-            (0xd0, 0xcf),
-        ] {
+        for (command, answer) in [(0x20, 0x74), (0xaa, 0x55), (0xa9, 2), (0xab, 2), (0xd0, 0xcf)] {
             assert_eq!(read(&bed.command) & 1, 0);
             bed.command.write(0, &[command]);
-            assert_eq!(
-                read(&bed.command) & 0x23,
-                1,
-                "{command:#x}: full, not busy, no mouse"
-            );
+            assert_eq!(read(&bed.command) & 0x23, 1, "{command:#x}: full, not busy, no mouse");
             assert_eq!(read(&bed.data), answer, "{command:#x}");
         }
     }

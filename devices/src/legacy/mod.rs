@@ -76,17 +76,13 @@ pub struct HostClock {
 
 impl Default for HostClock {
     fn default() -> HostClock {
-        HostClock {
-            start: Instant::now(),
-        }
+        HostClock { start: Instant::now() }
     }
 }
 
 impl Clock for HostClock {
     fn wall(&self) -> Duration {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 
     fn monotonic(&self) -> Duration {

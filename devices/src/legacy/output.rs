@@ -31,11 +31,7 @@ pub(super) struct OutputBuffer {
 impl OutputBuffer {
     pub(super) fn new(output: Box<dyn SerialOutput>) -> OutputBuffer {
         let buffer = || Lock::new(Vec::with_capacity(CAPACITY));
-        OutputBuffer {
-            output,
-            pending: buffer(),
-            writing: buffer(),
-        }
+        OutputBuffer { output, pending: buffer(), writing: buffer() }
     }
 
     pub(super) fn push(&self, byte: u8) {
@@ -111,10 +107,7 @@ pub(super) mod tests {
         assert_eq!(*recorder.requests.lock(), 2, "one for each line begun");
         buffer.flush();
         buffer.flush();
-        assert_eq!(
-            *recorder.writes.lock(),
-            [b"hello\n".to_vec(), b"world".to_vec()]
-        );
+        assert_eq!(*recorder.writes.lock(), [b"hello\n".to_vec(), b"world".to_vec()]);
     }
 
     #[test]
@@ -122,15 +115,7 @@ pub(super) mod tests {
         let recorder = Recorder::default();
         let buffer = OutputBuffer::new(Box::new(recorder.clone()));
         (0..=CAPACITY).for_each(|_| buffer.push(b'x'));
-        assert_eq!(
-            recorder
-                .writes
-                .lock()
-                .iter()
-                .map(Vec::len)
-                .collect::<Vec<_>>(),
-            [CAPACITY]
-        );
+        assert_eq!(recorder.writes.lock().iter().map(Vec::len).collect::<Vec<_>>(), [CAPACITY]);
         drop(buffer);
         assert_eq!(recorder.take().len(), CAPACITY + 1);
     }

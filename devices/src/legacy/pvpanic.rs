@@ -44,13 +44,9 @@ impl BusDevice for Pvpanic {
         };
         // The gravest one counts; guests write one bit at a time.
         let event = if bits & PANICKED != 0 {
-            MachineEvent::GuestPanic {
-                then: AfterPanic::Stopped,
-            }
+            MachineEvent::GuestPanic { then: AfterPanic::Stopped }
         } else if bits & CRASH_LOADED != 0 {
-            MachineEvent::GuestPanic {
-                then: AfterPanic::CrashKernel,
-            }
+            MachineEvent::GuestPanic { then: AfterPanic::CrashKernel }
         } else if bits & SHUTDOWN != 0 {
             MachineEvent::Shutdown
         } else {

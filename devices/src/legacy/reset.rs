@@ -19,20 +19,14 @@ pub struct ResetRegister {
 
 impl std::fmt::Debug for ResetRegister {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("ResetRegister")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
+        formatter.debug_struct("ResetRegister").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
 impl ResetRegister {
     /// A register that reports to `events`.
     pub fn new(events: Arc<dyn MachineEvents>) -> ResetRegister {
-        ResetRegister {
-            kind: AtomicU8::new(0),
-            events,
-        }
+        ResetRegister { kind: AtomicU8::new(0), events }
     }
 }
 
@@ -64,11 +58,9 @@ mod tests {
         let events = Arc::new(MockEvents::default());
         let register = ResetRegister::new(events.clone());
         let mut value = [0];
-        for (written, kind, expected) in [
-            (0x02, 2, vec![]),
-            (0x06, 2, vec![MachineEvent::Reset]),
-            (0xfb, 0xa, vec![]),
-        ] {
+        for (written, kind, expected) in
+            [(0x02, 2, vec![]), (0x06, 2, vec![MachineEvent::Reset]), (0xfb, 0xa, vec![])]
+        {
             register.write(0, &[written]);
             register.read(0, &mut value);
             assert_eq!((value[0], events.take()), (kind, expected));

@@ -125,11 +125,7 @@ struct Effects {
 impl Serial {
     /// A UART as after power on.
     pub fn new(parts: SerialParts) -> Serial {
-        let SerialParts {
-            irq,
-            output,
-            input_room,
-        } = parts;
+        let SerialParts { irq, output, input_room } = parts;
         Serial {
             registers: Lock::new(Registers::new()),
             output: OutputBuffer::new(output),
@@ -229,16 +225,8 @@ impl Registers {
             LINE_CONTROL => self.line_control,
             MODEM_CONTROL => self.modem_control,
             LINE_STATUS => {
-                let overrun = if std::mem::take(&mut self.overrun) {
-                    LSR_OVERRUN
-                } else {
-                    0
-                };
-                let ready = if self.received.is_empty() {
-                    0
-                } else {
-                    LSR_DATA_READY
-                };
+                let overrun = if std::mem::take(&mut self.overrun) { LSR_OVERRUN } else { 0 };
+                let ready = if self.received.is_empty() { 0 } else { LSR_DATA_READY };
                 LSR_TRANSMITTER_EMPTY | overrun | ready
             }
             MODEM_STATUS => self.modem_status() | std::mem::take(&mut self.modem_changes),
@@ -280,11 +268,7 @@ impl Registers {
             SCRATCH => self.scratch = value,
             _ => {}
         }
-        Effects {
-            transmit,
-            flush,
-            ..self.effects()
-        }
+        Effects { transmit, flush, ..self.effects() }
     }
 
     /// Returns what leaves the chip.
@@ -354,11 +338,7 @@ impl Registers {
         if input_room {
             self.input_waits = false;
         }
-        Effects {
-            interrupt: self.new_interrupt(),
-            input_room,
-            ..Effects::default()
-        }
+        Effects { interrupt: self.new_interrupt(), input_room, ..Effects::default() }
     }
 }
 

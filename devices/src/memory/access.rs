@@ -63,13 +63,8 @@ impl GuestMemory {
         file_offset: u64,
     ) -> Result<(), MemoryError> {
         self.for_each_part(address, length, |done, range| {
-            read_file(range, file, file_offset.saturating_add(done as u64)).map_err(|source| {
-                MemoryError::ReadFile {
-                    address,
-                    length: length as u64,
-                    source,
-                }
-            })
+            read_file(range, file, file_offset.saturating_add(done as u64))
+                .map_err(|source| MemoryError::ReadFile { address, length: length as u64, source })
         })
     }
 
@@ -85,10 +80,7 @@ impl GuestMemory {
             let range = address
                 .checked_add(done as u64)
                 .and_then(|address| self.host_prefix(address, length - done))
-                .ok_or(MemoryError::OutOfRange {
-                    address,
-                    length: length as u64,
-                })?;
+                .ok_or(MemoryError::OutOfRange { address, length: length as u64 })?;
             access(done, range)?;
             done += range.len();
         }
@@ -132,10 +124,7 @@ fn read_file(range: HostRange, file: BorrowedFd<'_>, file_offset: u64) -> io::Re
 /// # Safety
 /// `guest` is valid for reads of `to.len()` bytes.
 #[inline]
-#[expect(
-    clippy::cast_ptr_alignment,
-    reason = "`access_width` looks at the alignment"
-)]
+#[expect(clippy::cast_ptr_alignment, reason = "`access_width` looks at the alignment")]
 unsafe fn load(guest: *const u8, to: &mut [u8]) {
     if to.len() > WORD_COPY_LIMIT {
         // SAFETY: As for this function; `to` is ours, so it does not overlap. That the guest
@@ -167,10 +156,7 @@ unsafe fn load(guest: *const u8, to: &mut [u8]) {
 /// # Safety
 /// `guest` is valid for writes of `from.len()` bytes.
 #[inline]
-#[expect(
-    clippy::cast_ptr_alignment,
-    reason = "`access_width` looks at the alignment"
-)]
+#[expect(clippy::cast_ptr_alignment, reason = "`access_width` looks at the alignment")]
 unsafe fn store(from: &[u8], guest: *mut u8) {
     if from.len() > WORD_COPY_LIMIT {
         // SAFETY: As for this function; `from` is ours, so it does not overlap.

@@ -28,13 +28,9 @@ unsafe impl Sync for Mapping {}
 
 /// Whether a region can be mapped at all, before any of them is.
 pub(super) fn check(spec: &RegionSpec) -> Result<(), MemoryError> {
-    let bad = || MemoryError::BadRegion {
-        base: spec.base,
-        length: spec.length,
-    };
-    let whole_pages = [spec.base.0, spec.length, spec.file_offset]
-        .iter()
-        .all(|value| value.is_multiple_of(PAGE));
+    let bad = || MemoryError::BadRegion { base: spec.base, length: spec.length };
+    let whole_pages =
+        [spec.base.0, spec.length, spec.file_offset].iter().all(|value| value.is_multiple_of(PAGE));
     // Room for the alignment must fit into the address space, too.
     let mappable = isize::try_from(spec.length).is_ok_and(|length| length < isize::MAX / 2);
     if !whole_pages || !mappable || spec.length == 0 {
@@ -46,21 +42,13 @@ pub(super) fn check(spec: &RegionSpec) -> Result<(), MemoryError> {
     let file_length = u64::try_from(status.st_size).unwrap_or(0);
     // An access beyond the end of the file would be a SIGBUS.
     if file_length < needed {
-        return Err(MemoryError::FileTooShort {
-            base: spec.base,
-            file_length,
-            needed,
-        });
+        return Err(MemoryError::FileTooShort { base: spec.base, file_length, needed });
     }
     Ok(())
 }
 
 fn map_error(spec: &RegionSpec, source: io::Error) -> MemoryError {
-    MemoryError::Map {
-        base: spec.base,
-        length: spec.length,
-        source,
-    }
+    MemoryError::Map { base: spec.base, length: spec.length, source }
 }
 
 impl Mapping {
@@ -90,12 +78,7 @@ impl Mapping {
         let reserved = length + HUGE_PAGE;
         // SAFETY: A fresh mapping at an address that the kernel chooses.
         let start = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                reserved,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE,
-            )
+            mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), MapFlags::PRIVATE)
         }?
         .cast::<u8>();
         let head = (skew + HUGE_PAGE - start as usize % HUGE_PAGE) % HUGE_PAGE;

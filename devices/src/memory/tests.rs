@@ -14,12 +14,7 @@ fn memfd(length: u64) -> Arc<OwnedFd> {
 }
 
 fn region(file: &Arc<OwnedFd>, base: u64, length: u64, file_offset: u64) -> RegionSpec {
-    RegionSpec {
-        base: GuestAddress(base),
-        length,
-        file: file.clone(),
-        file_offset,
-    }
+    RegionSpec { base: GuestAddress(base), length, file: file.clone(), file_offset }
 }
 
 /// Regions at 0 and, next to each other, at 16 and 17 MiB; one MiB each.
@@ -38,9 +33,7 @@ fn objects_and_slices_read_back() {
     let memory = memory();
     assert_eq!(memory.size(), 3 * MIB);
     for address in [0, 1, 2, 3, 4, 5, 6, 7, 8, 0x1003] {
-        memory
-            .write_obj(GuestAddress(address), &0x1122_3344_5566_7788_u64)
-            .unwrap();
+        memory.write_obj(GuestAddress(address), &0x1122_3344_5566_7788_u64).unwrap();
         let value: u64 = memory.read_obj(GuestAddress(address)).unwrap();
         assert_eq!(value, 0x1122_3344_5566_7788);
         let low: u16 = memory.read_obj(GuestAddress(address)).unwrap();
@@ -87,13 +80,8 @@ fn host_addresses_agree_with_guest_addresses_modulo_a_huge_page() {
 fn two_mappings_of_one_layout_share_the_memory() {
     let memory = memory();
     let other = GuestMemory::from_layout(memory.layout().unwrap(), MapOptions::default()).unwrap();
-    memory
-        .write_obj(GuestAddress(17 * MIB + 8), &7_u32)
-        .unwrap();
-    assert_eq!(
-        other.read_obj::<u32>(GuestAddress(17 * MIB + 8)).unwrap(),
-        7
-    );
+    memory.write_obj(GuestAddress(17 * MIB + 8), &7_u32).unwrap();
+    assert_eq!(other.read_obj::<u32>(GuestAddress(17 * MIB + 8)).unwrap(), 7);
 }
 
 #[test]
@@ -116,9 +104,7 @@ fn a_file_is_read_into_memory() {
     let mut data = [0; 7];
     memory.read_slice(address, &mut data).unwrap();
     assert_eq!(&data, b"ontents");
-    let error = memory
-        .read_exact_from(address, 9, file.as_fd(), 0)
-        .unwrap_err();
+    let error = memory.read_exact_from(address, 9, file.as_fd(), 0).unwrap_err();
     assert!(matches!(error, MemoryError::ReadFile { .. }), "{error}");
 }
 
@@ -127,9 +113,7 @@ fn bad_regions_are_refused() {
     let file = memfd(MIB);
     let bad = |specs| GuestMemory::new(specs).unwrap_err();
     assert!(matches!(bad(vec![]), MemoryError::RegionCount(0)));
-    let many = (0..65)
-        .map(|n| region(&file, n * 0x1000, 0x1000, 0))
-        .collect();
+    let many = (0..65).map(|n| region(&file, n * 0x1000, 0x1000, 0)).collect();
     assert!(matches!(bad(many), MemoryError::RegionCount(65)));
     for (base, length, offset) in [
         (0, 0, 0),
@@ -145,14 +129,8 @@ fn bad_regions_are_refused() {
     }
     let error = bad(vec![region(&file, 0, MIB, 0x1000)]);
     assert!(matches!(error, MemoryError::FileTooShort { .. }), "{error}");
-    let error = bad(vec![
-        region(&file, 0, 0x2000, 0),
-        region(&file, 0x1000, 0x1000, 0),
-    ]);
-    assert!(
-        matches!(error, MemoryError::Overlap(GuestAddress(0x1000))),
-        "{error}"
-    );
+    let error = bad(vec![region(&file, 0, 0x2000, 0), region(&file, 0x1000, 0x1000, 0)]);
+    assert!(matches!(error, MemoryError::Overlap(GuestAddress(0x1000))), "{error}");
 }
 
 proptest! {

@@ -21,10 +21,7 @@ pub struct BarAllocator {
 impl BarAllocator {
     /// `low` lies below 4 GiB, `high` above.
     pub fn new(low: Window, high: Window) -> BarAllocator {
-        BarAllocator {
-            low: Space::new(low),
-            high: Space::new(high),
-        }
+        BarAllocator { low: Space::new(low), high: Space::new(high) }
     }
 
     /// An address for a BAR of `size` bytes. 64-bit BARs go below 4 GiB when there is no room above.
@@ -52,10 +49,7 @@ struct Space {
 
 impl Space {
     fn new(window: Window) -> Space {
-        Space {
-            window,
-            taken: Vec::new(),
-        }
+        Space { window, taken: Vec::new() }
     }
 
     fn allocate(&mut self, size: u64) -> Option<u64> {
@@ -69,9 +63,7 @@ impl Space {
             if candidate.checked_add(size)? <= address {
                 break;
             }
-            candidate = (address + length)
-                .checked_next_multiple_of(size)?
-                .max(candidate);
+            candidate = (address + length).checked_next_multiple_of(size)?.max(candidate);
             index += 1;
         }
         if candidate.checked_add(size)? > end {
@@ -92,31 +84,16 @@ mod tests {
 
     use super::*;
 
-    const LOW: Window = Window {
-        base: 0xc000_0000,
-        length: 0x10_0000,
-    };
-    const HIGH: Window = Window {
-        base: 0x80_0000_0000,
-        length: 0x4_0000,
-    };
+    const LOW: Window = Window { base: 0xc000_0000, length: 0x10_0000 };
+    const HIGH: Window = Window { base: 0x80_0000_0000, length: 0x4_0000 };
 
     #[test]
     fn a_64_bit_bar_falls_back_below_4_gib() {
         let mut allocator = BarAllocator::new(LOW, HIGH);
-        assert_eq!(
-            allocator.allocate(BarKind::Memory64, 0x4_0000).unwrap(),
-            HIGH.base
-        );
-        assert_eq!(
-            allocator.allocate(BarKind::Memory64, 0x1000).unwrap(),
-            LOW.base
-        );
+        assert_eq!(allocator.allocate(BarKind::Memory64, 0x4_0000).unwrap(), HIGH.base);
+        assert_eq!(allocator.allocate(BarKind::Memory64, 0x1000).unwrap(), LOW.base);
         allocator.free(HIGH.base);
-        assert_eq!(
-            allocator.allocate(BarKind::Memory64, 0x1000).unwrap(),
-            HIGH.base
-        );
+        assert_eq!(allocator.allocate(BarKind::Memory64, 0x1000).unwrap(), HIGH.base);
     }
 
     #[test]

@@ -70,10 +70,7 @@ impl PciConfig {
         };
         config.set(0x00, &identity.vendor.to_le_bytes());
         config.set(0x02, &identity.device.to_le_bytes());
-        config.set(
-            0x08,
-            &(identity.class << 8 | u32::from(identity.revision)).to_le_bytes(),
-        );
+        config.set(0x08, &(identity.class << 8 | u32::from(identity.revision)).to_le_bytes());
         config.set(0x2c, &identity.subsystem_vendor.to_le_bytes());
         config.set(0x2e, &identity.subsystem.to_le_bytes());
         config.allow(COMMAND, &COMMAND_WRITABLE.to_le_bytes());
@@ -85,19 +82,16 @@ impl PciConfig {
 
     /// Adds a BAR at address 0.
     pub fn add_bar(&mut self, spec: BarSpec) -> Result<(), PciError> {
-        let bad = PciError::BadBar {
-            index: spec.index.get(),
-            size: spec.size,
-        };
+        let bad = PciError::BadBar { index: spec.index.get(), size: spec.size };
         let (registers, limit) = match spec.kind {
             BarKind::Memory32 => (1, 1 << 31),
             BarKind::Memory64 => (2, 1 << 62),
         };
         let registers = spec.index.get()..spec.index.get() + registers;
-        let taken = self.bars.iter().any(|bar| {
-            bar.registers()
-                .any(|register| registers.contains(&register))
-        });
+        let taken = self
+            .bars
+            .iter()
+            .any(|bar| bar.registers().any(|register| registers.contains(&register)));
         if !spec.size.is_power_of_two()
             || !(16..=limit).contains(&spec.size)
             || registers.end > 6
@@ -129,10 +123,7 @@ impl PciConfig {
         let offset = self.free;
         let end = offset + 2 + body.len();
         if end > CONFIG_BYTES || writable.len() > body.len() {
-            return Err(PciError::NoRoomForCapability {
-                id,
-                length: body.len() + 2,
-            });
+            return Err(PciError::NoRoomForCapability { id, length: body.len() + 2 });
         }
         self.bytes[STATUS] |= STATUS_CAPABILITIES;
         self.bytes[self.last_link] = offset as u8;
@@ -165,22 +156,14 @@ impl PciConfig {
         self.bars.iter().filter(move |_| enabled).map(|bar| {
             let address = self.bar_address(bar);
             // Addresses are multiples of the size, so this does not wrap.
-            DecodedBar {
-                index: bar.index,
-                address,
-                last: address + (bar.size - 1),
-            }
+            DecodedBar { index: bar.index, address, last: address + (bar.size - 1) }
         })
     }
 
     /// Reads any bytes; ones beyond the end.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
         for (index, byte) in data.iter_mut().enumerate() {
-            *byte = self
-                .bytes
-                .get(usize::from(offset) + index)
-                .copied()
-                .unwrap_or(0xff);
+            *byte = self.bytes.get(usize::from(offset) + index).copied().unwrap_or(0xff);
         }
     }
 
@@ -195,11 +178,7 @@ impl PciConfig {
         }
         let before: Vec<DecodedBar> = self.decoded_bars().collect();
         self.write_masked(offset, data);
-        if self.decoded_bars().eq(before) {
-            Decoding::Unchanged
-        } else {
-            Decoding::Changed
-        }
+        if self.decoded_bars().eq(before) { Decoding::Unchanged } else { Decoding::Changed }
     }
 
     /// A 16-bit register.
@@ -274,20 +253,8 @@ mod tests {
             subsystem_vendor: 0x1af4,
             subsystem: 0x40,
         });
-        config
-            .add_bar(BarSpec {
-                index: BAR0,
-                kind: BarKind::Memory64,
-                size: 0x8000,
-            })
-            .unwrap();
-        config
-            .add_bar(BarSpec {
-                index: BAR2,
-                kind: BarKind::Memory32,
-                size: 0x1000,
-            })
-            .unwrap();
+        config.add_bar(BarSpec { index: BAR0, kind: BarKind::Memory64, size: 0x8000 }).unwrap();
+        config.add_bar(BarSpec { index: BAR2, kind: BarKind::Memory32, size: 0x1000 }).unwrap();
         config
     }
 
@@ -322,20 +289,14 @@ mod tests {
     #[test]
     fn bars_decode_only_with_the_enable_bit_and_follow_the_register() {
         let mut config = config();
-        assert_eq!(
-            write_u32(&mut config, 0x10, 0x1234_8000),
-            Decoding::Unchanged
-        );
+        assert_eq!(write_u32(&mut config, 0x10, 0x1234_8000), Decoding::Unchanged);
         assert_eq!(write_u32(&mut config, 0x14, 0x80), Decoding::Unchanged);
         assert_eq!(config.decoded_bars().count(), 0);
         assert_eq!(config.write(4, &[2]), Decoding::Changed);
         let bar = config.decoded_bars().next().unwrap();
         assert_eq!((bar.address, bar.last), (0x80_1234_8000, 0x80_1234_ffff));
         assert_eq!(config.write(0x14, &[0x81]), Decoding::Changed);
-        assert_eq!(
-            config.decoded_bars().next().unwrap().address,
-            0x81_1234_8000
-        );
+        assert_eq!(config.decoded_bars().next().unwrap().address, 0x81_1234_8000);
         assert_eq!(config.write(0x14, &[0x81]), Decoding::Unchanged);
         assert_eq!(config.write(4, &[0]), Decoding::Changed);
         assert_eq!(config.decoded_bars().count(), 0);
@@ -361,20 +322,13 @@ mod tests {
         let mut config = config();
         config.add_capability(9, &[0; 180], &[]).unwrap();
         let error = config.add_capability(9, &[0; 10], &[]).unwrap_err();
-        assert!(
-            matches!(error, PciError::NoRoomForCapability { id: 9, length: 12 }),
-            "{error}"
-        );
+        assert!(matches!(error, PciError::NoRoomForCapability { id: 9, length: 12 }), "{error}");
     }
 
     #[test]
     fn impossible_bars_are_refused() {
         let mut config = config();
-        let bar = |index, kind, size| BarSpec {
-            index: BarIndex::new(index).unwrap(),
-            kind,
-            size,
-        };
+        let bar = |index, kind, size| BarSpec { index: BarIndex::new(index).unwrap(), kind, size };
         for spec in [
             bar(1, BarKind::Memory32, 0x1000),
             bar(2, BarKind::Memory32, 0x1000),

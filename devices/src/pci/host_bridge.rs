@@ -21,9 +21,7 @@ pub struct HostBridge {
 
 impl Default for HostBridge {
     fn default() -> HostBridge {
-        HostBridge {
-            config: Lock::new(PciConfig::new(&IDENTITY)),
-        }
+        HostBridge { config: Lock::new(PciConfig::new(&IDENTITY)) }
     }
 }
 

@@ -63,12 +63,7 @@ impl PciAddress {
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "0000:00:{:02x}.{}",
-            self.device(),
-            self.function()
-        )
+        write!(formatter, "0000:00:{:02x}.{}", self.device(), self.function())
     }
 }
 
@@ -79,11 +74,7 @@ pub struct BarIndex(u8);
 impl BarIndex {
     /// 0 to 5.
     pub const fn new(index: u8) -> Option<BarIndex> {
-        if index < 6 {
-            Some(BarIndex(index))
-        } else {
-            None
-        }
+        if index < 6 { Some(BarIndex(index)) } else { None }
     }
 
     /// The register's number.

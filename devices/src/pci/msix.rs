@@ -65,18 +65,11 @@ struct Entry {
 }
 
 /// As after a reset.
-const RESET_ENTRY: Entry = Entry {
-    words: [0, 0, 0, VECTOR_MASKED],
-    attached: false,
-    stale: true,
-};
+const RESET_ENTRY: Entry = Entry { words: [0, 0, 0, VECTOR_MASKED], attached: false, stale: true };
 
 impl std::fmt::Debug for Msix {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Msix")
-            .field("vectors", &self.vectors.len())
-            .finish_non_exhaustive()
+        formatter.debug_struct("Msix").field("vectors", &self.vectors.len()).finish_non_exhaustive()
     }
 }
 
@@ -86,19 +79,11 @@ impl Msix {
         if count == 0 || count > MAX_VECTORS {
             return Err(PciError::VectorCount(count));
         }
-        let vectors = (0..count)
-            .map(|_| controller.allocate())
-            .collect::<Result<_, InterruptError>>()?;
+        let vectors =
+            (0..count).map(|_| controller.allocate()).collect::<Result<_, InterruptError>>()?;
         let entries = vec![RESET_ENTRY; count].into();
-        let state = Lock::new(State {
-            control: 0,
-            entries,
-        });
-        Ok(Msix {
-            vectors,
-            state,
-            log: LogLimit::new(),
-        })
+        let state = Lock::new(State { control: 0, entries });
+        Ok(Msix { vectors, state, log: LogLimit::new() })
     }
 
     /// Number of vectors.
@@ -118,9 +103,7 @@ impl Msix {
 
     /// The eventfd of a vector. It stays the same whatever the guest does to the masks.
     pub fn trigger_fd(&self, vector: u16) -> Option<BorrowedFd<'_>> {
-        self.vectors
-            .get(usize::from(vector))
-            .map(|vector| vector.trigger())
+        self.vectors.get(usize::from(vector)).map(|vector| vector.trigger())
     }
 
     /// Interrupts, or becomes pending while masked. Unknown vectors do nothing.
@@ -128,9 +111,7 @@ impl Msix {
         if let Some(fd) = self.trigger_fd(vector)
             && let Err(error) = event::signal(fd)
         {
-            self.log.warn(format_args!(
-                "MSI-X vector {vector}: signalling its eventfd: {error}"
-            ));
+            self.log.warn(format_args!("MSI-X vector {vector}: signalling its eventfd: {error}"));
         }
     }
 
@@ -145,8 +126,7 @@ impl Msix {
             // What was signalled while MSI-X was off was never an interrupt.
             for vector in &self.vectors {
                 if let Err(error) = event::drain(vector.trigger()) {
-                    self.log
-                        .warn(format_args!("MSI-X: draining an eventfd: {error}"));
+                    self.log.warn(format_args!("MSI-X: draining an eventfd: {error}"));
                 }
             }
         }
@@ -180,10 +160,7 @@ impl Msix {
         let Some(entry) = state.entries.get_mut(index) else {
             return;
         };
-        for (word, bytes) in entry.words[first..first + words]
-            .iter_mut()
-            .zip(data.chunks(4))
-        {
+        for (word, bytes) in entry.words[first..first + words].iter_mut().zip(data.chunks(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         entry.words[0] &= ADDRESS_MASK;
@@ -223,8 +200,7 @@ impl Msix {
         let entry = &mut state.entries[index];
         let wanted = open && entry.words[3] & VECTOR_MASKED == 0;
         if let Err(error) = entry.apply(&*self.vectors[index], wanted) {
-            self.log
-                .warn(format_args!("MSI-X vector {index}: {}", ErrorChain(&error)));
+            self.log.warn(format_args!("MSI-X vector {index}: {}", ErrorChain(&error)));
         }
     }
 }

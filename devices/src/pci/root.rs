@@ -82,20 +82,10 @@ impl PciRoot {
     pub fn new(windows: Windows) -> PciRoot {
         let mut functions: Box<[Option<Arc<dyn PciDevice>>]> = vec![None; FUNCTIONS].into();
         functions[0] = Some(Arc::new(HostBridge::default()));
-        let topology = SharedLock::new(Topology {
-            functions,
-            mapped: Vec::new(),
-        });
+        let topology = SharedLock::new(Topology { functions, mapped: Vec::new() });
         let allocator = Lock::new(BarAllocator::new(windows.low, windows.high));
         let config_address = AtomicU32::new(0);
-        PciRoot {
-            shared: Arc::new(Shared {
-                windows,
-                allocator,
-                topology,
-                config_address,
-            }),
-        }
+        PciRoot { shared: Arc::new(Shared { windows, allocator, topology, config_address }) }
     }
 
     /// Puts a device at the next free place: function 0 of each slot first, then the others.
@@ -140,31 +130,19 @@ impl PciRoot {
     /// The address port takes one byte of the bus, CF8, where double words start, because CF9 is
     /// the reset register and not ours.
     pub fn insert_ports(&self, ports: &mut Bus) -> Result<(), BusError> {
-        let range = BusRange {
-            base: CONFIG_ADDRESS_PORT,
-            length: 1,
-        };
+        let range = BusRange { base: CONFIG_ADDRESS_PORT, length: 1 };
         ports.insert(range, Arc::new(ConfigAddressPort(self.clone())))?;
-        let range = BusRange {
-            base: CONFIG_DATA_PORT,
-            length: 4,
-        };
+        let range = BusRange { base: CONFIG_DATA_PORT, length: 4 };
         ports.insert(range, Arc::new(ConfigDataPort(self.clone())))
     }
 
     /// Puts ECAM and the BAR windows on a bus of memory addresses.
     pub fn insert_memory(&self, memory: &mut Bus) -> Result<(), BusError> {
         let Windows { low, high, ecam } = self.shared.windows;
-        let range = |window: Window| BusRange {
-            base: window.base,
-            length: window.length,
-        };
+        let range = |window: Window| BusRange { base: window.base, length: window.length };
         memory.insert(range(ecam), Arc::new(Ecam(self.clone())))?;
         for window in [low, high] {
-            let device = BarWindow {
-                root: self.clone(),
-                base: window.base,
-            };
+            let device = BarWindow { root: self.clone(), base: window.base };
             memory.insert(range(window), Arc::new(device))?;
         }
         Ok(())
@@ -180,9 +158,7 @@ impl PciRoot {
             return;
         };
         device.read_config(offset as u16, data);
-        let header_type = HEADER_TYPE
-            .checked_sub(offset)
-            .and_then(|at| data.get_mut(at as usize));
+        let header_type = HEADER_TYPE.checked_sub(offset).and_then(|at| data.get_mut(at as usize));
         if let Some(header_type) = header_type
             && self.has_further_functions(address)
         {
@@ -209,9 +185,7 @@ impl PciRoot {
 
     fn find_bar(&self, address: u64) -> Option<(Arc<dyn PciDevice>, BarIndex, u64)> {
         let topology = self.shared.topology.read();
-        let index = topology
-            .mapped
-            .partition_point(|bar| bar.address <= address);
+        let index = topology.mapped.partition_point(|bar| bar.address <= address);
         let bar = topology.mapped.get(index.checked_sub(1)?)?;
         (address <= bar.last).then(|| (bar.device.clone(), bar.bar, address - bar.address))
     }
@@ -260,10 +234,7 @@ impl BusDevice for ConfigAddressPort {
     fn write(&self, _offset: u64, data: &[u8]) {
         // Only double words reach the register (PCI Local Bus 3.0 section 3.2.2.3.2).
         if let Ok(bytes) = data.try_into() {
-            self.0
-                .shared
-                .config_address
-                .store(u32::from_le_bytes(bytes), Ordering::Relaxed);
+            self.0.shared.config_address.store(u32::from_le_bytes(bytes), Ordering::Relaxed);
         }
     }
 }

@@ -21,11 +21,7 @@ impl Alarm {
     /// From the alarm registers; none when they can never match.
     pub(super) fn decode(encoding: Encoding, second: u8, minute: u8, hour: u8) -> Option<Alarm> {
         let part = |register: u8, decoded: Option<u8>| {
-            if register & ANY == ANY {
-                Some(None)
-            } else {
-                decoded.map(Some)
-            }
+            if register & ANY == ANY { Some(None) } else { decoded.map(Some) }
         };
         Some(Alarm {
             second: part(second, encoding.field(second, 0..=59))?,
@@ -82,10 +78,7 @@ mod tests {
 
     #[test]
     fn what_no_time_has_never_matches() {
-        assert_eq!(
-            (alarm(24, 0, 0), alarm(0, 60, 0), alarm(0, 0, 60)),
-            (None, None, None)
-        );
+        assert_eq!((alarm(24, 0, 0), alarm(0, 60, 0), alarm(0, 0, 60)), (None, None, None));
     }
 
     proptest! {

@@ -40,11 +40,7 @@ impl DateTime {
         // March is 0; each five months have 153 days.
         let month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month + 2) / 5 + 1;
-        let (month, next_year) = if month < 10 {
-            (month + 3, 0)
-        } else {
-            (month - 9, 1)
-        };
+        let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
         DateTime {
             year: era * 400 + year_of_era + next_year,
             month: month as u8,

@@ -26,10 +26,7 @@ pub(super) struct TimeRegisters([u8; TIME_REGISTERS.len()]);
 impl TimeRegisters {
     /// A register by its index; zero if it is not one of the time.
     pub(super) fn get(self, index: u8) -> u8 {
-        TIME_REGISTERS
-            .iter()
-            .position(|time| *time == index)
-            .map_or(0, |at| self.0[at])
+        TIME_REGISTERS.iter().position(|time| *time == index).map_or(0, |at| self.0[at])
     }
 
     /// Sets a register by its index.
@@ -45,10 +42,7 @@ impl Encoding {
     pub(super) const DEFAULT_STATUS_B: u8 = HOURS_24;
 
     pub(super) fn from_status_b(status: u8) -> Encoding {
-        Encoding {
-            binary: status & BINARY != 0,
-            hours_24: status & HOURS_24 != 0,
-        }
+        Encoding { binary: status & BINARY != 0, hours_24: status & HOURS_24 != 0 }
     }
 
     /// Years beyond 9999 show their last four digits.
@@ -57,10 +51,7 @@ impl Encoding {
         let (hour, half) = if self.hours_24 {
             (time.hour, 0)
         } else {
-            (
-                (time.hour + 11) % 12 + 1,
-                if time.hour >= 12 { AFTERNOON } else { 0 },
-            )
+            ((time.hour + 11) % 12 + 1, if time.hour >= 12 { AFTERNOON } else { 0 })
         };
         TimeRegisters([
             self.number(time.second),
@@ -107,20 +98,12 @@ impl Encoding {
             return self.field(value, 0..=23);
         }
         let hour = self.field(value & !AFTERNOON, 1..=12)? % 12;
-        Some(if value & AFTERNOON == 0 {
-            hour
-        } else {
-            hour + 12
-        })
+        Some(if value & AFTERNOON == 0 { hour } else { hour + 12 })
     }
 
     /// `number` is below 100.
     fn number(self, number: u8) -> u8 {
-        if self.binary {
-            number
-        } else {
-            ((number / 10) << 4) | (number % 10)
-        }
+        if self.binary { number } else { ((number / 10) << 4) | (number % 10) }
     }
 }
 
@@ -134,10 +117,7 @@ mod tests {
     fn noon_and_midnight_in_12_hours() {
         let encoding = Encoding::from_status_b(0);
         for (hour, register) in [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (23, 0x91)] {
-            let time = DateTime {
-                hour,
-                ..DateTime::from_unix_seconds(0)
-            };
+            let time = DateTime { hour, ..DateTime::from_unix_seconds(0) };
             assert_eq!(encoding.encode(time).get(4), register);
             assert_eq!(encoding.hour(register), Some(hour));
         }

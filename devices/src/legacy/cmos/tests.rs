@@ -16,17 +16,11 @@ struct Bed {
 }
 
 fn bed() -> Bed {
-    bed_with(MemorySizes {
-        below_4g: 3 << 30,
-        above_4g: 5 << 30,
-    })
+    bed_with(MemorySizes { below_4g: 3 << 30, above_4g: 5 << 30 })
 }
 
 fn bed_with(memory: MemorySizes) -> Bed {
-    let (line, clock) = (
-        Arc::new(MockLine::default()),
-        Arc::new(MockClock::default()),
-    );
+    let (line, clock) = (Arc::new(MockLine::default()), Arc::new(MockClock::default()));
     clock.set(Duration::from_secs(NOW));
     let changes = Arc::new(AtomicU32::new(0));
     let counter = changes.clone();
@@ -38,12 +32,7 @@ fn bed_with(memory: MemorySizes) -> Bed {
             counter.fetch_add(1, Ordering::Relaxed);
         }),
     });
-    Bed {
-        cmos,
-        line,
-        clock,
-        changes,
-    }
+    Bed { cmos, line, clock, changes }
 }
 
 impl Bed {
@@ -87,18 +76,11 @@ fn the_time_is_bcd_and_24_hours_and_never_being_updated() {
 fn the_guest_sets_the_time_while_it_holds_it() {
     let bed = bed();
     bed.write(0x0b, 0x82);
-    for (index, value) in TIME_REGISTERS
-        .into_iter()
-        .zip([0, 0, 0, 1, 0x01, 0x01, 0x99, 0x19])
-    {
+    for (index, value) in TIME_REGISTERS.into_iter().zip([0, 0, 0, 1, 0x01, 0x01, 0x99, 0x19]) {
         bed.write(index, value);
     }
     bed.clock.set(Duration::from_secs(NOW + 10));
-    assert_eq!(
-        bed.time(),
-        [0, 0, 0, 1, 0x01, 0x01, 0x99, 0x19],
-        "the time stands still"
-    );
+    assert_eq!(bed.time(), [0, 0, 0, 1, 0x01, 0x01, 0x99, 0x19], "the time stands still");
     bed.write(0x0b, 0x02);
     bed.clock.set(Duration::from_secs(NOW + 15));
     assert_eq!(bed.time(), [5, 0, 0, 6, 0x01, 0x01, 0x99, 0x19], "a Friday");
@@ -125,11 +107,7 @@ fn the_alarm_interrupts_once_until_acknowledged() {
     assert_eq!(bed.changes.load(Ordering::Relaxed), 1);
     assert_eq!(bed.sleep_until_alarm(), 10);
     assert_eq!(bed.line.take(), 1);
-    assert_eq!(
-        bed.cmos.next_alarm(),
-        None,
-        "not before this one is acknowledged"
-    );
+    assert_eq!(bed.cmos.next_alarm(), None, "not before this one is acknowledged");
     assert_eq!((bed.read(0x0c), bed.read(0x0c)), (0xf0, 0));
     assert_eq!(bed.changes.load(Ordering::Relaxed), 2);
     assert_eq!(bed.sleep_until_alarm(), 86_410);
@@ -188,23 +166,11 @@ fn a_clock_set_back_is_no_alarm() {
 fn memory_sizes_are_where_a_firmware_leaves_them() {
     let word = |bed: &Bed, index| u32::from(bed.read(index)) | u32::from(bed.read(index + 1)) << 8;
     let large = bed();
-    assert_eq!(
-        (word(&large, 0x15), word(&large, 0x17), word(&large, 0x30)),
-        (640, 0xffff, 0xffff)
-    );
+    assert_eq!((word(&large, 0x15), word(&large, 0x17), word(&large, 0x30)), (640, 0xffff, 0xffff));
     assert_eq!(word(&large, 0x34), (3 << 14) - (16 << 4));
-    assert_eq!(
-        word(&large, 0x5b) | u32::from(large.read(0x5d)) << 16,
-        5 << 14
-    );
-    let small = bed_with(MemorySizes {
-        below_4g: 8 << 20,
-        above_4g: 0,
-    });
-    assert_eq!(
-        (word(&small, 0x30), word(&small, 0x34), word(&small, 0x5b)),
-        (7 << 10, 0, 0)
-    );
+    assert_eq!(word(&large, 0x5b) | u32::from(large.read(0x5d)) << 16, 5 << 14);
+    let small = bed_with(MemorySizes { below_4g: 8 << 20, above_4g: 0 });
+    assert_eq!((word(&small, 0x30), word(&small, 0x34), word(&small, 0x5b)), (7 << 10, 0, 0));
 }
 
 #[test]

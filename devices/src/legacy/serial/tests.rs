@@ -24,12 +24,7 @@ fn bed() -> Bed {
             counter.fetch_add(1, Ordering::Relaxed);
         }),
     });
-    Bed {
-        serial,
-        line,
-        output,
-        rooms,
-    }
+    Bed { serial, line, output, rooms }
 }
 
 impl Bed {
@@ -68,14 +63,7 @@ fn input_interrupts_once_until_it_is_read() {
     assert_eq!(bed.read(INTERRUPT_ID), 4);
     assert_eq!(bed.read(LINE_STATUS) & 1, 1);
     assert_eq!([bed.read(DATA), bed.read(DATA), bed.read(DATA)], *b"abc");
-    assert_eq!(
-        (
-            bed.read(LINE_STATUS) & 1,
-            bed.read(INTERRUPT_ID),
-            bed.read(DATA)
-        ),
-        (0, 1, 0)
-    );
+    assert_eq!((bed.read(LINE_STATUS) & 1, bed.read(INTERRUPT_ID), bed.read(DATA)), (0, 1, 0));
     assert_eq!(bed.serial.input(b"d"), 1);
     assert_eq!(bed.line.take(), 1);
 }

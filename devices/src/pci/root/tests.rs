@@ -4,18 +4,9 @@ use super::super::{BarKind, BarSpec, DecodedBar, Identity, PciConfig};
 use super::*;
 
 const WINDOWS: Windows = Windows {
-    low: Window {
-        base: 0xc000_0000,
-        length: 0x2000_0000,
-    },
-    high: Window {
-        base: 0x80_0000_0000,
-        length: 0x10_0000_0000,
-    },
-    ecam: Window {
-        base: 0xe000_0000,
-        length: 0x1000_0000,
-    },
+    low: Window { base: 0xc000_0000, length: 0x2000_0000 },
+    high: Window { base: 0x80_0000_0000, length: 0x10_0000_0000 },
+    ecam: Window { base: 0xe000_0000, length: 0x1000_0000 },
 };
 const ECAM: u64 = WINDOWS.ecam.base;
 
@@ -36,17 +27,8 @@ impl Toy {
             subsystem: 0,
         });
         let index = BarIndex::new(0).unwrap();
-        config
-            .add_bar(BarSpec {
-                index,
-                kind,
-                size: 0x1000,
-            })
-            .unwrap();
-        Arc::new(Toy {
-            config: Lock::new(config),
-            byte: Lock::default(),
-        })
+        config.add_bar(BarSpec { index, kind, size: 0x1000 }).unwrap();
+        Arc::new(Toy { config: Lock::new(config), byte: Lock::default() })
     }
 }
 
@@ -89,11 +71,7 @@ fn machine() -> Machine {
     let (mut ports, mut memory) = (Bus::new(), Bus::new());
     root.insert_ports(&mut ports).unwrap();
     root.insert_memory(&mut memory).unwrap();
-    Machine {
-        root,
-        ports,
-        memory,
-    }
+    Machine { root, ports, memory }
 }
 
 fn read_u32(bus: &Bus, address: u64) -> u32 {
@@ -126,9 +104,7 @@ fn ports_and_ecam_show_the_same_registers() {
     assert_eq!(read_u32(&machine.ports, 0xcfc), 0x5678_1234);
     assert_eq!(read_u8(&machine.ports, 0xcfe), 0x78);
     assert_eq!(read_u32(&machine.memory, ecam(address, 0)), 0x5678_1234);
-    machine
-        .ports
-        .write(0xcf8, &(1_u32 << 31 | 0x83c).to_le_bytes());
+    machine.ports.write(0xcf8, &(1_u32 << 31 | 0x83c).to_le_bytes());
     machine.ports.write(0xcfc, &[9]);
     assert_eq!(read_u8(&machine.memory, ecam(address, 0x3c)), 9);
 }
@@ -151,10 +127,7 @@ fn absent_functions_buses_and_extended_space_read_as_ones() {
     let bridge = PciAddress::HOST_BRIDGE;
     assert_eq!(read_u32(&machine.memory, ecam(bridge, 0)), 0x0008_1b36);
     assert_eq!(read_u32(&machine.memory, ecam(bridge, 0x100)), 0xffff_ffff);
-    assert_eq!(
-        read_u32(&machine.memory, ecam(PciAddress::new(3, 0).unwrap(), 0)),
-        0xffff_ffff
-    );
+    assert_eq!(read_u32(&machine.memory, ecam(PciAddress::new(3, 0).unwrap(), 0)), 0xffff_ffff);
     assert_eq!(read_u32(&machine.memory, ECAM + 0x10_0000), 0xffff_ffff);
     write_u32(&machine.ports, 0xcf8, 1 << 31 | 1 << 16);
     assert_eq!(read_u32(&machine.ports, 0xcfc), 0xffff_ffff);
@@ -165,10 +138,7 @@ fn bars_are_preassigned_and_answer_once_enabled() {
     let machine = machine();
     let address = machine.root.attach(Toy::new(BarKind::Memory64)).unwrap();
     let base = WINDOWS.high.base;
-    assert_eq!(
-        read_u32(&machine.memory, ecam(address, 0x14)),
-        (base >> 32) as u32
-    );
+    assert_eq!(read_u32(&machine.memory, ecam(address, 0x14)), (base >> 32) as u32);
     assert_eq!(read_u8(&machine.memory, base), 0xff);
     machine.memory.write(ecam(address, 4), &[2]);
     assert_eq!(read_u8(&machine.memory, base), 0);
@@ -207,9 +177,8 @@ fn of_overlapping_bars_one_answers() {
 #[test]
 fn devices_beyond_31_are_further_functions() {
     let machine = machine();
-    let addresses: Vec<PciAddress> = (0..40)
-        .map(|_| machine.root.attach(Toy::new(BarKind::Memory32)).unwrap())
-        .collect();
+    let addresses: Vec<PciAddress> =
+        (0..40).map(|_| machine.root.attach(Toy::new(BarKind::Memory32)).unwrap()).collect();
     assert_eq!(addresses[30].to_string(), "0000:00:1f.0");
     assert_eq!(addresses[31].to_string(), "0000:00:01.1");
     let header = |address| read_u32(&machine.memory, ecam(address, 0xc)) >> 16 & 0xff;
@@ -219,10 +188,7 @@ fn devices_beyond_31_are_further_functions() {
     for _ in 40..248 {
         machine.root.attach(Toy::new(BarKind::Memory64)).unwrap();
     }
-    let error = machine
-        .root
-        .attach(Toy::new(BarKind::Memory64))
-        .unwrap_err();
+    let error = machine.root.attach(Toy::new(BarKind::Memory64)).unwrap_err();
     assert!(matches!(error, PciError::BusFull), "{error}");
 }
 

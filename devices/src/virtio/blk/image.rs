@@ -2,11 +2,13 @@
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
 
 use super::error::{BlkError, Holder};
 
@@ -21,7 +23,7 @@ pub const MAX_QUEUES: u16 = 16;
 pub const DEFAULT_QUEUE_SIZE: u16 = 128;
 
 /// Whether the guest may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Access {
     /// It may.
     #[default]
@@ -41,7 +43,7 @@ pub enum Caching {
 }
 
 /// The logical block size that the guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum BlockSize {
     /// 512 bytes.
     #[default]
@@ -94,15 +96,16 @@ impl DiskOptions {
     }
 }
 
-/// An open, checked and locked disk. The lock lasts as long as any duplicate of the descriptor.
-#[derive(Debug)]
+/// An open, checked and locked disk, ready to travel to the process that serves it. The lock lasts
+/// as long as any duplicate of the descriptor.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct BlockImage {
-    pub(super) file: OwnedFd,
+    pub(super) file: ipc::Fd,
     pub(super) geometry: Geometry,
 }
 
 /// What there is to know of a disk beside its contents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Geometry {
     pub(super) size: u64,
     pub(super) access: Access,
@@ -117,7 +120,7 @@ pub(super) struct Geometry {
 }
 
 /// Whether ranges of the file can be freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Discard {
     Supported,
     Unsupported,
@@ -156,7 +159,7 @@ impl BlockImage {
             queue_size,
             id: identity(options, &metadata),
         };
-        let file = file.into();
+        let file = ipc::Fd::new(file);
         Ok(Self { file, geometry })
     }
 
@@ -233,8 +236,33 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
     })
 }
 
+/// How long to wait for the lock of a process that has died. The kernel closes the files of its
+/// rings after its death, in the background: milliseconds, longer where it is busy.
+const DEAD_HOLDER_PATIENCE: Duration = Duration::from_secs(2);
+/// How often to look.
+const DEAD_HOLDER_INTERVAL: Duration = Duration::from_millis(2);
+
 /// Locks belong to the open file, so they stay with it in whichever process it ends up.
 fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
+    let give_up = Instant::now() + DEAD_HOLDER_PATIENCE;
+    loop {
+        match try_lock(path, file, access) {
+            Err(BlkError::Locked { holder: Holder::Process(pid), .. })
+                if is_dead(pid) && Instant::now() < give_up =>
+            {
+                std::thread::sleep(DEAD_HOLDER_INTERVAL);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_dead(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+fn try_lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
     let locked = match access {
         Access::ReadWrite => file.try_lock(),
         Access::ReadOnly => file.try_lock_shared(),

@@ -55,39 +55,23 @@ pub(super) fn build(
         subsystem_vendor: VIRTIO_VENDOR,
         subsystem: SUBSYSTEM,
     });
-    config.add_bar(BarSpec {
-        index: BAR,
-        kind: BarKind::Memory64,
-        size: BAR_BYTES,
-    })?;
+    config.add_bar(BarSpec { index: BAR, kind: BarKind::Memory64, size: BAR_BYTES })?;
 
     let notify_bytes = profile.queue_sizes.len() as u64 * u64::from(NOTIFY_MULTIPLIER);
-    add(
-        &mut config,
-        &region(TYPE_COMMON, COMMON, COMMON_BYTES as u64),
-    )?;
+    add(&mut config, &region(TYPE_COMMON, COMMON, COMMON_BYTES as u64))?;
     let mut notify = region(TYPE_NOTIFY, NOTIFY, notify_bytes).to_vec();
     notify[0] = LONG_CAPABILITY_BYTES;
     notify.extend_from_slice(&NOTIFY_MULTIPLIER.to_le_bytes());
     add(&mut config, &notify)?;
     add(&mut config, &region(TYPE_ISR, ISR, 1))?;
     if !profile.config.is_empty() {
-        add(
-            &mut config,
-            &region(TYPE_DEVICE, DEVICE, profile.config.len() as u64),
-        )?;
+        add(&mut config, &region(TYPE_DEVICE, DEVICE, profile.config.len() as u64))?;
     }
     let window = add_window(&mut config)?;
 
     let (body, writable) = msix.capability(MSIX);
     let msix = config.add_capability(MSIX_CAPABILITY_ID, &body, &writable)?;
-    Ok((
-        config,
-        CapabilityOffsets {
-            msix_control: msix + 2,
-            window,
-        },
-    ))
+    Ok((config, CapabilityOffsets { msix_control: msix + 2, window }))
 }
 
 /// The body of a `struct virtio_pci_cap`, without identifier and link.
@@ -114,12 +98,7 @@ fn add_window(config: &mut PciConfig) -> Result<WindowOffsets, PciError> {
     writable[2] = 0xff;
     writable[6..].fill(0xff);
     let start = config.add_capability(VENDOR_CAPABILITY_ID, &body, &writable)?;
-    Ok(WindowOffsets {
-        bar: start + 4,
-        offset: start + 8,
-        length: start + 12,
-        data: start + 16,
-    })
+    Ok(WindowOffsets { bar: start + 4, offset: start + 8, length: start + 12, data: start + 16 })
 }
 
 /// The PCI class that guests expect for a device type (virtio 1.3 section 5).

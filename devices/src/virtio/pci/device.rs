@@ -13,7 +13,7 @@ use super::layout::{
     BAR, BAR_BYTES, COMMON, DEVICE, ISR, MAX_QUEUES, MSIX_PENDING, MSIX_TABLE, NOTIFY,
     NOTIFY_MULTIPLIER, REGION_BYTES,
 };
-use super::link::{BackendLink, Deadlines, ResetOutcome};
+use super::link::{BackendLink, Deadlines, ResetOutcome, Succession};
 use super::registers::{CommonWrite, NO_VECTOR, Registers};
 use super::{Status, TransportError};
 use crate::interrupt::{KickRegistry, MsiController};
@@ -41,6 +41,8 @@ pub struct VirtioPciParts<'a> {
     pub requests: Sender<BackendRequest>,
     /// How long vCPUs wait for the back end.
     pub deadlines: Deadlines,
+    /// What its death means.
+    pub succession: Succession,
     /// Where interrupt vectors come from.
     pub msi: &'a dyn MsiController,
     /// Where notification addresses are registered.
@@ -75,14 +77,7 @@ impl fmt::Debug for VirtioPciDevice {
 impl VirtioPciDevice {
     /// Builds the device, as after a reset.
     pub fn new(parts: VirtioPciParts<'_>) -> Result<VirtioPciDevice, TransportError> {
-        let VirtioPciParts {
-            name,
-            profile,
-            requests,
-            deadlines,
-            msi,
-            kicks,
-        } = parts;
+        let VirtioPciParts { name, profile, requests, deadlines, succession, msi, kicks } = parts;
         check(&profile)?;
         let queues = profile.queue_sizes.len();
         // One vector for each queue and one for the configuration.
@@ -91,7 +86,7 @@ impl VirtioPciDevice {
         Ok(VirtioPciDevice {
             name,
             config_writes: profile.config_writes,
-            link: Lock::new(BackendLink::new(requests, deadlines)),
+            link: Lock::new(BackendLink::new(requests, deadlines, succession)),
             kicks: Kicks::new(queues, kicks).map_err(TransportError::Eventfd)?,
             config: Lock::new(config),
             capabilities,
@@ -125,12 +120,43 @@ impl VirtioPciDevice {
                 }
                 let vector = registers.needs_reset();
                 drop(registers);
-                self.warn(format_args!(
-                    "queue {queue} needs a reset: {}",
-                    Foreign(&reason)
-                ));
+                self.warn(format_args!("queue {queue} needs a reset: {}", Foreign(&reason)));
                 self.interrupt(vector);
             }
+        }
+    }
+
+    /// Turns to a successor of the back end, whose predecessor must be gone: activates it if the
+    /// device is active. `void` is called first if what the predecessor left in flight is void.
+    ///
+    /// Calls the successor and waits for its answers, so it is not for the executor that carries
+    /// them. The error is a sentence for the log: the successor has died as well, or does not answer.
+    pub fn replace_backend(
+        &self,
+        requests: Sender<BackendRequest>,
+        void: impl FnOnce(),
+    ) -> Result<(), String> {
+        let mut link = self.link.lock();
+        if link.turn_to(requests) {
+            void();
+        }
+        if !self.active.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let features = self.registers.lock().features();
+        self.queue_setups()
+            .map_err(|error| format!("duplicating eventfds for the back end: {error}"))
+            .and_then(|queues| link.activate(features, queues))?;
+        link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))
+    }
+
+    /// There will be no successor: the driver is told that the device needs a reset.
+    pub fn give_up(&self, reason: impl fmt::Display) {
+        self.link.lock().give_up();
+        if self.active.load(Ordering::Acquire) {
+            self.fail(reason);
+        } else {
+            self.warn(reason);
         }
     }
 
@@ -183,10 +209,7 @@ impl VirtioPciDevice {
         registers
             .enabled_queues()
             .map(|(index, queue)| {
-                let call = self
-                    .msix
-                    .trigger_fd(queue.vector)
-                    .filter(|_| queue.vector != NO_VECTOR);
+                let call = self.msix.trigger_fd(queue.vector).filter(|_| queue.vector != NO_VECTOR);
                 let call = call.map(|fd| fd.try_clone_to_owned()).transpose()?;
                 Ok(QueueSetup {
                     index,
@@ -237,12 +260,7 @@ impl VirtioPciDevice {
             let bar = self.config.lock().decoded_bars().next()?.address;
             let active = self.active.load(Ordering::Acquire);
             let registers = self.registers.lock();
-            active.then(|| {
-                (
-                    bar,
-                    registers.enabled_queues().map(|(index, _)| index).collect(),
-                )
-            })
+            active.then(|| (bar, registers.enabled_queues().map(|(index, _)| index).collect()))
         });
         if let Err(error) = result {
             self.warn(error);
@@ -260,15 +278,14 @@ impl VirtioPciDevice {
 
     fn write_device_config(&self, offset: u64, data: &[u8]) {
         let length = self.registers.lock().config_length();
-        let inside = offset
-            .checked_add(data.len() as u64)
-            .is_some_and(|end| end <= length as u64);
+        let inside = offset.checked_add(data.len() as u64).is_some_and(|end| end <= length as u64);
         if self.config_writes == ConfigWrites::Ignored || !inside || data.is_empty() {
             return;
         }
         let mut link = self.link.lock();
         match link.write_config(offset as u32, data.to_vec(), length as u32) {
-            Ok(config) => {
+            Ok(None) => {}
+            Ok(Some(config)) => {
                 if self.registers.lock().store_config(config).is_err() {
                     self.warn("the back end changed the length of its configuration");
                 }
@@ -305,9 +322,8 @@ fn check(profile: &DeviceProfile) -> Result<(), TransportError> {
         return Err(TransportError::QueueCount(queues));
     }
     let sizes = profile.queue_sizes.iter().copied().enumerate();
-    if let Some((index, size)) = sizes
-        .into_iter()
-        .find(|(_, size)| !size.is_power_of_two() || *size > MAX_QUEUE_SIZE)
+    if let Some((index, size)) =
+        sizes.into_iter().find(|(_, size)| !size.is_power_of_two() || *size > MAX_QUEUE_SIZE)
     {
         return Err(TransportError::QueueSize { index, size });
     }
@@ -346,8 +362,7 @@ impl PciDevice for VirtioPciDevice {
         let mut config = self.config.lock();
         let decoding = config.write(offset, data);
         // With the lock held, so that the last write is the one that counts.
-        self.msix
-            .set_control(config.read_u16(self.capabilities.msix_control));
+        self.msix.set_control(config.read_u16(self.capabilities.msix_control));
         let touched = self.touches_window(offset, data.len());
         let access = touched.then(|| self.window_target(&config)).flatten();
         let value = config.read_u32(self.capabilities.window.data).to_le_bytes();

@@ -28,14 +28,8 @@ struct Registered {
 
 impl Kicks {
     pub(super) fn new(queues: usize, registry: Arc<dyn KickRegistry>) -> io::Result<Kicks> {
-        let events = (0..queues)
-            .map(|_| event::new())
-            .collect::<io::Result<_>>()?;
-        Ok(Kicks {
-            events,
-            registry,
-            registered: Lock::default(),
-        })
+        let events = (0..queues).map(|_| event::new()).collect::<io::Result<_>>()?;
+        Ok(Kicks { events, registry, registered: Lock::default() })
     }
 
     /// A second descriptor of a queue's eventfd.
@@ -71,10 +65,7 @@ impl Kicks {
         registered.bar = bar;
         for queue in queues {
             let event = &self.events[usize::from(queue)];
-            match self
-                .registry
-                .register(borrow(event), address_of(bar, queue))
-            {
+            match self.registry.register(borrow(event), address_of(bar, queue)) {
                 Ok(()) => registered.queues.push(queue),
                 Err(error) => result = result.and(Err(error)),
             }

@@ -28,8 +28,5 @@ pub(super) const NOTIFY_MULTIPLIER: u32 = 4;
 pub(super) const MAX_QUEUES: usize = 255;
 
 /// Where the MSI-X structures lie.
-pub(super) const MSIX: MsixLocation = MsixLocation {
-    bar: BAR,
-    table: MSIX_TABLE as u32,
-    pending: MSIX_PENDING as u32,
-};
+pub(super) const MSIX: MsixLocation =
+    MsixLocation { bar: BAR, table: MSIX_TABLE as u32, pending: MSIX_PENDING as u32 };

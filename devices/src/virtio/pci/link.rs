@@ -21,10 +21,7 @@ impl Default for Deadlines {
     /// Five seconds is long for a disk and short for someone who waits; linux gives up on a block
     /// request after 30.
     fn default() -> Deadlines {
-        Deadlines {
-            patient: Duration::from_secs(5),
-            impatient: Duration::from_millis(20),
-        }
+        Deadlines { patient: Duration::from_secs(5), impatient: Duration::from_millis(20) }
     }
 }
 
@@ -36,6 +33,21 @@ enum Condition {
     /// It may have some, so a reset must reach it.
     MayBeActive,
 }
+
+/// What the death of the back end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Succession {
+    /// The device is broken until somebody resets it, and then again.
+    #[default]
+    None,
+    /// Somebody brings a successor ([`super::VirtioPciDevice::replace_backend`]): the driver only
+    /// waits for it.
+    Expected,
+}
+
+/// Driver writes to the configuration space that a successor is told of: more than any device has
+/// writable fields.
+const REMEMBERED_WRITES: usize = 16;
 
 /// Whether a reset has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,34 +65,71 @@ pub(super) enum ResetOutcome {
 pub(super) struct BackendLink {
     requests: Sender<BackendRequest>,
     deadlines: Deadlines,
+    succession: Succession,
     condition: Condition,
     missed_deadline: bool,
+    /// The back end died before a reset could reach it: what it left in flight is void.
+    left_void: bool,
+    /// What the driver wrote since the reset, by offset.
+    written: Vec<(u32, Vec<u8>)>,
 }
 
 impl BackendLink {
-    pub(super) fn new(requests: Sender<BackendRequest>, deadlines: Deadlines) -> BackendLink {
+    pub(super) fn new(
+        requests: Sender<BackendRequest>,
+        deadlines: Deadlines,
+        succession: Succession,
+    ) -> BackendLink {
         BackendLink {
             requests,
             deadlines,
+            succession,
             condition: Condition::Idle,
             missed_deadline: false,
+            left_void: false,
+            written: Vec::new(),
         }
     }
 
-    /// Activates the back end. The error is a sentence for the log.
+    /// Turns to a successor. Whether what its predecessor left in flight is void is returned.
+    pub(super) fn turn_to(&mut self, requests: Sender<BackendRequest>) -> bool {
+        self.requests = requests;
+        self.missed_deadline = false;
+        std::mem::take(&mut self.left_void) || self.condition == Condition::Idle
+    }
+
+    /// There will be no successor.
+    pub(super) fn give_up(&mut self) {
+        self.succession = Succession::None;
+    }
+
+    /// Tells a successor what the driver wrote to the configuration space.
+    pub(super) fn repeat_writes(&mut self) -> Result<(), CallError> {
+        for (offset, data) in self.written.clone() {
+            self.call(|reply| BackendRequest::WriteConfig { offset, data, reply })?;
+        }
+        Ok(())
+    }
+
+    fn awaits_successor(&self, error: CallError) -> bool {
+        let gone = matches!(error, CallError::PeerDied | CallError::Closed);
+        gone && self.succession == Succession::Expected
+    }
+
+    /// Activates the back end. The error is a sentence for the log. One that has died and is to be
+    /// replaced is as good as active: its successor will be.
     pub(super) fn activate(
         &mut self,
         features: u64,
         queues: Vec<QueueSetup>,
     ) -> Result<(), String> {
         self.condition = Condition::MayBeActive;
-        self.call(|reply| BackendRequest::Activate {
-            features,
-            queues,
-            reply,
-        })
-        .map_err(|error| format!("activating the back end: {error}"))?
-        .map_err(|reason| format!("the back end refused to start: {}", Foreign(&reason)))
+        match self.call(|reply| BackendRequest::Activate { features, queues, reply }) {
+            Ok(answer) => answer
+                .map_err(|reason| format!("the back end refused to start: {}", Foreign(&reason))),
+            Err(error) if self.awaits_successor(error) => Ok(()),
+            Err(error) => Err(format!("activating the back end: {error}")),
+        }
     }
 
     /// Resets the back end, unless it has nothing to reset.
@@ -91,7 +140,12 @@ impl BackendLink {
         let outcome = match self.call(|reply| BackendRequest::Reset { reply }) {
             Ok(()) => ResetOutcome::Complete,
             Err(error @ (CallError::PeerDied | CallError::Closed)) => {
-                ResetOutcome::BackEndGone(error)
+                self.left_void = true;
+                if self.awaits_successor(error) {
+                    ResetOutcome::Complete
+                } else {
+                    ResetOutcome::BackEndGone(error)
+                }
             }
             // Refused, too: a back end that broke off may have left operations in flight.
             Err(error @ (CallError::TimedOut | CallError::Refused)) => {
@@ -99,37 +153,43 @@ impl BackendLink {
             }
         };
         self.condition = Condition::Idle;
+        self.written.clear();
         outcome
     }
 
-    /// Forwards a write to the configuration space and returns the space as it is then.
+    /// Forwards a write to the configuration space and returns the space as it is then, or nothing
+    /// when only a successor can say.
     pub(super) fn write_config(
         &mut self,
         offset: u32,
         data: Vec<u8>,
         length: u32,
-    ) -> Result<Vec<u8>, CallError> {
-        self.call(|reply| BackendRequest::WriteConfig {
-            offset,
-            data,
-            reply,
-        })?;
-        self.call(|reply| BackendRequest::ReadConfig {
-            offset: 0,
-            length,
-            reply,
-        })
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        self.remember(offset, &data);
+        let written = self.call(|reply| BackendRequest::WriteConfig { offset, data, reply });
+        let answer = written.and_then(|()| {
+            self.call(|reply| BackendRequest::ReadConfig { offset: 0, length, reply })
+        });
+        match answer {
+            Ok(config) => Ok(Some(config)),
+            Err(error) if self.awaits_successor(error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remember(&mut self, offset: u32, data: &[u8]) {
+        self.written.retain(|(known, _)| *known != offset);
+        if self.written.len() < REMEMBERED_WRITES {
+            self.written.push((offset, data.to_vec()));
+        }
     }
 
     fn call<R: Message>(
         &mut self,
         make: impl FnOnce(Reply<R>) -> BackendRequest,
     ) -> Result<R, CallError> {
-        let patience = if self.missed_deadline {
-            self.deadlines.impatient
-        } else {
-            self.deadlines.patient
-        };
+        let patience =
+            if self.missed_deadline { self.deadlines.impatient } else { self.deadlines.patient };
         let result = self.requests.call_blocking(make, Deadline::after(patience));
         self.missed_deadline = matches!(result, Err(CallError::TimedOut));
         result

@@ -27,7 +27,7 @@ mod registers;
 mod status;
 
 pub use device::{VirtioPciDevice, VirtioPciParts};
-pub use link::Deadlines;
+pub use link::{Deadlines, Succession};
 pub use status::Status;
 
 use crate::pci::PciError;

@@ -90,11 +90,7 @@ impl Registers {
             status: Status::empty(),
             reset_pending: false,
             queue_select: 0,
-            queues: profile
-                .queue_sizes
-                .iter()
-                .map(|size| QueueRegisters::new(*size))
-                .collect(),
+            queues: profile.queue_sizes.iter().map(|size| QueueRegisters::new(*size)).collect(),
             generation: 0,
             isr: 0,
             config: profile.config.clone(),
@@ -137,11 +133,7 @@ impl Registers {
 
     /// The ring format that was negotiated.
     pub(super) fn ring_layout(&self) -> RingLayout {
-        if self.driver_features & RING_PACKED == 0 {
-            RingLayout::Split
-        } else {
-            RingLayout::Packed
-        }
+        if self.driver_features & RING_PACKED == 0 { RingLayout::Split } else { RingLayout::Packed }
     }
 
     /// The enabled queues with their indices.
@@ -206,10 +198,8 @@ impl Registers {
     /// Reads the device configuration; zeros beyond its end.
     pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
         for (index, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(index)
-                .ok()
-                .and_then(|at| self.config.get(at))
-                .map_or(0, |b| *b);
+            *byte =
+                usize::try_from(index).ok().and_then(|at| self.config.get(at)).map_or(0, |b| *b);
         }
     }
 
@@ -217,10 +207,7 @@ impl Registers {
     pub(super) fn read_common(&self, offset: u64, data: &mut [u8]) {
         let image = self.common_image();
         for (index, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(index)
-                .ok()
-                .and_then(|at| image.get(at))
-                .map_or(0, |b| *b);
+            *byte = usize::try_from(index).ok().and_then(|at| image.get(at)).map_or(0, |b| *b);
         }
     }
 
@@ -231,15 +218,9 @@ impl Registers {
             image[offset..offset + value.len()].copy_from_slice(value);
         };
         put(0, &self.device_feature_select.to_le_bytes());
-        put(
-            4,
-            &half(self.device_features, self.device_feature_select).to_le_bytes(),
-        );
+        put(4, &half(self.device_features, self.device_feature_select).to_le_bytes());
         put(8, &self.driver_feature_select.to_le_bytes());
-        put(
-            12,
-            &half(self.driver_features, self.driver_feature_select).to_le_bytes(),
-        );
+        put(12, &half(self.driver_features, self.driver_feature_select).to_le_bytes());
         put(16, &self.config_vector.to_le_bytes());
         put(18, &(self.queues.len() as u16).to_le_bytes());
         put(20, &[self.status.bits(), self.generation]);
@@ -314,11 +295,7 @@ impl Registers {
 
     /// A vector that does not exist cannot be mapped, which the driver sees when it reads back.
     fn usable_vector(&self, vector: u16) -> u16 {
-        if vector < self.vectors {
-            vector
-        } else {
-            NO_VECTOR
-        }
+        if vector < self.vectors { vector } else { NO_VECTOR }
     }
 
     fn write_queue(&mut self, offset: u64, length: usize, value: u64) {

@@ -88,10 +88,7 @@ mod tests {
         assert_eq!(set(acknowledged, 3), StatusWrite::Set(driver));
         let features = driver | Status::FEATURES_OK;
         assert_eq!(set(driver, 11), StatusWrite::Set(features));
-        assert_eq!(
-            set(features, 15),
-            StatusWrite::Activate(features | Status::DRIVER_OK)
-        );
+        assert_eq!(set(features, 15), StatusWrite::Activate(features | Status::DRIVER_OK));
     }
 
     #[test]
@@ -104,24 +101,15 @@ mod tests {
     #[test]
     fn steps_cannot_be_left_out() {
         assert_eq!(set(Status::empty(), 4), StatusWrite::Set(Status::empty()));
-        assert_eq!(
-            set(Status::empty(), 2 | 8 | 4),
-            StatusWrite::Set(Status::empty())
-        );
-        assert_eq!(
-            set(Status::ACKNOWLEDGE, 8),
-            StatusWrite::Set(Status::ACKNOWLEDGE)
-        );
+        assert_eq!(set(Status::empty(), 2 | 8 | 4), StatusWrite::Set(Status::empty()));
+        assert_eq!(set(Status::ACKNOWLEDGE, 8), StatusWrite::Set(Status::ACKNOWLEDGE));
     }
 
     #[test]
     fn bits_are_not_cleared_and_the_devices_own_not_set() {
         let all = Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK | Status::DRIVER_OK;
         assert_eq!(set(all, 1), StatusWrite::Set(all));
-        assert_eq!(
-            set(Status::empty(), 0x40),
-            StatusWrite::Set(Status::empty())
-        );
+        assert_eq!(set(Status::empty(), 0x40), StatusWrite::Set(Status::empty()));
         let broken = all | Status::NEEDS_RESET;
         assert_eq!(set(broken, 15), StatusWrite::Set(broken));
         assert_eq!(set(all, 0x8f), StatusWrite::Set(all | Status::FAILED));

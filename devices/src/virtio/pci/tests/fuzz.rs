@@ -59,16 +59,12 @@ fn take(bed: &Bed, step: Step) {
         Step::WriteConfig { offset, data } => {
             let _ = bed.device.write_config(offset, &data);
         }
-        Step::Event {
-            config: Some(config),
-        } => {
-            bed.device
-                .handle_event(BackendEvent::ConfigChanged { config });
+        Step::Event { config: Some(config) } => {
+            bed.device.handle_event(BackendEvent::ConfigChanged { config });
         }
         Step::Event { config: None } => {
             let reason = "so it wants".into();
-            bed.device
-                .handle_event(BackendEvent::NeedsReset { queue: 0, reason });
+            bed.device.handle_event(BackendEvent::NeedsReset { queue: 0, reason });
         }
         Step::Start => bed.start(),
         Step::Reset => bed.set_status(0),

@@ -12,8 +12,7 @@ const NEEDS_RESET: u8 = 64;
 
 fn needs_reset(bed: &Bed) {
     let reason = "a descriptor chain has no end".into();
-    bed.device
-        .handle_event(BackendEvent::NeedsReset { queue: 0, reason });
+    bed.device.handle_event(BackendEvent::NeedsReset { queue: 0, reason });
 }
 
 #[test]
@@ -27,18 +26,9 @@ fn activation_tells_the_back_end_everything() {
     let seen = bed.seen.lock();
     let (features, queues) = &seen.activations[0];
     assert_eq!(*features, VERSION_1 | 1 << 9);
-    let [queue] = &queues[..] else {
-        panic!("{} queues", queues.len())
-    };
-    assert_eq!(
-        (queue.index, queue.size, queue.layout),
-        (1, 32, RingLayout::Split)
-    );
-    let addresses = (
-        queue.descriptor_table,
-        queue.available_ring,
-        queue.used_ring,
-    );
+    let [queue] = &queues[..] else { panic!("{} queues", queues.len()) };
+    assert_eq!((queue.index, queue.size, queue.layout), (1, 32, RingLayout::Split));
+    let addresses = (queue.descriptor_table, queue.available_ring, queue.used_ring);
     assert_eq!(addresses, (0x1_1000, 0x1_2000, 0x1_0001_3000));
     assert!(queue.call.is_some() && queue.state.is_none());
 }
@@ -163,10 +153,7 @@ fn notifications_are_registered_while_the_device_is_active() {
 fn notifications_follow_the_bar() {
     let bed = bed();
     bed.start();
-    assert_eq!(
-        bed.device.write_config(0x14, &[0x90, 0, 0, 0]),
-        Decoding::Changed
-    );
+    assert_eq!(bed.device.write_config(0x14, &[0x90, 0, 0, 0]), Decoding::Changed);
     assert_eq!(bed.kicks.addresses(), [0x90_0000_0000 + NOTIFY]);
     assert_eq!(bed.device.write_config(4, &[0, 0]), Decoding::Changed);
     assert!(bed.kicks.addresses().is_empty());
@@ -221,8 +208,7 @@ fn a_changed_configuration_interrupts_and_has_a_new_generation() {
     bed.device.handle_event(event(41));
     assert!(!bed.msi.take_delivered(0), "nothing has changed");
     for config in [vec![], vec![0; 23], vec![0; 25]] {
-        bed.device
-            .handle_event(BackendEvent::ConfigChanged { config });
+        bed.device.handle_event(BackendEvent::ConfigChanged { config });
     }
     assert_eq!((bed.device_config()[0], bed.read::<1>(21)), (41, [2]));
 }
@@ -235,10 +221,7 @@ fn a_broken_queue_needs_a_reset_once() {
     bed.start();
     needs_reset(&bed);
     assert_eq!(bed.status(), RUNNING | NEEDS_RESET);
-    assert_eq!(
-        bed.device.status(),
-        Status::from_bits_retain(RUNNING | NEEDS_RESET)
-    );
+    assert_eq!(bed.device.status(), Status::from_bits_retain(RUNNING | NEEDS_RESET));
     assert!(bed.msi.take_delivered(0));
     needs_reset(&bed);
     assert!(!bed.msi.take_delivered(0));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipc::{Deadline, Receiver, RecvBlockingError};
 
 use super::super::layout::{BAR, COMMON, DEVICE, ISR, MSIX_TABLE, NOTIFY};
-use super::super::{Deadlines, VirtioPciDevice, VirtioPciParts};
+use super::super::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use crate::pci::PciDevice;
 use crate::sync::Lock;
 use crate::testing::{MockKicks, MockMsi};
@@ -73,18 +73,13 @@ pub(super) fn hasty_bed() -> Bed {
 fn bed_of(profile: DeviceProfile, patient: Duration) -> Bed {
     let (requests, receiver) = ipc::channel(4);
     let (msi, kicks) = (MockMsi::default(), MockKicks::default());
-    let seen = Arc::new(Lock::new(Seen {
-        config: profile.config.clone(),
-        ..Seen::default()
-    }));
+    let seen = Arc::new(Lock::new(Seen { config: profile.config.clone(), ..Seen::default() }));
     let device = VirtioPciDevice::new(VirtioPciParts {
+        succession: Succession::None,
         name: "model".into(),
         profile,
         requests,
-        deadlines: Deadlines {
-            patient,
-            impatient: Duration::from_millis(1),
-        },
+        deadlines: Deadlines { patient, impatient: Duration::from_millis(1) },
         msi: &msi,
         kicks: Arc::new(kicks.clone()),
     })
@@ -92,12 +87,7 @@ fn bed_of(profile: DeviceProfile, patient: Duration) -> Bed {
     device.place_bar(BAR, BAR_ADDRESS);
     let model = seen.clone();
     thread::spawn(move || run(receiver, &model));
-    Bed {
-        device: Arc::new(device),
-        seen,
-        msi,
-        kicks,
-    }
+    Bed { device: Arc::new(device), seen, msi, kicks }
 }
 
 /// Ends when the device is dropped.
@@ -130,11 +120,7 @@ fn run(mut requests: Receiver<BackendRequest>, seen: &Lock<Seen>) {
 
 fn answer(request: BackendRequest, seen: &mut Seen) {
     match request {
-        BackendRequest::Activate {
-            features,
-            queues,
-            reply,
-        } => {
+        BackendRequest::Activate { features, queues, reply } => {
             seen.activations.push((features, queues));
             reply.send(match seen.manner {
                 Manner::RefuseToStart => Err("the rings are upside down".into()),
@@ -145,19 +131,11 @@ fn answer(request: BackendRequest, seen: &mut Seen) {
             seen.resets += 1;
             reply.send(());
         }
-        BackendRequest::ReadConfig {
-            offset,
-            length,
-            reply,
-        } => {
+        BackendRequest::ReadConfig { offset, length, reply } => {
             let (offset, length) = (offset as usize, length as usize);
             reply.send(seen.config[offset..offset + length].to_vec());
         }
-        BackendRequest::WriteConfig {
-            offset,
-            data,
-            reply,
-        } => {
+        BackendRequest::WriteConfig { offset, data, reply } => {
             let offset = offset as usize;
             seen.config[offset..offset + data.len()].copy_from_slice(&data);
             reply.send(());
@@ -250,10 +228,8 @@ impl Bed {
     pub(super) fn enable_msix(&self) {
         for vector in 0..3_u64 {
             let entry = MSIX_TABLE + 16 * vector;
-            self.device
-                .write_bar(BAR, entry, &0xfee0_0000_u64.to_le_bytes());
-            self.device
-                .write_bar(BAR, entry + 8, &(0x30 + vector).to_le_bytes());
+            self.device.write_bar(BAR, entry, &0xfee0_0000_u64.to_le_bytes());
+            self.device.write_bar(BAR, entry + 8, &(0x30 + vector).to_le_bytes());
         }
         let control = self.capability(0x11, |_| true).unwrap() + 2;
         let _ = self.device.write_config(control, &0x8000_u16.to_le_bytes());
@@ -307,22 +283,12 @@ impl Bed {
     /// The kick eventfd that the back end got for the first queue of the last activation.
     pub(super) fn kick(&self) -> OwnedFd {
         let seen = self.seen.lock();
-        seen.activations.last().unwrap().1[0]
-            .kick
-            .try_clone()
-            .unwrap()
-            .into()
+        seen.activations.last().unwrap().1[0].kick.try_clone().unwrap().into()
     }
 
     /// The interrupt eventfd that the back end got for the first queue of the last activation.
     pub(super) fn call(&self) -> OwnedFd {
         let seen = self.seen.lock();
-        seen.activations.last().unwrap().1[0]
-            .call
-            .as_ref()
-            .unwrap()
-            .try_clone()
-            .unwrap()
-            .into()
+        seen.activations.last().unwrap().1[0].call.as_ref().unwrap().try_clone().unwrap().into()
     }
 }

@@ -18,29 +18,15 @@ fn capabilities_say_where_everything_is() {
     for (kind, offset, length) in [(1, 0, 64), (2, 0x3000, 8), (3, 0x1000, 1), (4, 0x2000, 24)] {
         let capability = bed.virtio_capability(kind).unwrap();
         assert_eq!(bed.config_u8(capability + 4), 0, "the BAR of type {kind}");
-        assert_eq!(
-            bed.config_u32(capability + 8),
-            offset,
-            "the offset of type {kind}"
-        );
-        assert_eq!(
-            bed.config_u32(capability + 12),
-            length,
-            "the length of type {kind}"
-        );
+        assert_eq!(bed.config_u32(capability + 8), offset, "the offset of type {kind}");
+        assert_eq!(bed.config_u32(capability + 12), length, "the length of type {kind}");
     }
     let notify = bed.virtio_capability(2).unwrap();
-    assert_eq!(
-        (bed.config_u8(notify + 2), bed.config_u32(notify + 16)),
-        (20, 4)
-    );
+    assert_eq!((bed.config_u8(notify + 2), bed.config_u32(notify + 16)), (20, 4));
     assert!(bed.virtio_capability(5).is_some());
     let msix = bed.capability(0x11, |_| true).unwrap();
     assert_eq!(bed.config_u32(msix) >> 16, 2, "three vectors");
-    assert_eq!(
-        (bed.config_u32(msix + 4), bed.config_u32(msix + 8)),
-        (0x4000, 0x5000)
-    );
+    assert_eq!((bed.config_u32(msix + 4), bed.config_u32(msix + 8)), (0x4000, 0x5000));
 }
 
 #[test]
@@ -63,11 +49,7 @@ fn unknown_features_or_none_at_all_are_not_confirmed() {
     assert_eq!(bed.status(), 11);
     bed.set_features(0);
     bed.write(8, &0_u32.to_le_bytes());
-    assert_eq!(
-        bed.read_u32(12),
-        1 << 9,
-        "features are final once confirmed"
-    );
+    assert_eq!(bed.read_u32(12), 1 << 9, "features are final once confirmed");
 }
 
 #[test]
