@@ -18,7 +18,7 @@ use rustix::thread::CapabilitySet;
 use super::error::{Error, FileProblem, MemoryProblem, Role};
 use super::{
     CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
-    RootDisk, SerialConfig,
+    RootDisk, SeccompMode, SerialConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -75,7 +75,14 @@ impl MachineOptions {
             disks,
             root,
             serial,
-            placement: if single_process { Placement::SingleProcess } else { Placement::Default },
+            placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
+            restart: self.restart.unwrap_or_default(),
+            seccomp_policy_dir: self.seccomp_policy_dir,
+            seccomp: if self.seccomp_log_failures == Some(true) {
+                SeccompMode::LogFailures
+            } else {
+                SeccompMode::Enforce
+            },
         })
     }
 }

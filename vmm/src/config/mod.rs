@@ -18,6 +18,7 @@ mod file;
 pub mod key_value;
 mod memory_size;
 mod options;
+mod restart;
 mod serial;
 mod suggest;
 
@@ -30,6 +31,7 @@ pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
 pub use error::{Error, FileProblem, MemoryProblem};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use options::MachineOptions;
+pub use restart::{RestartLimit, RestartLimitError};
 pub use serial::{SerialConfig, SerialError};
 pub use suggest::nearest;
 
@@ -58,6 +60,21 @@ pub struct MachineConfig {
     pub serial: SerialConfig,
     /// Where the device back ends run.
     pub placement: Placement,
+    /// How often the process of a device may be started again.
+    pub restart: RestartLimit,
+    /// A folder whose seccomp policies stand in for the built-in ones.
+    pub seccomp_policy_dir: Option<PathBuf>,
+    /// What happens to system calls that a policy does not allow.
+    pub seccomp: SeccompMode,
+}
+
+/// What happens to system calls that a policy does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum SeccompMode {
+    /// They end the process that makes them.
+    Enforce,
+    /// They are carried out, and the kernel logs them.
+    LogFailures,
 }
 
 /// What the pages of guest memory are.
@@ -92,8 +109,8 @@ pub enum RootDisk {
 pub enum Placement {
     /// All in this process, for debuggers and profilers.
     SingleProcess,
-    /// Each in a process of its own where the machine supports it.
-    Default,
+    /// Each in a sandboxed process of its own.
+    Processes,
 }
 
 impl MachineConfig {
@@ -141,7 +158,10 @@ mod tests {
             disks: vec![DiskConfig::new("a.img")],
             root: RootDisk::First,
             serial: SerialConfig::Stdio,
-            placement: Placement::Default,
+            placement: Placement::Processes,
+            restart: RestartLimit::Always,
+            seccomp_policy_dir: None,
+            seccomp: SeccompMode::Enforce,
         }
     }
 

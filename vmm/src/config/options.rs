@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{CpuCount, DiskConfig, MemorySize, SerialConfig};
+use super::{CpuCount, DiskConfig, MemorySize, RestartLimit, SerialConfig};
 
 /// All that can be said about a machine. What is not said has a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -68,6 +68,22 @@ pub struct MachineOptions {
           default_missing_value = "true", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_process: Option<bool>,
+
+    /// How often a device's process that died is started again: always, never or N [default: always]
+    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartLimit>,
+
+    /// Folder with KIND.policy files that stand in for the built-in seccomp policies
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_policy_dir: Option<PathBuf>,
+
+    /// Let system calls through that a policy does not allow; the kernel logs them
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_log_failures: Option<bool>,
 }
 
 impl MachineOptions {
@@ -86,6 +102,9 @@ impl MachineOptions {
             root: over.root.or(self.root),
             serial: over.serial.or(self.serial),
             single_process: over.single_process.or(self.single_process),
+            restart: over.restart.or(self.restart),
+            seccomp_policy_dir: over.seccomp_policy_dir.or(self.seccomp_policy_dir),
+            seccomp_log_failures: over.seccomp_log_failures.or(self.seccomp_log_failures),
         }
     }
 
@@ -97,7 +116,7 @@ impl MachineOptions {
             Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
             _ => None,
         };
-        for path in files.chain(disks).chain(serial) {
+        for path in files.chain(disks).chain(serial).chain(self.seccomp_policy_dir.iter_mut()) {
             *path = folder.join(&*path);
         }
     }

@@ -27,12 +27,14 @@ use ipc::{Receiver, Sender};
 use kvm_bindings::CpuId;
 use kvm_ioctls::Cap;
 
+use super::backends::BackEnds;
 use super::kernel::Kernel;
 use super::vcpu::AddressSpaces;
 use super::{Error, memory};
 use crate::config::MachineConfig;
 use crate::kvm::{Hypervisor, Vcpu, Vm};
 use crate::serial_port::Line;
+use crate::warden::Spawner;
 
 /// Events that the machine has not acted on yet; it acts on the first of most kinds.
 const EVENT_CAPACITY: usize = 16;
@@ -49,7 +51,7 @@ pub(super) struct Assembly {
     pub(super) serial: SerialDevice,
     pub(super) rtc: RtcDevice,
     pub(super) events: Receiver<MachineEvent>,
-    pub(super) back_ends: Vec<super::backends::Attached>,
+    pub(super) back_ends: BackEnds,
 }
 
 /// The serial device with what connects it to its host end.
@@ -68,7 +70,11 @@ pub(super) struct RtcDevice {
 }
 
 /// Builds everything that `config` names. `line` is where the serial port's output goes.
-pub(super) fn build(config: &MachineConfig, line: &Arc<Line>) -> Result<Assembly, Error> {
+pub(super) fn build(
+    config: &MachineConfig,
+    line: &Arc<Line>,
+    spawner: Option<&Spawner>,
+) -> Result<Assembly, Error> {
     let kernel = Kernel::open(config)?;
     let disks = super::backends::open_disks(config)?;
     let ram = Ram::new(config.memory.bytes())?;
@@ -95,7 +101,7 @@ pub(super) fn build(config: &MachineConfig, line: &Arc<Line>) -> Result<Assembly
             kernel.load(&plan, &memory)
         });
         let vm = hypervisor.create_vm(cpus as usize, &memory)?;
-        let machine = Builder { vm: &vm, memory: &memory, ram, mmio64 }.build(line, disks);
+        let machine = Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(line, disks);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
         loading
@@ -142,6 +148,7 @@ struct Builder<'a> {
     memory: &'a GuestMemory,
     ram: Ram,
     mmio64: GuestRange,
+    spawner: Option<&'a Spawner>,
 }
 
 impl Builder<'_> {
@@ -161,7 +168,7 @@ impl Builder<'_> {
         });
         root.insert_ports(&mut port_bus)?;
         root.insert_memory(&mut mmio)?;
-        let back_ends = super::backends::start(disks, self.vm, self.memory, &root)?;
+        let back_ends = super::backends::start(disks, self.vm, self.memory, &root, self.spawner)?;
 
         let serial = self.serial(line)?;
         let rtc = self.legacy(&mut port_bus, &serial, &events)?;

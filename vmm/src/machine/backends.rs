@@ -5,15 +5,18 @@ use std::thread::JoinHandle;
 
 use devices::memory::GuestMemory;
 use devices::pci::PciRoot;
-use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest};
+use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use devices::virtio::blk::{Access, BlockBackend, BlockImage, BlockSize, Caching, DiskOptions};
-use devices::virtio::pci::{Deadlines, VirtioPciDevice, VirtioPciParts};
+use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
+use devices::virtio::queue::InflightRegion;
 use executor::Executor;
 use ipc::{Receiver, Sender};
 
 use super::Error;
+use super::supervisor::{Blueprint, Ward};
 use crate::config::{DiskConfig, MachineConfig, QueueCount};
-use crate::kvm::Vm;
+use crate::kvm::{GsiRouter, Ioeventfds, Vm};
+use crate::warden::{ActorId, Spawner};
 
 /// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
 const REQUEST_CAPACITY: usize = 8;
@@ -56,36 +59,93 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDisk, Erro
     Ok(OpenDisk { name: format!("disk {}", disk.path.display()), image })
 }
 
-/// Starts the back ends and puts the devices on the bus.
+/// The devices, each with its back end.
+#[derive(Debug, Default)]
+pub(super) struct BackEnds {
+    /// Those on threads.
+    pub(super) threads: Vec<Attached>,
+    /// Those in sandboxed processes.
+    pub(super) wards: Vec<Ward>,
+}
+
+/// Starts the back ends and puts the devices on the bus. With a `spawner` each back end gets a
+/// process, else a thread.
 pub(super) fn start(
     disks: Vec<OpenDisk>,
     vm: &Vm,
     memory: &GuestMemory,
     root: &PciRoot,
-) -> Result<Vec<Attached>, Error> {
+    spawner: Option<&Spawner>,
+) -> Result<BackEnds, Error> {
+    let mut back_ends = BackEnds::default();
     if disks.is_empty() {
-        return Ok(Vec::new());
+        return Ok(back_ends);
     }
-    let msi = vm.gsi_router()?;
-    let kicks = Arc::new(vm.ioeventfds());
-    let attach = |(index, disk): (usize, OpenDisk)| {
-        let OpenDisk { name, image } = disk;
-        let backend = BlockBackend::new(image);
-        let profile = backend.profile();
-        let (requests, events, thread) = spawn(format!("blk{index}"), backend, memory.clone())?;
-        let transport = VirtioPciDevice::new(VirtioPciParts {
+    let bus = DeviceBus { root, msi: vm.gsi_router()?, kicks: Arc::new(vm.ioeventfds()) };
+    for (index, OpenDisk { name, image }) in disks.into_iter().enumerate() {
+        match spawner {
+            Some(spawner) => {
+                let id = ActorId(index as u64);
+                back_ends.wards.push(start_process(id, name, image, memory, spawner, &bus)?);
+            }
+            None => {
+                let backend = BlockBackend::new(image);
+                let profile = backend.profile();
+                let (requests, events, thread) =
+                    spawn_thread(format!("blk{index}"), backend, memory.clone())?;
+                let transport = bus.attach(name, profile, requests, Succession::None)?;
+                back_ends.threads.push(Attached { transport, events, thread });
+            }
+        }
+    }
+    Ok(back_ends)
+}
+
+fn start_process(
+    id: ActorId,
+    name: String,
+    image: BlockImage,
+    memory: &GuestMemory,
+    spawner: &Spawner,
+    bus: &DeviceBus<'_>,
+) -> Result<Ward, Error> {
+    let profile =
+        BlockBackend::new(image.try_clone().map_err(Error::host("share a disk"))?).profile();
+    let size = profile.queue_sizes.iter().copied().max().unwrap_or_default();
+    let inflight = InflightRegion::create(profile.queue_sizes.len() as u16, size)?;
+    let blueprint = Blueprint { name: name.clone(), image, inflight, memory: memory.clone() };
+    let process = blueprint.start(id, spawner)?;
+    let transport = bus.attach(name, profile, process.requests.clone(), Succession::Expected)?;
+    Ok(Ward { blueprint, transport, process })
+}
+
+/// What a device needs to be put on the PCI bus.
+struct DeviceBus<'a> {
+    root: &'a PciRoot,
+    msi: GsiRouter,
+    kicks: Arc<Ioeventfds>,
+}
+
+impl DeviceBus<'_> {
+    fn attach(
+        &self,
+        name: String,
+        profile: DeviceProfile,
+        requests: Sender<BackendRequest>,
+        succession: Succession,
+    ) -> Result<Arc<VirtioPciDevice>, Error> {
+        let transport = Arc::new(VirtioPciDevice::new(VirtioPciParts {
             name,
             profile,
             requests,
             deadlines: Deadlines::default(),
-            msi: &msi,
-            kicks: kicks.clone(),
-        })?;
-        let transport = Arc::new(transport);
-        root.attach(transport.clone())?;
-        Ok(Attached { transport, events, thread })
-    };
-    disks.into_iter().enumerate().map(attach).collect()
+            succession,
+            msi: &self.msi,
+            kicks: self.kicks.clone(),
+        })?);
+        self.root.attach(transport.clone())?;
+        Ok(transport)
+    }
 }
 
 /// A back end on a thread of its own. It ends when its transport is dropped.
@@ -105,7 +165,11 @@ impl BackEndThread {
 
 type Spawned = (Sender<BackendRequest>, Receiver<BackendEvent>, BackEndThread);
 
-fn spawn(name: String, backend: BlockBackend, memory: GuestMemory) -> Result<Spawned, Error> {
+fn spawn_thread(
+    name: String,
+    backend: BlockBackend,
+    memory: GuestMemory,
+) -> Result<Spawned, Error> {
     let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
     let context = BackendContext { memory, requests: request_receiver, events: event_sender };

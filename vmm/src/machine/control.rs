@@ -13,14 +13,16 @@ use executor::{Either, Executor, TaskGroup, select};
 use ipc::{Receiver, Sender};
 
 use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
-use super::backends::{Attached, BackEndThread};
+use super::backends::{Attached, BackEndThread, BackEnds};
+use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
-use crate::config::MachineConfig;
+use crate::config::{MachineConfig, Placement, RestartLimit, SeccompMode};
 use crate::kvm;
 use crate::outcome::Outcome;
 use crate::serial_port::{Connected, Guest, Receive, SerialPort};
 use crate::signals::{Listener, Signals};
+use crate::warden::{Enforcement, PolicySource, Warden, WardenEvent};
 
 /// A vCPU says one thing: that it has crashed. Every one of them may.
 const VCPU_EVENTS: usize = 64;
@@ -31,14 +33,35 @@ const LINE_PATIENCE: Duration = Duration::from_millis(5);
 
 /// Builds the machine that `config` describes and runs it to its end.
 pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
+    // First, while there is one thread and nothing is open.
+    let warden = fork_warden(config)?;
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
     kvm::install_kick_handler().map_err(Error::host("install the handler of the kick signal"))?;
     let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
     let port = SerialPort::open(&config.serial, guest)?;
     grow_descriptor_table().map_err(Error::host("make room for descriptors"))?;
-    let assembly = assembly::build(config, &port.line())?;
+    let spawner = warden.as_ref().map(|(warden, _)| warden.spawner().clone());
+    let assembly = assembly::build(config, &port.line(), spawner.as_ref())?;
     let mut executor = Executor::new(&executor::Config::default())?;
-    executor.block_on(run_assembled(assembly, port, signals))
+    executor.block_on(run_assembled(assembly, port, signals, warden, config.restart))
+}
+
+/// The warden with what it says.
+type WardenLink = (Warden, Receiver<WardenEvent>);
+
+/// Forks the warden, if there is anything for it to watch over.
+fn fork_warden(config: &MachineConfig) -> Result<Option<WardenLink>, Error> {
+    if config.placement == Placement::SingleProcess || config.disks.is_empty() {
+        return Ok(None);
+    }
+    let policies = PolicySource {
+        folder: config.seccomp_policy_dir.clone(),
+        enforcement: match config.seccomp {
+            SeccompMode::Enforce => Enforcement::Enforce,
+            SeccompMode::LogFailures => Enforcement::LogOnly,
+        },
+    };
+    Ok(Some(Warden::fork(&policies)?))
 }
 
 /// Makes room for all descriptors at once while there is one thread. With more, the kernel waits
@@ -57,6 +80,8 @@ async fn run_assembled(
     assembly: Assembly,
     port: SerialPort,
     signals: Signals,
+    warden: Option<WardenLink>,
+    restart: RestartLimit,
 ) -> Result<Outcome, Error> {
     let Assembly { vcpus, spaces, serial, rtc, mut events, back_ends } = assembly;
     let SerialDevice { device: serial, unfinished_line } = serial;
@@ -66,20 +91,29 @@ async fn run_assembled(
     let pumps = TaskGroup::new();
     pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
     pumps.spawn(ring_alarms(rtc));
-    let mut threads = Vec::with_capacity(back_ends.len());
-    for Attached { transport, events, thread } in back_ends {
+    let BackEnds { threads: attached, wards } = back_ends;
+    let mut threads = Vec::with_capacity(attached.len());
+    for Attached { transport, events, thread } in attached {
         pumps.spawn(pump_back_end(transport, events));
         threads.push(thread);
     }
+    let mut supervisor = warden.map(|warden| Supervisor::new(warden, wards, restart));
 
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
     let vcpus = start(vcpus, &spaces, &sender)?;
-    let outcome = wait_for_end(&mut events, &mut crashes, &mut signals, &connected).await;
+    let end = wait_for_end(&mut events, &mut crashes, &mut signals, &connected);
+    let outcome = match select(pin!(end), pin!(supervise(supervisor.as_mut()))).await {
+        Either::Left(outcome) => outcome,
+        Either::Right(error) => Err(error),
+    };
     // Whoever called does not wait for a guest that goes on.
     vcpus.into_iter().for_each(VcpuActor::stop);
     pumps.cancel_all().await;
     // The buses hold the transports, and these the senders that the back ends live by.
-    drop(spaces);
+    match supervisor {
+        Some(supervisor) => supervisor.finish(spaces).await,
+        None => drop(spaces),
+    }
     // What wakes them may wait in this thread's ring for a turn that does not come while it joins.
     executor::flush();
     threads.into_iter().for_each(BackEndThread::join);
@@ -89,6 +123,13 @@ async fn run_assembled(
         (Outcome::Shutdown | Outcome::GuestPanic, Some(summary)) => Outcome::BuiltIn(summary),
         (outcome, _) => outcome,
     })
+}
+
+async fn supervise(supervisor: Option<&mut Supervisor>) -> Error {
+    match supervisor {
+        Some(supervisor) => supervisor.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn start(
@@ -174,7 +215,10 @@ async fn wait_until_due(device: &Cmos) {
 }
 
 /// Hands what a back end says to its transport.
-async fn pump_back_end(transport: Arc<VirtioPciDevice>, mut events: Receiver<BackendEvent>) {
+pub(super) async fn pump_back_end(
+    transport: Arc<VirtioPciDevice>,
+    mut events: Receiver<BackendEvent>,
+) {
     while let Ok(event) = events.recv().await {
         transport.handle_event(event);
     }

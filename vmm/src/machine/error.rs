@@ -8,12 +8,14 @@ use devices::interrupt::InterruptError;
 use devices::pci::PciError;
 use devices::virtio::blk::BlkError;
 use devices::virtio::pci::TransportError;
+use devices::virtio::queue::InflightError;
 
 use super::{BootFailure, RamError};
 use crate::error::Hint;
 use crate::kvm::KvmError;
 use crate::outcome;
 use crate::serial_port;
+use crate::warden::WardenError;
 
 /// Why there is no machine.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,18 @@ pub enum Error {
     /// An interrupt cannot be made.
     #[error("cannot make an interrupt")]
     Interrupt(#[from] InterruptError),
+    /// The sandbox or the process that makes sandboxes cannot be had.
+    #[error("cannot run devices in sandboxes")]
+    Warden(#[from] WardenError),
+    /// A device's process could not be made.
+    #[error("cannot run devices in sandboxes: {0}")]
+    Sandbox(String),
+    /// The process that makes sandboxes is gone, and the devices with it.
+    #[error("the process that watches over the devices died")]
+    WardenDied,
+    /// The memory for a device's in-flight record cannot be had.
+    #[error("cannot make the in-flight record of a device")]
+    Inflight(#[from] InflightError),
     /// The executor cannot be made.
     #[error("cannot start the event loop")]
     Executor(#[from] executor::Error),
@@ -78,6 +92,11 @@ impl Hint for Error {
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Serial(error) => error.hint(),
+            Self::Warden(error) => error.hint(),
+            Self::Sandbox(_) => Some(
+                "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"
+                    .into(),
+            ),
             _ => None,
         }
     }
@@ -85,7 +104,7 @@ impl Hint for Error {
     fn exit_code(&self) -> u8 {
         match self {
             // These are faults of this program, not of what it was given.
-            Self::Bus(_) | Self::Transport(_) | Self::Acpi(_) => outcome::CRASH,
+            Self::Bus(_) | Self::Transport(_) | Self::Acpi(_) | Self::WardenDied => outcome::CRASH,
             _ => outcome::BAD_INPUT,
         }
     }

@@ -26,8 +26,10 @@ mod backends;
 mod control;
 mod error;
 mod kernel;
+mod lives;
 mod loader;
 mod memory;
+mod supervisor;
 mod vcpu;
 
 pub use error::Error;

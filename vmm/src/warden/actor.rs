@@ -10,6 +10,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use devices::virtio::blk::BlockStart;
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::Reply;
 use ipc::link::{LinkConfig, LinkEnd, Opened};
@@ -26,6 +27,8 @@ const FAILED: i32 = 1;
 /// What an actor process can be. In the order of [`ActorKind::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ActorKind {
+    /// Serves a disk.
+    Blk,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -36,17 +39,20 @@ pub type Started = Result<(), String>;
 /// The first message to an actor: what it works on. Must be of the kind that was spawned.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Start {
+    /// For [`ActorKind::Blk`].
+    Blk(Box<BlockStart>),
     /// For [`ActorKind::Probe`].
     Probe(ProbeStart, Reply<Started>),
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Probe];
+    pub const ALL: &[Self] = &[Self::Blk, Self::Probe];
 
     /// The name, also of its policy's file.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Blk => "blk",
             Self::Probe => "probe",
         }
     }
@@ -54,6 +60,7 @@ impl ActorKind {
     /// The text of the policy that is part of the program.
     pub fn built_in_policy(self) -> &'static str {
         match self {
+            Self::Blk => include_str!("policies/blk.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -65,12 +72,19 @@ impl ActorKind {
 
     fn limits(self) -> Limits {
         match self {
+            // 16 queues hold about 40 descriptors; a busy disk needs a few MiB, bounce buffers included.
+            Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
             Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
 
     fn ring(self) -> Config {
         let (entries, operations) = match self {
+            // Two full queues in one turn, as in a thread.
+            Self::Blk => (
+                256,
+                Operations::READ | Operations::WRITE | Operations::SYNC | Operations::ALLOCATE,
+            ),
             Self::Probe => (16, Operations::READ | Operations::WRITE),
         };
         Config { entries, restrictions: Some(Restrictions { operations }), ..Config::default() }
@@ -137,9 +151,20 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
         return 0;
     };
     match (kind, start) {
+        (ActorKind::Blk, Start::Blk(start)) => match start.settle() {
+            Ok((backend, context)) => backend.run(context).await,
+            Err(reason) => {
+                log::error!("a disk's process cannot start: {reason}");
+                return FAILED;
+            }
+        },
         (ActorKind::Probe, Start::Probe(start, started)) => {
             started.send(Ok(()));
             probe::run(start).await;
+        }
+        (kind, _) => {
+            log::error!("a {} process was started as something else", kind.name());
+            return FAILED;
         }
     }
     0

@@ -24,9 +24,10 @@ mod process;
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 use ipc::link::{self, Link, LinkConfig, LinkEnd, LinkError, Opened};
-use ipc::{Receiver, SendError, Sender};
+use ipc::{Deadline, Receiver, SendError, Sender};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ use crate::error::Hint;
 
 /// Requests that may wait for the warden: as many devices as a machine can start at once.
 const REQUESTS: u32 = 64;
+
+/// How long a request may wait for a place in the channel, which the warden empties in microseconds.
+const SPAWN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Tells the processes of one warden apart; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -176,9 +180,23 @@ impl Spawner {
         Ok(ours.open()?)
     }
 
+    /// [`Spawner::spawn`] from a thread without an executor.
+    pub fn spawn_blocking(&self, id: ActorId, kind: ActorKind) -> Result<ActorLink, WardenError> {
+        let (ours, end) = link::pair(&kind.link())?;
+        let deadline = Deadline::after(SPAWN_DEADLINE);
+        self.requests.send_blocking(Request::Spawn { id, kind, end }, deadline)?;
+        Ok(ours.open()?)
+    }
+
     /// Asks for the end of an actor process, whose death is an event.
     pub async fn kill(&self, id: ActorId) -> Result<(), WardenError> {
         Ok(self.requests.send(Request::Kill { id }).await?)
+    }
+
+    /// [`Spawner::kill`] from a thread without an executor.
+    pub fn kill_blocking(&self, id: ActorId) -> Result<(), WardenError> {
+        let deadline = Deadline::after(SPAWN_DEADLINE);
+        Ok(self.requests.send_blocking(Request::Kill { id }, deadline)?)
     }
 }
 

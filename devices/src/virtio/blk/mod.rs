@@ -31,6 +31,7 @@ mod image;
 mod protocol;
 mod request;
 mod server;
+mod start;
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -43,6 +44,8 @@ pub use image::{
     Access, BlockImage, BlockSize, Caching, DEFAULT_QUEUE_SIZE, DiskOptions, ID_LENGTH, MAX_QUEUES,
     SECTOR_SIZE,
 };
+
+pub use start::BlockStart;
 
 use self::image::Geometry;
 use self::protocol::CacheMode;

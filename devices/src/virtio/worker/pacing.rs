@@ -69,8 +69,9 @@ impl Patience {
 
     /// The default, or [`Patience::NO_LOOKING`] if this process may run on one processor only.
     pub fn for_this_host() -> Self {
-        match std::thread::available_parallelism() {
-            Ok(processors) if processors.get() == 1 => Self::NO_LOOKING,
+        // Not `available_parallelism`: that opens files, which a sandboxed process must not.
+        match rustix::thread::sched_getaffinity(None) {
+            Ok(processors) if processors.count() == 1 => Self::NO_LOOKING,
             _ => Self::default(),
         }
     }

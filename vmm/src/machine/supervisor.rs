@@ -1,0 +1,262 @@
+//! Keeps the back ends in their processes alive: watches, buries, replaces, gives up.
+//!
+//! ```text
+//!   warden ──Died──► supervisor ──Spawn──► warden ──clone──► successor
+//!                        │                                      ▲
+//!                        ├── Start: the disk, memory, in-flight record, channels ──┘
+//!                        └── a thread: transport.replace_backend ──Activate──► successor
+//! ```
+//!
+//! The supervisor never waits for what it supervises: it sends, and reads events. The one call that
+//! waits for answers of a successor runs on a thread of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use devices::memory::GuestMemory;
+use devices::virtio::backend::{BackendEvent, BackendRequest};
+use devices::virtio::blk::{BlockImage, BlockStart};
+use devices::virtio::pci::VirtioPciDevice;
+use devices::virtio::queue::InflightRegion;
+use executor::TaskGroup;
+use ipc::link::Link;
+use ipc::{CallError, Deadline, Receiver, Sender};
+
+use super::Error;
+use super::control::pump_back_end;
+use super::lives::{Lives, Verdict};
+use super::vcpu::AddressSpaces;
+use crate::config::RestartLimit;
+use crate::warden::{ActorId, ActorKind, ActorLink, Death, Spawner, Start, Warden, WardenEvent};
+
+/// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
+const REQUEST_CAPACITY: usize = 8;
+/// Events of a back end that its transport has not taken yet.
+const EVENT_CAPACITY: usize = 16;
+/// How often a back end is asked whether it still answers.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it may take to answer: as long as a vCPU waits for it.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long back ends may take to end in good order with their machine.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a back end is made of, kept to make it again.
+#[derive(Debug)]
+pub(super) struct Blueprint {
+    pub(super) name: String,
+    pub(super) image: BlockImage,
+    pub(super) inflight: InflightRegion,
+    pub(super) memory: GuestMemory,
+}
+
+/// A back end in a process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) id: ActorId,
+    link: Link,
+    pub(super) requests: Sender<BackendRequest>,
+    events: Receiver<BackendEvent>,
+}
+
+impl Blueprint {
+    /// Starts the first process, from a thread without an executor.
+    pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
+        self.send_off(id, spawner.spawn_blocking(id, ActorKind::Blk)?)
+    }
+
+    async fn restart(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
+        self.send_off(id, spawner.spawn(id, ActorKind::Blk).await?)
+    }
+
+    /// Sends a process what it works on. It need not run yet.
+    fn send_off(&self, id: ActorId, actor: ActorLink) -> Result<Process, Error> {
+        let doing = "hand a disk to its process";
+        let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
+        let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
+        let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
+        let start = BlockStart {
+            image: self.image.try_clone().map_err(Error::host(doing))?,
+            memory: self.memory.layout().map_err(super::RamError::from)?,
+            inflight: inflight.into(),
+            requests: request_receiver,
+            events: event_sender,
+        };
+        actor
+            .sender
+            .try_send(Start::Blk(Box::new(start)))
+            .map_err(|error| Error::host(doing)(std::io::Error::other(error.to_string())))?;
+        Ok(Process { id, link: actor.link, requests, events })
+    }
+}
+
+/// A device with its process, as the machine hands it over.
+#[derive(Debug)]
+pub(super) struct Ward {
+    pub(super) blueprint: Blueprint,
+    pub(super) transport: Arc<VirtioPciDevice>,
+    pub(super) process: Process,
+}
+
+/// One device under supervision.
+struct Charge {
+    blueprint: Arc<Blueprint>,
+    transport: Arc<VirtioPciDevice>,
+    lives: Lives,
+}
+
+/// Supervises all devices of a machine.
+pub(super) struct Supervisor {
+    warden: Warden,
+    events: Receiver<WardenEvent>,
+    charges: HashMap<ActorId, Charge>,
+    next_id: u64,
+    /// What runs beside the loop for the devices; it holds ends of their channels.
+    tasks: TaskGroup,
+    /// What carries the warden's events.
+    carrier: TaskGroup,
+}
+
+impl Supervisor {
+    /// Takes over devices whose processes have been started.
+    pub(super) fn new(
+        (warden, events): (Warden, Receiver<WardenEvent>),
+        wards: Vec<Ward>,
+        limit: RestartLimit,
+    ) -> Self {
+        let (tasks, carrier) = (TaskGroup::new(), TaskGroup::new());
+        carrier.spawn(warden.link().drive());
+        let (charges, next_id) = (HashMap::new(), wards.len() as u64);
+        let mut supervisor = Self { warden, events, charges, next_id, tasks, carrier };
+        for Ward { blueprint, transport, process } in wards {
+            let lives = Lives::new(limit, Instant::now());
+            let charge = Charge { blueprint: Arc::new(blueprint), transport, lives };
+            supervisor.attend(charge, process);
+        }
+        supervisor
+    }
+
+    /// Runs what a living process needs beside it, and watches it from now on.
+    fn attend(&mut self, charge: Charge, process: Process) {
+        let Process { id, link, requests, events } = process;
+        self.tasks.spawn(async move { link.drive().await });
+        self.tasks.spawn(pump_back_end(Arc::clone(&charge.transport), events));
+        self.tasks.spawn(heartbeat(id, requests, self.warden.spawner().clone()));
+        self.charges.insert(id, charge);
+    }
+
+    /// Supervises until it cannot: the error says why not.
+    pub(super) async fn run(&mut self) -> Error {
+        loop {
+            let event = self.events.recv().await;
+            match event {
+                Ok(WardenEvent::Started { id, pid }) => {
+                    if let Some(charge) = self.charges.get(&id) {
+                        log::info!("{}: served by process {pid}", charge.blueprint.name);
+                    }
+                }
+                Ok(WardenEvent::Failed { reason, .. } | WardenEvent::Unusable { reason }) => {
+                    return Error::Sandbox(reason);
+                }
+                Ok(WardenEvent::Died { id, death }) => self.bury(id, death).await,
+                Err(_) => return Error::WardenDied,
+            }
+        }
+    }
+
+    async fn bury(&mut self, id: ActorId, death: Death) {
+        let Some(mut charge) = self.charges.remove(&id) else { return };
+        let name = charge.blueprint.name.clone();
+        match charge.lives.died(Instant::now()) {
+            Verdict::Restart { after } => {
+                let restarts = charge.lives.restarts() + 1;
+                log::warn!(
+                    "{name}: process {} ended: {death}; successor {restarts} takes over",
+                    death.pid
+                );
+                if !after.is_zero() {
+                    executor::sleep(after).await;
+                }
+                self.replace(charge).await;
+            }
+            Verdict::GiveUp => {
+                log::error!("{name}: process {} ended: {death}; given up", death.pid);
+                charge.blueprint.inflight.clear();
+                charge.transport.give_up("its process ended and is not started again");
+            }
+        }
+    }
+
+    async fn replace(&mut self, mut charge: Charge) {
+        let id = ActorId(self.next_id);
+        self.next_id += 1;
+        match charge.blueprint.restart(id, self.warden.spawner()).await {
+            Ok(process) => {
+                charge.lives.reborn(Instant::now());
+                hand_over(&charge, &process, self.warden.spawner().clone());
+                self.attend(charge, process);
+            }
+            Err(error) => {
+                let report = crate::error::Report::new(&error).one_line();
+                charge.transport.give_up(format_args!("no successor: {report}"));
+            }
+        }
+    }
+
+    /// Ends all processes: the back ends by themselves, when nothing holds an end of their channels
+    /// any more, then the warden.
+    pub(super) async fn finish(mut self, spaces: Arc<AddressSpaces>) {
+        let mut living = self.charges.len();
+        self.tasks.cancel_all().await;
+        self.charges.clear();
+        drop(spaces);
+        let farewell = async {
+            while living > 0 {
+                match self.events.recv().await {
+                    Ok(WardenEvent::Died { .. }) => living -= 1,
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        if executor::timeout(FAREWELL, farewell).await.is_err() {
+            log::warn!("{living} back ends did not end in time and are ended");
+        }
+        self.carrier.cancel_all().await;
+    }
+}
+
+/// Turns the transport to a successor. On a thread of its own, because the transport waits for
+/// the successor's answers.
+fn hand_over(charge: &Charge, process: &Process, spawner: Spawner) {
+    let (blueprint, transport) = (Arc::clone(&charge.blueprint), Arc::clone(&charge.transport));
+    let (id, requests) = (process.id, process.requests.clone());
+    let work = move || {
+        let void = || blueprint.inflight.clear();
+        if let Err(reason) = transport.replace_backend(requests, void) {
+            // Its death brings the next one, or the end.
+            log::warn!("{}: the successor does not take over: {reason}", blueprint.name);
+            let _ = spawner.kill_blocking(id);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("take-over".into()).spawn(work) {
+        charge.transport.give_up(format_args!("no thread to bring the successor in: {error}"));
+    }
+}
+
+/// Asks a back end again and again whether it is there, and ends it when it does not answer.
+async fn heartbeat(id: ActorId, requests: Sender<BackendRequest>, spawner: Spawner) {
+    loop {
+        executor::sleep(HEARTBEAT_INTERVAL).await;
+        let ask = |reply| BackendRequest::ReadConfig { offset: 0, length: 0, reply };
+        match requests.call(ask, Deadline::after(HEARTBEAT_DEADLINE)).await {
+            Ok(_) | Err(CallError::Refused) => {}
+            Err(CallError::TimedOut) => {
+                log::warn!("a back end does not answer for {HEARTBEAT_DEADLINE:?} and is ended");
+                let _ = spawner.kill(id).await;
+                return;
+            }
+            Err(CallError::PeerDied | CallError::Closed) => return,
+        }
+    }
+}
