@@ -35,16 +35,45 @@ impl GuestBuffers {
 
     /// Take over what is left of one part of a chain.
     pub fn fill(&mut self, chain: &Chain, side: Side) {
-        let (segments, bytes) = match side {
-            Side::Readable => (chain.readable(), chain.readable_bytes()),
-            Side::Writable => (chain.writable(), chain.writable_bytes()),
-        };
         if !Rc::ptr_eq(&self.memory, chain.memory()) {
             self.memory = chain.memory().clone();
         }
         self.segments.clear();
+        self.bytes = 0;
+        self.append(chain, side);
+    }
+
+    /// Add what is left of one part of a chain behind what is there.
+    ///
+    /// # Panics
+    ///
+    /// If the chain lies in another memory, or all of it is more than 4 GiB.
+    pub fn append(&mut self, chain: &Chain, side: Side) {
+        assert!(Rc::ptr_eq(&self.memory, chain.memory()), "one memory for all pieces");
+        let (segments, bytes) = match side {
+            Side::Readable => (chain.readable(), chain.readable_bytes()),
+            Side::Writable => (chain.writable(), chain.writable_bytes()),
+        };
+        self.bytes = self.bytes.checked_add(bytes).expect("less than 4 GiB in all");
         self.segments.extend_from_slice(segments);
-        self.bytes = bytes;
+    }
+
+    /// Move all that `other` has behind what is there.
+    ///
+    /// # Panics
+    ///
+    /// As for [`GuestBuffers::append`].
+    pub fn absorb(&mut self, other: &mut Self) {
+        assert!(Rc::ptr_eq(&self.memory, &other.memory), "one memory for all pieces");
+        self.bytes = self.bytes.checked_add(other.bytes).expect("less than 4 GiB in all");
+        self.segments.append(&mut other.segments);
+        other.bytes = 0;
+    }
+
+    /// Let go of all pieces.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.bytes = 0;
     }
 
     /// Bytes in all pieces.
@@ -107,8 +136,17 @@ impl GuestBuffers {
 
     /// Copy `data` over the front of the guest's bytes, as far as there is room.
     pub fn copy_from(&self, data: &[u8]) {
+        self.copy_from_at(0, data);
+    }
+
+    /// Copy `data` over the guest's bytes from byte `offset` on, as far as there is room.
+    pub fn copy_from_at(&self, offset: usize, data: &[u8]) {
+        let mut skipped = offset;
         let mut done = 0;
         for segment in &self.segments {
+            let skip = segment.len().min(skipped);
+            skipped -= skip;
+            let segment = segment.skip(skip);
             let part = segment.len().min(data.len() - done);
             // SAFETY: as in `copy_to`, the other way round. Guest memory is mapped writable.
             unsafe {

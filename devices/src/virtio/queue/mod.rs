@@ -156,6 +156,14 @@ impl Queue {
         }
     }
 
+    /// Leave the buffer `head`, which was taken and not used, for a later [`Queue::pop`]. It stays
+    /// in the record; the position alone does not tell of it.
+    pub fn put_back(&mut self, head: u16) {
+        match self {
+            Self::Split(queue) => queue.put_back(head),
+        }
+    }
+
     /// Show the driver all buffers that were given back; says whether it wants an interrupt.
     #[inline]
     pub fn publish(&mut self) -> Interrupt {
@@ -196,7 +204,8 @@ impl Queue {
         }
     }
 
-    /// Whether buffers of a predecessor still wait to come out of [`Queue::pop`].
+    /// Whether buffers of a predecessor, or ones that were put back, wait to come out of
+    /// [`Queue::pop`].
     #[inline]
     pub fn is_recovering(&self) -> bool {
         match self {

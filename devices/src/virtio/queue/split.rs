@@ -195,6 +195,11 @@ impl SplitQueue {
         self.next_used = self.next_used.wrapping_add(1);
     }
 
+    /// Leave a buffer that was taken for a later [`SplitQueue::pop`]: nothing was done with it.
+    pub fn put_back(&mut self, head: u16) {
+        self.recovered.push_back(head);
+    }
+
     /// Show the driver all buffers that were given back; says whether it wants an interrupt.
     pub fn publish(&mut self) -> Interrupt {
         let (old, new) = (self.published_used, self.next_used);

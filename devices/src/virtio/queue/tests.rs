@@ -3,6 +3,7 @@
 mod crash;
 mod hostile;
 mod notify;
+mod put_back;
 mod valid;
 
 use std::os::fd::OwnedFd;
