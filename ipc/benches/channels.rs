@@ -130,30 +130,35 @@ fn same_thread_async() {
         ],
     );
 
+    ping_pong_async();
+}
+
+/// Two tasks of one executor, one message goes back and forth.
+fn ping_pong_async() {
     async fn ipc_pings(count: u32) {
-        let (ping, mut requests) = ipc::channel::<u64>(1);
-        let (pong, mut answers) = ipc::channel::<u64>(1);
+        let (outward, mut requests) = ipc::channel::<u64>(1);
+        let (homeward, mut answers) = ipc::channel::<u64>(1);
         executor::spawn(async move {
             while let Ok(value) = requests.recv().await {
-                pong.send(value).await.unwrap();
+                homeward.send(value).await.unwrap();
             }
         })
         .detach();
         for value in 0..count {
-            ping.send(value.into()).await.unwrap();
+            outward.send(value.into()).await.unwrap();
             black_box(answers.recv().await.unwrap());
         }
     }
     async fn tokio_pings(count: u32) {
-        let (ping, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
-        let (pong, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
+        let (outward, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
+        let (homeward, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
         tokio::spawn(async move {
             while let Some(value) = requests.recv().await {
-                pong.send(value).await.unwrap();
+                homeward.send(value).await.unwrap();
             }
         });
         for value in 0..count {
-            ping.send(value.into()).await.unwrap();
+            outward.send(value.into()).await.unwrap();
             black_box(answers.recv().await.unwrap());
         }
     }
@@ -223,50 +228,50 @@ fn two_threads() {
 /// Two threads, one message goes back and forth.
 fn ping_pong() {
     fn ipc(count: u32) {
-        let (ping, mut requests) = ipc::channel::<u64>(1);
-        let (pong, mut answers) = ipc::channel::<u64>(1);
+        let (outward, mut requests) = ipc::channel::<u64>(1);
+        let (homeward, mut answers) = ipc::channel::<u64>(1);
         let thread = std::thread::spawn(move || {
             let far = far();
             while let Ok(value) = requests.recv_blocking(far) {
-                pong.send_blocking(value, far).unwrap();
+                homeward.send_blocking(value, far).unwrap();
             }
         });
         let far = far();
         for value in 0..count {
-            ping.send_blocking(value.into(), far).unwrap();
+            outward.send_blocking(value.into(), far).unwrap();
             black_box(answers.recv_blocking(far).unwrap());
         }
-        drop(ping);
+        drop(outward);
         thread.join().unwrap();
     }
     fn crossbeam(count: u32) {
-        let (ping, requests) = crossbeam_channel::bounded::<u64>(1);
-        let (pong, answers) = crossbeam_channel::bounded::<u64>(1);
+        let (outward, requests) = crossbeam_channel::bounded::<u64>(1);
+        let (homeward, answers) = crossbeam_channel::bounded::<u64>(1);
         let thread = std::thread::spawn(move || {
             while let Ok(value) = requests.recv() {
-                pong.send(value).unwrap();
+                homeward.send(value).unwrap();
             }
         });
         for value in 0..count {
-            ping.send(value.into()).unwrap();
+            outward.send(value.into()).unwrap();
             black_box(answers.recv().unwrap());
         }
-        drop(ping);
+        drop(outward);
         thread.join().unwrap();
     }
     fn tokio(count: u32) {
-        let (ping, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
-        let (pong, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
+        let (outward, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
+        let (homeward, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
         let thread = std::thread::spawn(move || {
             while let Some(value) = requests.blocking_recv() {
-                pong.blocking_send(value).unwrap();
+                homeward.blocking_send(value).unwrap();
             }
         });
         for value in 0..count {
-            ping.blocking_send(value.into()).unwrap();
+            outward.blocking_send(value.into()).unwrap();
             black_box(answers.blocking_recv().unwrap());
         }
-        drop(ping);
+        drop(outward);
         thread.join().unwrap();
     }
     compare(
@@ -284,36 +289,36 @@ fn ping_pong() {
 /// Two threads, each with an executor, one message goes back and forth.
 fn async_ping_pong() {
     fn ipc(count: u32) {
-        let (ping, mut requests) = ipc::channel::<u64>(1);
-        let (pong, mut answers) = ipc::channel::<u64>(1);
+        let (outward, mut requests) = ipc::channel::<u64>(1);
+        let (homeward, mut answers) = ipc::channel::<u64>(1);
         let thread = std::thread::spawn(move || {
             on_executor(async move {
                 while let Ok(value) = requests.recv().await {
-                    pong.send(value).await.unwrap();
+                    homeward.send(value).await.unwrap();
                 }
             });
         });
         on_executor(async move {
             for value in 0..count {
-                ping.send(value.into()).await.unwrap();
+                outward.send(value.into()).await.unwrap();
                 black_box(answers.recv().await.unwrap());
             }
         });
         thread.join().unwrap();
     }
     fn tokio(count: u32) {
-        let (ping, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
-        let (pong, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
+        let (outward, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
+        let (homeward, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
         let thread = std::thread::spawn(move || {
             on_tokio(async move {
                 while let Some(value) = requests.recv().await {
-                    pong.send(value).await.unwrap();
+                    homeward.send(value).await.unwrap();
                 }
             });
         });
         on_tokio(async move {
             for value in 0..count {
-                ping.send(value.into()).await.unwrap();
+                outward.send(value.into()).await.unwrap();
                 black_box(answers.recv().await.unwrap());
             }
         });

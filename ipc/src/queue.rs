@@ -180,11 +180,12 @@ impl<T> Queue<T> {
                 }
                 continue;
             }
-            let head = self.head.0.load(Ordering::Acquire) >> SHIFT;
-            if head.wrapping_add(self.one_lap) == position {
+            if stamp.wrapping_add(self.one_lap) == position + 1 {
+                // It holds the message of the lap before. The head, which the consumer moves right
+                // after the stamp, would say the same and cost a cache miss.
                 return Err(PushError::Full(message));
             }
-            // Another producer claimed the slot, or the consumer has just emptied it.
+            // Another producer claimed the position.
             std::hint::spin_loop();
             word = self.tail.0.load(Ordering::Relaxed);
         }

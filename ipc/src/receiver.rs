@@ -98,15 +98,14 @@ impl<T: Message> Receiver<T> {
     /// sleeps.
     pub fn recv_blocking(&mut self, deadline: Deadline) -> Result<T, RecvBlockingError> {
         let inlet = self.inlet().ok_or(RecvBlockingError::Closed)?;
-        let found = spin::look(|| match inlet.try_recv() {
-            Err(TryRecvError::Empty) => None,
-            other => Some(other),
-        });
-        let received = match found {
-            Some(Ok(message)) => Ok(message),
-            Some(Err(TryRecvError::PeerDied)) => Err(RecvBlockingError::PeerDied),
-            Some(Err(TryRecvError::Closed | TryRecvError::Empty)) => Err(RecvBlockingError::Closed),
-            None => inlet.block(deadline),
+        let received = match inlet.try_recv() {
+            Ok(message) => Ok(message),
+            Err(TryRecvError::PeerDied) => Err(RecvBlockingError::PeerDied),
+            Err(TryRecvError::Closed) => Err(RecvBlockingError::Closed),
+            Err(TryRecvError::Empty) => match spin::look(|| inlet.try_next()) {
+                Some(message) => Ok(message),
+                None => inlet.block(deadline),
+            },
         };
         self.note(&received);
         received

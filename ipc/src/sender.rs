@@ -89,13 +89,19 @@ impl<T: Message> Sender<T> {
 
     /// Sends, waiting for room while the channel is full.
     pub async fn send(&self, message: T) -> Result<(), SendError> {
-        let mut sending = Sending::new(self, message);
+        let mut sending = match self.try_route(message) {
+            Ok(()) => return Ok(()),
+            Err(error) => Sending::after(self, error)?,
+        };
         poll_fn(|context| sending.poll(context)).await
     }
 
     /// Sends from a thread without an executor, waiting for room until `deadline`.
     pub fn send_blocking(&self, message: T, deadline: Deadline) -> Result<(), SendError> {
-        Sending::new(self, message).block(deadline)
+        match self.try_route(message) {
+            Ok(()) => Ok(()),
+            Err(error) => Sending::after(self, error)?.block(deadline),
+        }
     }
 
     /// Sends the request that `make` builds around a reply port and waits for the answer.

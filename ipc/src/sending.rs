@@ -31,6 +31,16 @@ impl<'a, T: Message> Sending<'a, T> {
         }
     }
 
+    /// Goes on after a first attempt, unless that failed for good.
+    pub(crate) fn after(sender: &'a Sender<T>, error: LinkSendError<T>) -> Result<Self, SendError> {
+        match error {
+            LinkSendError::Blocked(message, _) => Ok(Self::new(sender, message)),
+            LinkSendError::Closed(_) => Err(SendError::Closed),
+            LinkSendError::PeerDied(_) => Err(SendError::PeerDied),
+            LinkSendError::Unsendable(why) => Err(SendError::Unsendable(why)),
+        }
+    }
+
     /// Whether the message was sent, or cannot be.
     pub(crate) fn is_done(&self) -> bool {
         self.message.is_none()
@@ -61,9 +71,7 @@ impl<'a, T: Message> Sending<'a, T> {
                 self.message = Some(message);
                 Err(obstacle)
             }
-            Err(LinkSendError::Closed(_)) => Ok(Err(SendError::Closed)),
-            Err(LinkSendError::PeerDied(_)) => Ok(Err(SendError::PeerDied)),
-            Err(LinkSendError::Unsendable(why)) => Ok(Err(SendError::Unsendable(why))),
+            Err(error) => Ok(Self::after(self.sender, error).map(drop)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::task::Context;
 
 use super::core::{Core, LinkDeath, Slept};
 use super::handle::RingId;
-use super::ring::{self, Producer, RingEnd, WriteError};
+use super::ring::{self, Look, Producer, RingEnd, WriteError};
 use crate::codec::{self, Refusal};
 use crate::error::Unsendable;
 use crate::{Deadline, Message};
@@ -183,26 +183,29 @@ impl<T: Message> Source<T> {
     }
 
     pub(crate) fn pull(&mut self) -> Pulled<T> {
-        // Both are read before the ring: what came before them is delivered first.
-        let dead = self.core().is_dead();
-        if dead && !self.core().is_readable() {
-            return Pulled::Died;
+        match self.consumer.look() {
+            Look::Frame if self.core().is_readable() => self.take(),
+            Look::Empty if !self.core().is_dead() => Pulled::Empty,
+            Look::Closed => Pulled::Closed,
+            // What came just before the death is delivered first.
+            Look::Empty if self.core().is_readable() && self.consumer.look() == Look::Frame => {
+                self.take()
+            }
+            Look::Frame | Look::Empty => Pulled::Died,
         }
-        let closed = self.consumer.is_closed();
-        let core = Arc::clone(self.core());
-        match self.consumer.read() {
-            Ok(Some(frame)) => match frame.decode(&core) {
-                Ok(message) => Pulled::Message(message),
-                Err(reason) => {
-                    core.end(LinkDeath::Protocol(reason));
-                    Pulled::Died
-                }
+    }
+
+    fn take(&mut self) -> Pulled<T> {
+        let reason = match self.consumer.read() {
+            Ok(Some(frame)) => match frame.decode() {
+                Ok(message) => return Pulled::Message(message),
+                Err(reason) => reason,
             },
-            Ok(None) if closed => Pulled::Closed,
-            Ok(None) if dead => Pulled::Died,
-            Ok(None) => Pulled::Empty,
-            Err(_) => Pulled::Died,
-        }
+            Ok(None) => return Pulled::Empty,
+            Err(reason) => reason,
+        };
+        self.core().end(LinkDeath::Protocol(reason));
+        Pulled::Died
     }
 
     /// Prepares a task to sleep. True when there is something to look at already.

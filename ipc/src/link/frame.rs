@@ -71,28 +71,35 @@ impl Header {
 
 /// A frame that was copied out of shared memory.
 pub(crate) struct Frame<'a> {
-    pub(crate) payload: &'a [u8],
-    pub(crate) handles: &'a [u64],
-    pub(crate) fds: Vec<OwnedFd>,
+    core: &'a Arc<Core>,
+    payload: &'a [u8],
+    handles: &'a [u64],
+    fds: Vec<OwnedFd>,
 }
 
 impl<'a> Frame<'a> {
     /// `rest` holds exactly the words that follow the header.
-    pub(crate) fn new(header: Header, rest: &'a [u64], fds: Vec<OwnedFd>) -> Self {
+    pub(crate) fn new(
+        core: &'a Arc<Core>,
+        header: Header,
+        rest: &'a [u64],
+        fds: Vec<OwnedFd>,
+    ) -> Self {
         let (handles, payload) = rest[header.batch_words()..].split_at(usize::from(header.handles));
-        Self { payload: &bytes_of(payload)[..header.payload_bytes as usize], handles, fds }
+        let payload = &bytes_of(payload)[..header.payload_bytes as usize];
+        Self { core, payload, handles, fds }
     }
 
     /// Decodes the message.
-    pub(crate) fn decode<T: Message>(self, core: &Arc<Core>) -> Result<T, &'static str> {
-        codec::decode(core, self.payload, self.handles, self.fds)
+    pub(crate) fn decode<T: Message>(self) -> Result<T, &'static str> {
+        codec::decode(self.core, self.payload, self.handles, self.fds)
     }
 
     /// Drops the message undecoded; its callers are told.
-    pub(crate) fn refuse(self, core: &Arc<Core>) {
+    pub(crate) fn refuse(self) {
         for word in self.handles {
             if let Ok(Handle::Reply(slot)) = Handle::from_word(*word) {
-                drop(RemotePort::new(core, slot));
+                drop(RemotePort::new(self.core, slot));
             }
         }
     }

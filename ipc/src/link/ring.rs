@@ -232,6 +232,17 @@ impl Drop for Producer {
     }
 }
 
+/// What a consumer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A frame.
+    Frame,
+    /// Nothing yet.
+    Empty,
+    /// Nothing, and nothing will come: the producer was closed in good order.
+    Closed,
+}
+
 /// The consuming end.
 pub(crate) struct Consumer {
     core: Arc<Core>,
@@ -266,23 +277,23 @@ impl Consumer {
         self.core.memory.word(self.tail_index())
     }
 
-    /// Whether the producer was closed in good order.
-    pub(crate) fn is_closed(&self) -> bool {
-        is_closed(self.tail_word().load(Ordering::Acquire))
+    /// What is there.
+    pub(crate) fn look(&self) -> Look {
+        if self.tail != self.head {
+            return Look::Frame;
+        }
+        let tail = self.tail_word().load(Ordering::Acquire);
+        match (tail >> SHIFT == self.head, is_closed(tail)) {
+            (false, _) => Look::Frame,
+            (true, false) => Look::Empty,
+            (true, true) => Look::Closed,
+        }
     }
 
-    /// Takes the next frame out of the ring if one is there. What cannot be ends the link.
-    pub(crate) fn read(&mut self) -> Result<Option<Frame<'_>>, LinkDeath> {
-        let read = self.take();
-        if let Err(reason) = read {
-            let death = LinkDeath::Protocol(reason);
-            self.core.end(death);
-            return Err(death);
-        }
-        match read {
-            Ok(Some((header, fds))) => Ok(Some(Frame::new(header, &self.buffer, fds))),
-            _ => Ok(None),
-        }
+    /// Takes the next frame out of the ring if one is there. An error is a broken protocol.
+    pub(crate) fn read(&mut self) -> Result<Option<Frame<'_>>, &'static str> {
+        let taken = self.take()?;
+        Ok(taken.map(|(header, fds)| Frame::new(&self.core, header, &self.buffer, fds)))
     }
 
     /// Copies the next frame into the buffer.
@@ -343,12 +354,15 @@ impl Drop for Consumer {
         // Frames that arrived before carry descriptors to be closed; a frame at a time, and never
         // more than the ring holds, because the tail is not looked at again.
         if distance(self.head, end) <= data_words(self.span) as u64 {
-            let core = Arc::clone(&self.core);
             self.tail = end;
             while self.tail != self.head && self.core.is_readable() {
                 match self.read() {
-                    Ok(Some(frame)) => frame.refuse(&core),
-                    _ => break,
+                    Ok(Some(frame)) => frame.refuse(),
+                    Ok(None) => break,
+                    Err(reason) => {
+                        self.core.end(LinkDeath::Protocol(reason));
+                        break;
+                    }
                 }
             }
         }

@@ -186,7 +186,7 @@ fn own_word(core: &Core, slot: SlotId) -> &AtomicU64 {
 
 /// Copies the answer out of a slot of this end and gives it to `visit`.
 fn read_answer<V>(
-    core: &Core,
+    core: &Arc<Core>,
     slot: SlotId,
     visit: impl FnOnce(Frame<'_>) -> V,
 ) -> Result<V, &'static str> {
@@ -198,12 +198,12 @@ fn read_answer<V>(
         .ok_or("an answer is longer than its slot")?;
     let rest: Vec<u64> = frame.iter().map(|word| word.load(Ordering::Relaxed)).collect();
     let fds = header.take_fds(&rest, &core.lane)?;
-    Ok(visit(Frame::new(header, &rest, fds)))
+    Ok(visit(Frame::new(core, header, &rest, fds)))
 }
 
 /// Takes the descriptors of an answer that nobody wants off the lane and refuses what it asks.
 fn discard_answer(core: &Arc<Core>, slot: SlotId) {
-    if let Err(reason) = read_answer(core, slot, |frame| frame.refuse(core)) {
+    if let Err(reason) = read_answer(core, slot, |frame: Frame<'_>| frame.refuse()) {
         violated(core, reason);
     }
 }
@@ -315,7 +315,7 @@ impl SlotWait {
         }
         let outcome = match state {
             ANSWERED if self.core.is_readable() => {
-                read_answer(&self.core, self.slot, |frame| frame.decode(&self.core))
+                read_answer(&self.core, self.slot, |frame: Frame<'_>| frame.decode())
                     .and_then(|decoded| decoded)
                     .map_err(|reason| self.violated(reason))
             }
