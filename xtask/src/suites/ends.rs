@@ -23,8 +23,11 @@ pub(super) fn cases() -> Vec<Case> {
             format!(
                 "{guest} --cmdline bed.end=hold >output 2>&1 </dev/null &
                  vmm=$!
+                 turns=0
                  while ! grep -q 'guest: init up' output; do
                      kill -0 $vmm || fail \"vmm has ended: $(cat output)\"
+                     turns=$((turns + 1))
+                     [ $turns -lt 600 ] || fail \"the guest says nothing: $(cat output)\"
                      sleep 0.1
                  done
                  kill -TERM $vmm
