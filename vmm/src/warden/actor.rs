@@ -79,15 +79,19 @@ impl ActorKind {
     }
 
     fn ring(self) -> Config {
-        let (entries, operations) = match self {
+        let transfers = Operations::READ | Operations::WRITE;
+        let defaults = Config::default();
+        let (entries, fixed_files, operations) = match self {
             // Two full queues in one turn, as in a thread.
             Self::Blk => (
-                256,
-                Operations::READ | Operations::WRITE | Operations::SYNC | Operations::ALLOCATE,
+                defaults.entries,
+                defaults.fixed_files,
+                transfers | Operations::SYNC | Operations::ALLOCATE,
             ),
-            Self::Probe => (16, Operations::READ | Operations::WRITE),
+            Self::Probe => (16, 16, transfers),
         };
-        Config { entries, restrictions: Some(Restrictions { operations }), ..Config::default() }
+        let restrictions = Some(Restrictions { operations });
+        Config { entries, fixed_files, restrictions, ..defaults }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod confinement;
 mod deaths;
+mod disks;
 mod lifetime;
 mod policies;
 mod world;
@@ -56,7 +57,8 @@ fn forbid_io_uring() {
 }
 
 fn run(who: &str, filter: &str) -> ExitCode {
-    let tests = [confinement::TESTS, deaths::TESTS, lifetime::TESTS, policies::TESTS].concat();
+    let tests = [confinement::TESTS, deaths::TESTS, disks::TESTS, lifetime::TESTS, policies::TESTS]
+        .concat();
     let chosen = tests.iter().filter(|(name, _)| name.contains(filter));
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in chosen {

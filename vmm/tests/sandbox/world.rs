@@ -55,22 +55,28 @@ impl World {
         Self { executor, events, early: VecDeque::new(), next: 0, warden }
     }
 
-    pub(crate) fn probe(&mut self) -> Probe {
+    /// A process that waits for its first message, and its number on the host.
+    pub(crate) fn spawn(&mut self, kind: ActorKind) -> (ActorId, i32, ActorLink) {
         let id = ActorId(self.next);
         self.next += 1;
         let spawner = self.warden.spawner().clone();
         let link = self
             .executor
             .block_on(async {
-                let link = spawner.spawn(id, ActorKind::Probe).await?;
+                let link = spawner.spawn(id, kind).await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })
-            .expect("asked for a probe");
+            .expect("asked for a process");
         let pid = match self.event_of(id) {
             WardenEvent::Started { pid, .. } => pid,
-            other => panic!("no probe: {other:?}"),
+            other => panic!("no process: {other:?}"),
         };
+        (id, pid, link)
+    }
+
+    pub(crate) fn probe(&mut self) -> Probe {
+        let (id, pid, link) = self.spawn(ActorKind::Probe);
         let (requests, receiver) = ipc::channel(4);
         let start = ProbeStart { requests: receiver };
         let started = self
@@ -107,11 +113,14 @@ impl World {
     }
 
     pub(crate) fn death_of(&mut self, probe: &Probe) -> Death {
-        match self.event_of(probe.id) {
-            WardenEvent::Died { death, .. } => {
-                assert_eq!(death.pid, probe.pid);
-                death
-            }
+        let death = self.death(probe.id);
+        assert_eq!(death.pid, probe.pid);
+        death
+    }
+
+    pub(crate) fn death(&mut self, id: ActorId) -> Death {
+        match self.event_of(id) {
+            WardenEvent::Died { death, .. } => death,
             other => panic!("not dead: {other:?}"),
         }
     }
