@@ -27,7 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
                  while ! grep -q 'guest: init up' output; do
                      kill -0 $vmm || fail \"vmm has ended: $(cat output)\"
                      turns=$((turns + 1))
-                     [ $turns -lt 600 ] || fail \"the guest says nothing: $(cat output)\"
+                     [ $turns -lt 200 ] || fail \"the guest says nothing: $(cat output)\"
                      sleep 0.1
                  done
                  kill -TERM $vmm
