@@ -1,8 +1,9 @@
-//! Developer tasks: the test bed, the demo, all tests, lint.
+//! Developer tasks: the test bed, the demo, all tests, chaos, lint.
 
 #![deny(unsafe_code)]
 
 mod bed;
+mod chaos;
 mod demo;
 mod lint;
 mod project;
@@ -30,6 +31,7 @@ struct Arguments {
 enum Task {
     Bed(BedArguments),
     Test(TestArguments),
+    Chaos(chaos::ChaosArguments),
     /// Checks format, clippy and the house's own rules
     Lint,
     /// Builds vmm, looks at this host, runs the built-in guest and boots Debian Linux
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bed(arguments) => bed::command::run(arguments),
         Task::Test(arguments) => Ok(test::run(&arguments)),
+        Task::Chaos(arguments) => chaos::run(&arguments),
         Task::Lint => Ok(lint::run()),
         Task::Demo => demo::run(),
         Task::Kvm => {

@@ -9,6 +9,7 @@
 //! flush=N             a flush after every N writes (0: none)
 //! seconds=N span=MIB  how long (1), how much of the disk (0: all; verify: 16)
 //! disk=N|all queues=N which disks (0), how many queues of each (1)
+//! pauses=N            report the N longest times without a finished request (0)
 //! ring=packed         packed rings; indirect=off, event-idx=off: without that feature
 //! hold=SECONDS        stay up that long before the end
 //! json                the report as one line of JSON
@@ -100,6 +101,8 @@ pub(crate) struct Load {
     pub(crate) disks: Disks,
     /// Queues of each disk.
     pub(crate) queues: u16,
+    /// How many of the longest pauses are reported.
+    pub(crate) pauses: usize,
 }
 
 /// Features that the drivers ask for when the device has them.
@@ -174,6 +177,7 @@ impl Options {
         span_mib: 0,
         disks: Disks::One(0),
         queues: 1,
+        pauses: 0,
     };
 
     /// Reads a command line; the error names the word.
@@ -250,6 +254,7 @@ impl Load {
             ("disk", "all") => self.disks = Disks::All,
             ("disk", _) => self.disks = Disks::One(number(value, 0, 255)? as usize),
             ("queues", _) => self.queues = number(value, 1, 64)? as u16,
+            ("pauses", _) => self.pauses = number(value, 0, 1024)? as usize,
             _ => return Err(Refusal::UnknownWord),
         }
         Ok(())

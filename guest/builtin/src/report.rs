@@ -49,13 +49,16 @@ impl Report {
 
     /// Takes the figures of a load; whether they are good is a check of its own.
     pub(crate) fn load(&mut self, disk: usize, load: &Load, outcome: &Outcome) {
-        let Outcome { requests, errors, verify_failures, kicks, latencies, .. } = outcome;
+        let Outcome { requests, errors, verify_failures, kicks, latencies, pauses, .. } = outcome;
         let elapsed = nanoseconds(outcome.elapsed);
         let rate = u128::from(*requests) * NANOSECONDS / u128::from(elapsed.max(1));
         let Load { block_bytes, depth, queues, .. } = load;
         let [least, average, p99, most] =
             [latencies.least(), latencies.average(), latencies.percentile(99), latencies.most()]
                 .map(nanoseconds);
+        let pauses: Vec<String> =
+            pauses.sorted().into_iter().map(|pause| format!("{}", nanoseconds(pause))).collect();
+        let pauses = pauses.join(",");
         match self.format {
             ReportFormat::Text => {
                 serial::line(format_args!(
@@ -69,12 +72,16 @@ impl Report {
                     microseconds(p99),
                     microseconds(most)
                 ));
+                if !pauses.is_empty() {
+                    serial::line(format_args!("blk: longest pauses ns {pauses}"));
+                }
             }
             ReportFormat::Json => self.loads.push(format!(
                 "{{\"disk\":{disk},\"ios\":{requests},\"iops\":{rate},\"bs\":{block_bytes},\
                  \"depth\":{depth},\"queues\":{queues},\"errors\":{errors},\
                  \"verify_failures\":{verify_failures},\"kicks\":{kicks},\"elapsed_ns\":{elapsed},\
-                 \"latency_ns\":{{\"min\":{least},\"avg\":{average},\"p99\":{p99},\"max\":{most}}}}}"
+                 \"latency_ns\":{{\"min\":{least},\"avg\":{average},\"p99\":{p99},\"max\":{most}}},\
+                 \"pauses_ns\":[{pauses}]}}"
             )),
         }
     }

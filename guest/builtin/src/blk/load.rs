@@ -11,6 +11,7 @@ use super::{
     disk::{Disk, Lane, PATIENCE_SECONDS, Request, SECTOR_BYTES, STATUS_OK},
     latency::Latencies,
     pattern,
+    pauses::Pauses,
     plan::{Action, Plan},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Outcome {
     pub(crate) verify_failures: u64,
     pub(crate) kicks: u64,
     pub(crate) latencies: Latencies,
+    pub(crate) pauses: Pauses,
     /// The first thing that went wrong.
     pub(crate) complaint: Option<String>,
 }
@@ -82,6 +84,7 @@ impl Target {
                 verify_failures: 0,
                 kicks: 0,
                 latencies: Latencies::new(),
+                pauses: Pauses::new(load.pauses),
                 complaint: None,
             },
         })
@@ -207,7 +210,10 @@ pub(crate) fn run(mut targets: Vec<Target>, seconds: u64) -> Vec<Result<Outcome,
                     ));
                 }
                 Ok(0) => spin_loop(),
-                Ok(_) => *progress = now,
+                Ok(_) => {
+                    target.outcome.pauses.record(now.saturating_sub(*progress));
+                    *progress = now;
+                }
             }
         }
         if !stopped && time::now() >= end {

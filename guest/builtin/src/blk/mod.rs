@@ -6,4 +6,5 @@ pub(crate) mod latency;
 #[cfg(not(test))]
 pub(crate) mod load;
 pub(crate) mod pattern;
+pub(crate) mod pauses;
 pub(crate) mod plan;

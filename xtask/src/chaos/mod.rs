@@ -1,0 +1,85 @@
+//! `cargo xtask chaos`: kills the processes of devices under load and counts what the guest noticed.
+//!
+//! ```text
+//!   built-in guest, or Linux with fio in the bed ──load──► disk ◄── kill, by every means, N times
+//!        └── I/O errors, verify failures, longest pauses ──► one line of JSON
+//! ```
+//!
+//! The built-in guest runs on this machine's KVM whatever that is; it reports the longest times
+//! without a finished request. Each kill makes one such pause, which begins with the last request
+//! that finished before it: a blackout and what led up to it. On a noisy machine other pauses are
+//! among the longest, too, so the figures err on the side of too long.
+
+mod linux;
+mod native;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+/// Kill device processes under load and count what guests notice
+#[derive(Args)]
+pub(crate) struct ChaosArguments {
+    /// How often to kill a device's process under the built-in guest
+    #[arg(long, default_value_t = 200)]
+    kills: u32,
+    /// Where the random delays and signals start from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How often to kill it under Linux with fio, in the bed
+    #[arg(long, default_value_t = 20)]
+    linux_kills: u32,
+    /// Only the built-in guest
+    #[arg(long)]
+    no_linux: bool,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a run came to.
+#[derive(Debug, Default, Serialize)]
+struct Toll {
+    kills: u32,
+    io_errors: u64,
+    verify_failures: u64,
+    blackout_median_us: u64,
+    blackout_max_us: u64,
+}
+
+/// Random numbers that a seed decides (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % bound
+    }
+}
+
+pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode> {
+    let vmm = crate::project::build_vmm()?;
+    let mut toll = native::run(&vmm, arguments.kills, Dice(arguments.seed.max(1)))?;
+    eprintln!("chaos: built-in guest: {toll:?}");
+    if !arguments.no_linux {
+        let status = linux::run(arguments.linux_kills)?;
+        if status == 0 {
+            toll.kills += arguments.linux_kills;
+        } else {
+            eprintln!("chaos: Linux with fio noticed the kills: status {status}");
+            toll.io_errors += 1;
+        }
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&toll)?);
+    }
+    Ok(if toll.io_errors + toll.verify_failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
