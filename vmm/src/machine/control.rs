@@ -14,6 +14,7 @@ use ipc::{Receiver, Sender};
 
 use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
 use super::backends::{Attached, BackEndThread, BackEnds};
+use super::lifecycle::Machine;
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
@@ -100,14 +101,15 @@ async fn run_assembled(
     let mut supervisor = warden.map(|warden| Supervisor::new(warden, wards, restart));
 
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
-    let vcpus = start(vcpus, &spaces, &sender)?;
+    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?);
+    machine.run();
     let end = wait_for_end(&mut events, &mut crashes, &mut signals, &connected);
     let outcome = match select(pin!(end), pin!(supervise(supervisor.as_mut()))).await {
         Either::Left(outcome) => outcome,
         Either::Right(error) => Err(error),
     };
     // Whoever called does not wait for a guest that goes on.
-    vcpus.into_iter().for_each(VcpuActor::stop);
+    machine.stop().await;
     pumps.cancel_all().await;
     // The buses hold the transports, and these the senders that the back ends live by.
     match supervisor {
@@ -132,18 +134,16 @@ async fn supervise(supervisor: Option<&mut Supervisor>) -> Error {
     }
 }
 
-fn start(
+fn spawn(
     vcpus: Vec<crate::kvm::Vcpu>,
     spaces: &Arc<super::vcpu::AddressSpaces>,
     events: &Sender<Event>,
 ) -> Result<Vec<VcpuActor>, Error> {
-    let actors = vcpus
+    vcpus
         .into_iter()
         .map(|vcpu| VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::host("start a vCPU thread"))?;
-    actors.iter().for_each(VcpuActor::run);
-    Ok(actors)
+        .collect::<Result<_, _>>()
+        .map_err(Error::host("start a vCPU thread"))
 }
 
 /// The control loop: returns with the first thing that ends the machine.

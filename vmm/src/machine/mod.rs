@@ -26,6 +26,7 @@ mod backends;
 mod control;
 mod error;
 mod kernel;
+mod lifecycle;
 mod lives;
 mod loader;
 mod memory;

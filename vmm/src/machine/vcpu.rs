@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use devices::bus::Bus;
 use devices::memory::GuestMemory;
-use ipc::{Deadline, Receiver, Reply, Sender, TryRecvError};
+use ipc::{CallError, Deadline, Receiver, Reply, Sender, TryRecvError};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
@@ -45,7 +45,7 @@ enum Request {
 pub(super) struct AddressSpaces {
     pub(super) ports: Bus,
     pub(super) mmio: Bus,
-    /// Keeps the guest's RAM mapped for as long as any vCPU can touch it.
+    #[expect(dead_code, reason = "keeps the guest's RAM mapped while any vCPU can touch it")]
     pub(super) memory: GuestMemory,
 }
 
@@ -77,14 +77,19 @@ impl VcpuActor {
         self.send(Request::Run);
     }
 
-    /// Returns when the vCPU is out of the guest and stays out; false if it does not answer.
-    pub(super) async fn pause(&self) -> bool {
+    /// Returns when the vCPU is out of the guest and stays out, or its thread has ended.
+    pub(super) async fn pause(&self) {
         let answer =
             self.requests.call(|reply| Request::Pause { reply }, Deadline::after(KICK_DEADLINE));
-        self.kick_while(answer).await
+        if self.kick_while(answer).await == Err(CallError::TimedOut) {
+            log::error!("a vCPU does not leave the guest");
+        }
     }
 
-    async fn kick_while(&self, answer: impl Future<Output = Result<(), ipc::CallError>>) -> bool {
+    async fn kick_while(
+        &self,
+        answer: impl Future<Output = Result<(), CallError>>,
+    ) -> Result<(), CallError> {
         let mut answer = std::pin::pin!(answer);
         // The first poll puts the request into the channel; only then is a kick of use.
         let mut kicked = false;
@@ -97,7 +102,6 @@ impl VcpuActor {
             state
         })
         .await
-        .is_ok()
     }
 
     /// Ends the thread and waits for it.
