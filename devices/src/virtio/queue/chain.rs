@@ -11,8 +11,10 @@
 
 use std::rc::Rc;
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use super::error::QueueError;
-use super::host::{DESCRIPTOR_WRITE, HostArray, RawDescriptor};
+use super::host::{DESCRIPTOR_WRITE, HostArray};
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// A piece of guest memory as the host sees it; the layout is that of `struct iovec`.
@@ -229,14 +231,14 @@ impl Chain {
     }
 
     /// The table that an indirect descriptor points to.
-    pub(super) fn indirect_table(
+    pub(super) fn indirect_table<D: FromBytes + IntoBytes + Copy>(
         &self,
         address: u64,
         length: u32,
-    ) -> Result<HostArray<RawDescriptor>, QueueError> {
+    ) -> Result<HostArray<D>, QueueError> {
         let head = self.head;
-        let count = length as usize / size_of::<RawDescriptor>();
-        if count == 0 || !(length as usize).is_multiple_of(size_of::<RawDescriptor>()) {
+        let count = length as usize / size_of::<D>();
+        if count == 0 || !(length as usize).is_multiple_of(size_of::<D>()) {
             return Err(QueueError::IndirectLength { head, length });
         }
         // SAFETY: the array is used while one chain is walked, and the chain holds the memory.

@@ -38,9 +38,9 @@ pub enum QueueError {
     /// The device was asked to go on from a position that does not exist.
     #[error("the saved position of the queue does not fit: {0}")]
     InvalidPosition(&'static str),
-    /// A packed ring, which was not offered.
-    #[error("the queue is packed, but that format was not offered")]
-    PackedNotNegotiated,
+    /// The queue has another format than the negotiated features say.
+    #[error("the queue is of a ring format that was not negotiated")]
+    FormatNotNegotiated,
     /// A ring does not lie in guest memory.
     #[error("the {part} at {address:#x} ({length} bytes) is not inside guest memory")]
     RingOutsideMemory {
@@ -80,6 +80,26 @@ pub enum QueueError {
         head: u16,
         /// Queue size.
         size: u16,
+    },
+    /// A packed ring has a buffer with an id that the device has no room for.
+    #[error("the ring has a buffer with id {id}, but the queue has {size}")]
+    IdOutOfRange {
+        /// What the driver wrote.
+        id: u16,
+        /// Queue size.
+        size: u16,
+    },
+    /// The driver made descriptors of a packed ring available that the device still has.
+    #[error("more descriptors are available than the {size} of the ring")]
+    RingOverrun {
+        /// Queue size.
+        size: u16,
+    },
+    /// A chain of a packed ring goes on with a descriptor that is not available.
+    #[error("a chain goes on at position {position} of the ring, which is not available")]
+    ChainNotAvailable {
+        /// Position in the ring.
+        position: u16,
     },
     /// The driver made a buffer available that the device still has.
     #[error("buffer {head} is made available while the device still has it")]
@@ -155,6 +175,12 @@ pub enum QueueError {
     #[error("chain {head} goes on after its indirect table")]
     IndirectWithNext {
         /// First descriptor of the chain.
+        head: u16,
+    },
+    /// An indirect descriptor of a packed ring that is not alone.
+    #[error("chain {head} of a packed ring has an indirect table and other descriptors")]
+    IndirectNotAlone {
+        /// Buffer id.
         head: u16,
     },
     /// An indirect table whose length is zero or no multiple of 16 bytes.

@@ -4,10 +4,11 @@
 //! is read is a copy that is checked after it was taken.
 
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::crash::crash_point;
 use super::error::{QueueError, RingPart};
 use crate::memory::{GuestAddress, GuestMemory};
 
@@ -24,7 +25,17 @@ pub(super) struct RawDescriptor {
     pub(super) next: u16,
 }
 
-/// The chain goes on at `next`.
+/// A descriptor of a packed ring and of an indirect table of it (virtio 1.3 section 2.8.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct PackedDescriptor {
+    pub(super) address: u64,
+    pub(super) length: u32,
+    pub(super) id: u16,
+    pub(super) flags: u16,
+}
+
+/// The chain goes on: split, at `next`; packed, with the next descriptor of the ring.
 pub(super) const DESCRIPTOR_NEXT: u16 = 1;
 /// The device writes to the buffer.
 pub(super) const DESCRIPTOR_WRITE: u16 = 2;
@@ -113,6 +124,7 @@ impl<T: FromBytes + IntoBytes + Copy> HostArray<T> {
     pub(super) fn write(&self, index: usize, value: T) {
         let element = self.at(index);
         assert!(element.is_aligned(), "ring is aligned");
+        crash_point();
         // SAFETY: in bounds, aligned, mapped writable for as long as the array lives.
         unsafe { element.write_volatile(value) }
     }
@@ -126,5 +138,33 @@ impl HostArray<u16> {
         // was resolved), and only accessed atomically here; the guest's accesses are outside the
         // program.
         unsafe { AtomicU16::from_ptr(element.as_ptr()) }
+    }
+
+    /// Write a field that the driver reads at any time.
+    #[inline]
+    pub(super) fn store(&self, index: usize, value: u16, ordering: Ordering) {
+        crash_point();
+        self.atomic(index).store(value, ordering);
+    }
+}
+
+impl HostArray<u64> {
+    /// Read half a descriptor of a packed ring.
+    #[inline]
+    pub(super) fn load(&self, index: usize, ordering: Ordering) -> u64 {
+        self.atomic(index).load(ordering)
+    }
+
+    /// Write half a descriptor of a packed ring, at once.
+    #[inline]
+    pub(super) fn store(&self, index: usize, value: u64, ordering: Ordering) {
+        crash_point();
+        self.atomic(index).store(value, ordering);
+    }
+
+    fn atomic(&self, index: usize) -> &AtomicU64 {
+        let element = self.at(index);
+        // SAFETY: as for 16-bit fields.
+        unsafe { AtomicU64::from_ptr(element.as_ptr()) }
     }
 }

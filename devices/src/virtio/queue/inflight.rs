@@ -10,11 +10,15 @@
 //!   |  header  |  record of queue 0           |  record of queue 1           | ...
 //!   +----------+------------------------------+------------------------------+----
 //!
-//!   record     word 0      live: 0, or LIVE | queue size
+//!   record     word 0      live: 0, or LIVE | PACKED if it is | queue size
+//!              word 1      where a packed ring stands
 //!              word 8 + h  slot of buffer h: 0, or bit 63     done, waits to be published
 //!                                               bits 62..47 used index, if done
 //!                                               bits 46..0  order in which it was taken
+//!              after these, for packed rings: the chains of the buffers and their descriptors
 //! ```
+//!
+//! What follows is about split rings; what is different for packed ones is in `packed::record`.
 //!
 //! # Why any instruction may be the last
 //!
@@ -39,20 +43,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
 use thiserror::Error;
 
 use super::error::QueueError;
+use super::words::SharedWords;
+use crate::virtio::backend::RingLayout;
 
-const MAGIC: u64 = 0x7669_6e66_6c67_6801;
+const MAGIC: u64 = 0x7669_6e66_6c67_6802;
 /// Words before the slots: a cache line, so that slots of different queues share none.
 const RECORD_HEADER_WORDS: usize = 8;
 const LIVE: u64 = 1 << 16;
+const PACKED: u64 = 1 << 17;
+/// Words of a buffer: its slot, its chain and two for a descriptor.
+const BUFFER_WORDS: usize = 4;
 const DONE: u64 = 1 << 63;
 const POSITION_SHIFT: u32 = 47;
 /// At ten million requests per second these last for 160 days; then the order starts again, which
@@ -103,9 +109,8 @@ impl InflightRegion {
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(system("seal"))?;
         let region = Self::map(file, queues, max_size)?;
-        region.words.get(0).store(MAGIC, Ordering::Relaxed);
-        let shape = Self::shape(queues, max_size);
-        region.words.get(1).store(shape, Ordering::Release);
+        region.words.store(0, MAGIC);
+        region.words.store(1, Self::shape(queues, max_size));
         Ok(region)
     }
 
@@ -121,8 +126,7 @@ impl InflightRegion {
             return Err(InflightError::Mismatch { queues, max_size });
         }
         let region = Self::map(file, queues, max_size)?;
-        let magic = region.words.get(0).load(Ordering::Relaxed);
-        let shape = region.words.get(1).load(Ordering::Acquire);
+        let (magic, shape) = (region.words.load(0), region.words.load(1));
         if magic != MAGIC || shape != Self::shape(queues, max_size) {
             return Err(InflightError::Mismatch { queues, max_size });
         }
@@ -163,7 +167,8 @@ impl InflightRegion {
     }
 
     fn record_words(max_size: u16) -> usize {
-        RECORD_HEADER_WORDS + usize::from(max_size).next_multiple_of(RECORD_HEADER_WORDS)
+        RECORD_HEADER_WORDS
+            + BUFFER_WORDS * usize::from(max_size).next_multiple_of(RECORD_HEADER_WORDS)
     }
 
     fn first(queue: u16, max_size: u16) -> usize {
@@ -192,40 +197,45 @@ impl InflightRecord {
         Self { words: Arc::new(SharedWords::private(words)), first: 0, size, order: 0 }
     }
 
-    /// Whether a queue of this size was served and not retired: its buffers are to be taken over.
-    pub fn is_live(&self, size: u16) -> bool {
-        self.live().load(Ordering::Acquire) == LIVE | u64::from(size)
+    /// Whether a queue of this size and format was served and not retired: its buffers are to be
+    /// taken over.
+    pub fn is_live(&self, size: u16, format: RingLayout) -> bool {
+        size <= self.size && self.words.load(self.first) == live(size, format)
     }
 
     /// The queue is no longer served; nothing is in flight.
     pub fn retire(&self) {
-        self.live().store(0, Ordering::Release);
+        self.words.store(self.first, 0);
     }
 
-    /// Nothing is in flight, and a queue of `size` starts to be served.
-    pub(super) fn start(&mut self, size: u16) -> Result<(), QueueError> {
+    /// Nothing is in flight, and a queue of `size` starts to be served; a packed one at `stand`.
+    pub(super) fn start(
+        &mut self,
+        size: u16,
+        format: RingLayout,
+        stand: u16,
+    ) -> Result<(), QueueError> {
         if size > self.size {
             return Err(QueueError::RecordMismatch("it is too small for the queue"));
         }
         self.retire();
         for head in 0..size {
-            self.slot(head).store(0, Ordering::Relaxed);
+            self.release(head);
         }
+        self.set_stand(stand);
         self.order = 0;
-        let live = LIVE | u64::from(size);
-        self.live().store(live, Ordering::Release);
+        self.words.store(self.first, live(size, format));
         Ok(())
     }
 
     /// A buffer was taken from the available ring. Fails if it was in flight already.
     #[inline]
     pub(super) fn take(&mut self, head: u16) -> Result<(), QueueError> {
-        let slot = self.slot(head);
-        if slot.load(Ordering::Relaxed) != 0 {
+        if self.words.load(self.slot_at(head)) != 0 {
             return Err(QueueError::HeadInFlight { head });
         }
         let order = (self.order + 1) & ORDER_MASK;
-        slot.store(order.max(1), Ordering::Release);
+        self.words.store(self.slot_at(head), order.max(1));
         self.order = order;
         Ok(())
     }
@@ -233,128 +243,110 @@ impl InflightRecord {
     /// A buffer's request is done; it will be published at this index of the used ring.
     #[inline]
     pub(super) fn done(&self, head: u16, used_index: u16) {
-        let slot = self.slot(head);
-        let order = slot.load(Ordering::Relaxed) & ORDER_MASK;
+        let order = self.words.load(self.slot_at(head)) & ORDER_MASK;
         debug_assert_ne!(order, 0, "buffer {head} is given back but was not taken");
         let word = DONE | u64::from(used_index) << POSITION_SHIFT | order;
-        slot.store(word, Ordering::Release);
+        self.words.store(self.slot_at(head), word);
     }
 
     /// A buffer was published as used.
     #[inline]
     pub(super) fn release(&self, head: u16) {
-        self.slot(head).store(0, Ordering::Release);
+        self.words.store(self.slot_at(head), 0);
     }
 
-    /// What is in flight, in the order in which it was taken, when the ring's used index is
+    /// What is in flight, in the order in which it was taken, when the used index of a split ring is
     /// `used_index`. Slots of published buffers become free.
     pub(super) fn recover(&mut self, size: u16, used_index: u16) -> Vec<u16> {
         let mut in_flight = Vec::new();
         for head in 0..size.min(self.size) {
-            let word = self.slot(head).load(Ordering::Acquire);
-            let order = word & ORDER_MASK;
-            let position = (word >> POSITION_SHIFT) as u16;
+            let Some(slot) = self.slot(head) else { continue };
             // A batch is at most 2^15 long, so this tells both sides of the commit apart.
-            let published =
-                word & DONE != 0 && used_index.wrapping_sub(position).wrapping_sub(1) < 1 << 15;
-            if word == 0 || published {
+            let published = slot
+                .done_at
+                .is_some_and(|at| used_index.wrapping_sub(at).wrapping_sub(1) < 1 << 15);
+            if published {
                 self.release(head);
             } else {
-                self.slot(head).store(order.max(1), Ordering::Release);
-                in_flight.push((order, head));
+                in_flight.push((slot.order, head));
             }
+        }
+        self.resume(in_flight)
+    }
+
+    /// Go on with these buffers, each with its order; gives them back in order.
+    pub(super) fn resume(&mut self, mut in_flight: Vec<(u64, u16)>) -> Vec<u16> {
+        for (order, head) in &in_flight {
+            self.words.store(self.slot_at(*head), (*order).max(1));
         }
         in_flight.sort_unstable();
         self.order = in_flight.last().map_or(0, |(order, _)| *order);
         in_flight.into_iter().map(|(_, head)| head).collect()
     }
 
+    /// The slot of a buffer, if that is in flight.
+    pub(super) fn slot(&self, head: u16) -> Option<Slot> {
+        let word = self.words.load(self.slot_at(head));
+        let done_at = (word & DONE != 0).then_some((word >> POSITION_SHIFT) as u16);
+        (word != 0).then_some(Slot { order: word & ORDER_MASK, done_at })
+    }
+
+    /// Where a packed ring stands.
+    pub(super) fn stand(&self) -> u16 {
+        self.words.load(self.first + 1) as u16
+    }
+
+    /// A packed ring stands there now.
+    #[inline]
+    pub(super) fn set_stand(&self, stand: u16) {
+        self.words.store(self.first + 1, u64::from(stand));
+    }
+
+    /// A word of the part for packed rings: three for each buffer.
+    #[inline]
+    pub(super) fn load_packed(&self, index: usize) -> u64 {
+        self.words.load(self.packed_at(index))
+    }
+
+    /// Write a word of that part.
+    #[inline]
+    pub(super) fn store_packed(&self, index: usize, word: u64) {
+        self.words.store(self.packed_at(index), word);
+    }
+
     /// What a hostile process may leave in a slot.
     #[cfg(test)]
     pub(super) fn overwrite(&self, head: u16, word: u64) {
-        self.slot(head).store(word, Ordering::Release);
-    }
-
-    fn live(&self) -> &AtomicU64 {
-        self.words.get(self.first)
+        self.words.store(self.slot_at(head), word);
     }
 
     #[inline]
-    fn slot(&self, head: u16) -> &AtomicU64 {
+    fn slot_at(&self, head: u16) -> usize {
         assert!(head < self.size, "buffer {head} has no slot");
-        self.words.get(self.first + RECORD_HEADER_WORDS + usize::from(head))
-    }
-}
-
-/// Words shared with other processes, or private ones with the same interface.
-#[derive(Debug)]
-struct SharedWords {
-    base: NonNull<AtomicU64>,
-    length: usize,
-    backing: Backing,
-}
-
-#[derive(Debug)]
-enum Backing {
-    Mapped,
-    Private,
-}
-
-// SAFETY: the words are atomics in memory that this value owns; nothing depends on the thread.
-unsafe impl Send for SharedWords {}
-// SAFETY: as above.
-unsafe impl Sync for SharedWords {}
-
-impl SharedWords {
-    fn map(file: &OwnedFd, length: usize) -> Result<Self, InflightError> {
-        let bytes = length * size_of::<u64>();
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new shared mapping at an address of the kernel's choice touches no other
-        // memory. The file is at least as long (checked) and sealed against shrinking.
-        let base = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0)
-        };
-        let base =
-            base.map_err(|error| InflightError::System { action: "map", source: error.into() })?;
-        Ok(Self {
-            base: NonNull::new(base.cast()).expect("mmap never returns null"),
-            length,
-            backing: Backing::Mapped,
-        })
-    }
-
-    fn private(length: usize) -> Self {
-        let words: Box<[AtomicU64]> = (0..length).map(|_| AtomicU64::new(0)).collect();
-        let base = Box::into_raw(words).cast();
-        Self {
-            base: NonNull::new(base).expect("a box is never null"),
-            length,
-            backing: Backing::Private,
-        }
+        self.first + RECORD_HEADER_WORDS + usize::from(head)
     }
 
     #[inline]
-    fn get(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.length, "in-flight word out of bounds");
-        // SAFETY: in bounds of memory that this value owns, aligned to pages or as boxed.
-        unsafe { self.base.add(index).as_ref() }
+    fn packed_at(&self, index: usize) -> usize {
+        let size = usize::from(self.size);
+        assert!(index < (BUFFER_WORDS - 1) * size, "word {index} of the packed part is not there");
+        self.first + RECORD_HEADER_WORDS + size.next_multiple_of(RECORD_HEADER_WORDS) + index
     }
 }
 
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        match self.backing {
-            // SAFETY: the mapping was made by `map` with this length and ends with this value.
-            // Unmapping can only fail for an invalid range, which this is not.
-            Backing::Mapped => unsafe {
-                let bytes = self.length * size_of::<u64>();
-                let _ = rustix::mm::munmap(self.base.as_ptr().cast(), bytes);
-            },
-            Backing::Private => {
-                let words = std::ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.length);
-                // SAFETY: made by `Box::into_raw` in `private` with this length.
-                drop(unsafe { Box::from_raw(words) });
-            }
-        }
-    }
+/// What a slot says of a buffer in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// The order in which it was taken.
+    pub(super) order: u64,
+    /// Where it is to be published, if its request is done.
+    pub(super) done_at: Option<u16>,
+}
+
+fn live(size: u16, format: RingLayout) -> u64 {
+    let packed = match format {
+        RingLayout::Split => 0,
+        RingLayout::Packed => PACKED,
+    };
+    LIVE | packed | u64::from(size)
 }

@@ -19,12 +19,15 @@
 
 mod buffers;
 mod chain;
+mod crash;
 pub mod driver;
 mod error;
 mod host;
 mod inflight;
+mod packed;
 mod split;
 mod transfer;
+mod words;
 
 use std::rc::Rc;
 
@@ -32,6 +35,7 @@ pub use buffers::{GuestBuffers, Side, StatusByte};
 pub use chain::{Chain, Segment};
 pub use error::{QueueError, RingPart};
 pub use inflight::{InflightError, InflightRecord, InflightRegion};
+pub use packed::PackedQueue;
 pub use split::SplitQueue;
 pub use transfer::{Completed, GuestOps, NoRoom, Pages, Tag, Wait};
 
@@ -44,6 +48,14 @@ pub const FEATURE_INDIRECT_DESC: u64 = 1 << 28;
 pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
 /// `VIRTIO_F_RING_PACKED`.
 pub const FEATURE_RING_PACKED: u64 = 1 << 34;
+
+/// What a back end that serves its queues with [`Queue`] can offer of the ring formats.
+pub const RING_FEATURES: u64 = FEATURE_INDIRECT_DESC | FEATURE_EVENT_IDX | FEATURE_RING_PACKED;
+
+/// The ring format that the negotiated feature bits ask for.
+pub fn ring_layout(features: u64) -> RingLayout {
+    if features & FEATURE_RING_PACKED == 0 { RingLayout::Split } else { RingLayout::Packed }
+}
 
 /// Which optional parts of the ring formats were negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +128,8 @@ pub enum Availability {
 pub enum Queue {
     /// Virtio 1.3 section 2.7.
     Split(SplitQueue),
+    /// Virtio 1.3 section 2.8.
+    Packed(PackedQueue),
 }
 
 impl Queue {
@@ -135,7 +149,9 @@ impl Queue {
             RingLayout::Split => {
                 SplitQueue::new(memory, layout, features, record, position).map(Self::Split)
             }
-            RingLayout::Packed => Err(QueueError::PackedNotNegotiated),
+            RingLayout::Packed => {
+                PackedQueue::new(memory, layout, features, record, position).map(Self::Packed)
+            }
         }
     }
 
@@ -144,15 +160,18 @@ impl Queue {
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
         match self {
             Self::Split(queue) => queue.pop(chain),
+            Self::Packed(queue) => queue.pop(chain),
         }
     }
 
-    /// Give the buffer `head` back with `written` bytes in its writable part; the driver sees it
-    /// after [`Queue::publish`]. Each buffer that was taken is given back exactly once.
+    /// Give the buffer `head` (packed: a buffer id) back with `written` bytes in its writable part;
+    /// the driver sees it after [`Queue::publish`]. Each buffer that was taken is given back exactly
+    /// once.
     #[inline]
     pub fn push_used(&mut self, head: u16, written: u32) {
         match self {
             Self::Split(queue) => queue.push_used(head, written),
+            Self::Packed(queue) => queue.push_used(head, written),
         }
     }
 
@@ -161,6 +180,7 @@ impl Queue {
     pub fn put_back(&mut self, head: u16) {
         match self {
             Self::Split(queue) => queue.put_back(head),
+            Self::Packed(queue) => queue.put_back(head),
         }
     }
 
@@ -169,6 +189,7 @@ impl Queue {
     pub fn publish(&mut self) -> Interrupt {
         match self {
             Self::Split(queue) => queue.publish(),
+            Self::Packed(queue) => queue.publish(),
         }
     }
 
@@ -177,14 +198,16 @@ impl Queue {
     pub fn has_available(&self) -> bool {
         match self {
             Self::Split(queue) => queue.has_available(),
+            Self::Packed(queue) => queue.has_available(),
         }
     }
 
-    /// How many buffers wait to be taken; one load. A broken ring may say anything.
+    /// How many buffers wait to be taken; few loads. A broken ring may say anything.
     #[inline]
-    pub fn available(&self) -> u16 {
+    pub fn available(&mut self) -> u16 {
         match self {
             Self::Split(queue) => queue.available(),
+            Self::Packed(queue) => queue.available(),
         }
     }
 
@@ -193,6 +216,7 @@ impl Queue {
     pub fn disable_kicks(&mut self) {
         match self {
             Self::Split(queue) => queue.disable_kicks(),
+            Self::Packed(queue) => queue.disable_kicks(),
         }
     }
 
@@ -201,6 +225,7 @@ impl Queue {
     pub fn enable_kicks(&mut self) -> Availability {
         match self {
             Self::Split(queue) => queue.enable_kicks(),
+            Self::Packed(queue) => queue.enable_kicks(),
         }
     }
 
@@ -210,6 +235,7 @@ impl Queue {
     pub fn is_recovering(&self) -> bool {
         match self {
             Self::Split(queue) => queue.is_recovering(),
+            Self::Packed(queue) => queue.is_recovering(),
         }
     }
 
@@ -218,6 +244,7 @@ impl Queue {
     pub fn was_taken_over(&self) -> bool {
         match self {
             Self::Split(queue) => queue.was_taken_over(),
+            Self::Packed(queue) => queue.was_taken_over(),
         }
     }
 
@@ -225,6 +252,7 @@ impl Queue {
     pub fn in_flight(&self) -> u16 {
         match self {
             Self::Split(queue) => queue.in_flight(),
+            Self::Packed(queue) => queue.in_flight(),
         }
     }
 
@@ -232,6 +260,7 @@ impl Queue {
     pub fn position(&self) -> RingPosition {
         match self {
             Self::Split(queue) => queue.position(),
+            Self::Packed(queue) => queue.position(),
         }
     }
 
@@ -239,6 +268,7 @@ impl Queue {
     pub fn size(&self) -> u16 {
         match self {
             Self::Split(queue) => queue.size(),
+            Self::Packed(queue) => queue.size(),
         }
     }
 
@@ -246,6 +276,7 @@ impl Queue {
     pub fn retire(self) -> InflightRecord {
         match self {
             Self::Split(queue) => queue.retire(),
+            Self::Packed(queue) => queue.retire(),
         }
     }
 }

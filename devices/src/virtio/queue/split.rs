@@ -24,7 +24,7 @@ use super::host::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, HostArray, RawDescriptor
 use super::inflight::InflightRecord;
 use super::{Availability, Interrupt, QueueLayout, RingFeatures};
 use crate::memory::GuestMemory;
-use crate::virtio::backend::RingPosition;
+use crate::virtio::backend::{RingLayout, RingPosition};
 
 /// Largest split queue (virtio 1.3 section 2.7).
 const MAX_SIZE: u16 = 32768;
@@ -115,13 +115,13 @@ impl SplitQueue {
             )
         };
         let ring_used = used_header.atomic(INDEX).load(Ordering::Acquire);
-        let taken_over = record.is_live(size);
+        let taken_over = record.is_live(size, RingLayout::Split);
         let (next_available, next_used, recovered) = if taken_over {
             let heads = record.recover(size, ring_used);
             let taken = ring_used.wrapping_add(heads.len() as u16);
             (taken, ring_used, heads)
         } else {
-            record.start(size)?;
+            record.start(size, RingLayout::Split, 0)?;
             match position {
                 None => (0, 0, Vec::new()),
                 Some(RingPosition::Split { next_available, next_used })
@@ -207,7 +207,7 @@ impl SplitQueue {
             return Interrupt::NotWanted;
         }
         // Release: the elements are there before the index that names them.
-        self.used_header.atomic(INDEX).store(new, Ordering::Release);
+        self.used_header.store(INDEX, new, Ordering::Release);
         self.published_used = new;
         for head in self.batch.drain(..) {
             self.record.release(head);

@@ -1,7 +1,20 @@
 //! The device side of the queue against the model driver, against nonsense, and across crashes.
 
+/// Plain functions of the ring format as tests over both.
+macro_rules! over_both_rings {
+    ($($name:ident),* $(,)?) => {
+        mod split {
+            $(#[test] fn $name() { super::$name(super::RingLayout::Split); })*
+        }
+        mod packed {
+            $(#[test] fn $name() { super::$name(super::RingLayout::Packed); })*
+        }
+    };
+}
+
 mod crash;
 mod hostile;
+mod hostile_packed;
 mod notify;
 mod put_back;
 mod valid;
@@ -21,6 +34,7 @@ const MIB: u64 = 1 << 20;
 const RINGS: u64 = 0x1000;
 /// Where buffers are.
 const DATA: u64 = 0x10_0000;
+const BOTH: [RingLayout; 2] = [RingLayout::Split, RingLayout::Packed];
 const PLAIN: RingFeatures = RingFeatures { indirect: false, event_idx: false };
 const ALL: RingFeatures = RingFeatures { indirect: true, event_idx: true };
 
@@ -50,9 +64,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(size: u16, features: RingFeatures) -> Self {
+    fn new(format: RingLayout, size: u16, features: RingFeatures) -> Self {
         let memory = memory();
-        let driver = DriverQueue::new(&memory, RINGS, size, features);
+        let driver = DriverQueue::new(&memory, RINGS, size, format, features);
         let record = InflightRecord::private(size);
         let device = Queue::new(&memory, &driver.layout(), features, record, None).unwrap();
         let chain = Chain::new(memory.clone(), usize::from(size));

@@ -12,7 +12,8 @@ use super::stop::{Stop, StopMode};
 use crate::memory::GuestMemory;
 use crate::virtio::backend::{BackendEvent, QueueSetup, QueueState};
 use crate::virtio::queue::{
-    Availability, InflightRecord, Interrupt, Queue, QueueLayout, RingFeatures,
+    Availability, InflightRecord, Interrupt, Queue, QueueError, QueueLayout, RingFeatures,
+    ring_layout,
 };
 
 /// Whether an interrupt is on its way with the next visit to the kernel.
@@ -48,6 +49,9 @@ impl ActiveQueue {
     ) -> Result<Self, String> {
         let index = setup.index;
         let layout = QueueLayout::from(&setup);
+        if layout.format != ring_layout(features) {
+            return Err(format!("queue {index}: {}", QueueError::FormatNotNegotiated));
+        }
         let features = RingFeatures::from_bits(features);
         let position = setup.state.map(|state| state.position);
         let record = record.unwrap_or_else(|| InflightRecord::private(setup.size));

@@ -1,5 +1,6 @@
 //! A back end on an executor, a file behind it and a driver before it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -20,7 +21,7 @@ use crate::virtio::backend::{
     BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState, RingLayout,
 };
 use crate::virtio::queue::driver::{Buffer, DriverQueue, Kick};
-use crate::virtio::queue::{InflightRegion, RingFeatures};
+use crate::virtio::queue::{FEATURE_RING_PACKED, InflightRegion, QueueLayout, RingFeatures};
 
 pub(super) const SECTOR: u64 = 512;
 pub(super) const STATUS_OK: u8 = 0;
@@ -50,17 +51,31 @@ const DATA_AT: u64 = 0x1000;
 /// Longer than anything here takes, so that a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Run a test under both drivers of the executor.
+thread_local! {
+    /// The ring format of the beds that a test makes.
+    static LAYOUT: Cell<RingLayout> = const { Cell::new(RingLayout::Split) };
+}
+
+/// Run a test under both drivers of the executor and over both ring formats.
 pub(super) fn on_both<F: Future<Output = ()>>(test: impl Fn() -> F) {
     for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
-        let config = Config { driver, ..Config::default() };
-        let mut executor = Executor::new(&config).unwrap();
-        executor.block_on(async {
-            executor::timeout(PATIENCE, test())
-                .await
-                .unwrap_or_else(|_| panic!("the test hangs under {driver:?}"));
-        });
+        for layout in [RingLayout::Split, RingLayout::Packed] {
+            LAYOUT.set(layout);
+            let config = Config { driver, ..Config::default() };
+            let mut executor = Executor::new(&config).unwrap();
+            executor.block_on(async {
+                executor::timeout(PATIENCE, test())
+                    .await
+                    .unwrap_or_else(|_| panic!("the test hangs under {driver:?}, {layout:?}"));
+            });
+        }
     }
+}
+
+/// Run a part of a test over one ring format.
+pub(super) fn over<T>(layout: RingLayout, part: impl FnOnce() -> T) -> T {
+    LAYOUT.set(layout);
+    part()
 }
 
 /// A file of so many bytes, each sector filled with its own number.
@@ -142,13 +157,14 @@ impl Bed {
         let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
         let memory = GuestMemory::with_options(vec![region], options).unwrap();
         let features = RingFeatures { indirect: true, event_idx };
+        let layout = LAYOUT.get();
         let port = |index: u16| {
             let base = 0x1_0000 * (u64::from(index) + 1);
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let call = eventfd(0, flags).unwrap();
             let watched = Fd::new(call.try_clone().unwrap()).unwrap();
             Port {
-                driver: DriverQueue::new(&memory, base, size, features),
+                driver: DriverQueue::new(&memory, base, size, layout, features),
                 kick: eventfd(0, flags).unwrap(),
                 calls: watched.notifications(),
                 call,
@@ -202,7 +218,7 @@ impl Bed {
                 used_ring: layout.used_ring,
                 kick: port.kick.try_clone().unwrap().into(),
                 call: Some(port.call.try_clone().unwrap().into()),
-                layout: RingLayout::Split,
+                layout: layout.format,
                 state: states.get(index).copied(),
             }
         };
@@ -214,6 +230,10 @@ impl Bed {
         features: u64,
         queues: Vec<QueueSetup>,
     ) -> Result<(), String> {
+        let features = match self.ports[0].driver.layout().format {
+            RingLayout::Split => features,
+            RingLayout::Packed => features | FEATURE_RING_PACKED,
+        };
         let activate = |reply| BackendRequest::Activate { features, queues, reply };
         self.requests.call(activate, deadline()).await.unwrap()
     }
@@ -240,10 +260,10 @@ impl Bed {
     /// Rings as after a reset by the driver.
     pub(super) fn new_rings(&mut self) {
         for (index, port) in self.ports.iter_mut().enumerate() {
-            let size = port.driver.layout().size;
+            let QueueLayout { size, format, .. } = port.driver.layout();
             let features = RingFeatures { indirect: true, event_idx: true };
             let base = 0x1_0000 * (index as u64 + 1);
-            port.driver = DriverQueue::new(&self.memory, base, size, features);
+            port.driver = DriverQueue::new(&self.memory, base, size, format, features);
         }
     }
 

@@ -7,6 +7,7 @@ use executor::{Config, DriverChoice, Executor};
 
 use super::super::{BlockBackend, BlockImage};
 use super::bed::*;
+use crate::virtio::backend::RingLayout;
 use crate::virtio::worker::Patience;
 
 const ROUNDS: u64 = 500;
@@ -21,7 +22,11 @@ struct Count {
 }
 
 /// Read 4 KiB a time from a file in the page cache, with a driver that polls.
-fn count(depth: u64) -> Count {
+fn count(layout: RingLayout, depth: u64) -> Count {
+    over(layout, || count_here(depth))
+}
+
+fn count_here(depth: u64) -> Count {
     // However slow this machine is, the driver is prompt.
     let for_ever = Patience {
         spin: Duration::from_hours(1),
@@ -70,14 +75,18 @@ fn count(depth: u64) -> Count {
 
 #[test]
 fn a_read_at_depth_one_takes_two_visits_at_most() {
-    let count = count(1);
-    assert!(10 * count.visits <= 21 * count.reads, "{count:?}");
-    assert_eq!(count.kicks, 0);
+    for layout in [RingLayout::Split, RingLayout::Packed] {
+        let count = count(layout, 1);
+        assert!(10 * count.visits <= 21 * count.reads, "{layout:?}: {count:?}");
+        assert_eq!(count.kicks, 0);
+    }
 }
 
 #[test]
 fn reads_at_depth_32_share_their_visits() {
-    let count = count(32);
-    assert!(100 * count.visits <= 6 * count.reads, "{count:?}");
-    assert_eq!(count.kicks, 0);
+    for layout in [RingLayout::Split, RingLayout::Packed] {
+        let count = count(layout, 32);
+        assert!(100 * count.visits <= 6 * count.reads, "{layout:?}: {count:?}");
+        assert_eq!(count.kicks, 0);
+    }
 }

@@ -9,7 +9,7 @@ const TABLE: u64 = 0x8_0000;
 
 /// What a queue of 4 says of one chain that `build` writes and that starts at descriptor 0.
 fn error_of(features: RingFeatures, build: impl Fn(&Fixture)) -> QueueError {
-    let mut fixture = Fixture::new(4, features);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, features);
     build(&fixture);
     fixture.make_available(0);
     fixture.pop().unwrap_err()
@@ -17,7 +17,7 @@ fn error_of(features: RingFeatures, build: impl Fn(&Fixture)) -> QueueError {
 
 #[test]
 fn sizes_that_a_split_queue_cannot_have() {
-    let fixture = Fixture::new(4, ALL);
+    let fixture = Fixture::new(RingLayout::Split, 4, ALL);
     for size in [0, 3, 100, 65535] {
         let layout = QueueLayout { size, ..fixture.driver.layout() };
         let record = InflightRecord::private(4);
@@ -28,7 +28,7 @@ fn sizes_that_a_split_queue_cannot_have() {
 
 #[test]
 fn rings_outside_memory_or_misaligned() {
-    let fixture = Fixture::new(4, ALL);
+    let fixture = Fixture::new(RingLayout::Split, 4, ALL);
     let open = |change: &dyn Fn(&mut QueueLayout)| {
         let mut layout = fixture.driver.layout();
         change(&mut layout);
@@ -58,7 +58,7 @@ fn rings_outside_memory_or_misaligned() {
 #[test]
 fn an_available_index_that_jumps() {
     for index in [5u16, 6, 32768, 65535] {
-        let mut fixture = Fixture::new(4, ALL);
+        let mut fixture = Fixture::new(RingLayout::Split, 4, ALL);
         let ring = fixture.driver.layout().available_ring;
         fixture.write(ring + 2, index.to_le_bytes());
         let error = fixture.pop().unwrap_err();
@@ -68,7 +68,7 @@ fn an_available_index_that_jumps() {
 
 #[test]
 fn an_available_index_that_goes_back() {
-    let mut fixture = Fixture::new(4, PLAIN);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, PLAIN);
     let ring = fixture.driver.layout().available_ring;
     fixture.descriptor(RINGS, 0, DATA, 1, 0, 0);
     fixture.make_available(0);
@@ -80,12 +80,12 @@ fn an_available_index_that_goes_back() {
 
 #[test]
 fn a_head_that_does_not_exist_or_is_in_flight() {
-    let mut fixture = Fixture::new(4, PLAIN);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, PLAIN);
     fixture.make_available(4);
     let error = fixture.pop().unwrap_err();
     assert_eq!(error, QueueError::HeadOutOfRange { head: 4, size: 4 });
 
-    let mut fixture = Fixture::new(4, PLAIN);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, PLAIN);
     let ring = fixture.driver.layout().available_ring;
     fixture.descriptor(RINGS, 1, DATA, 1, 0, 0);
     fixture.write(ring + 4, [1, 0, 1, 0]);
@@ -172,7 +172,7 @@ fn indirect_tables_that_break_the_rules() {
 
 #[test]
 fn an_indirect_table_need_not_be_aligned() {
-    let mut fixture = Fixture::new(4, ALL);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, ALL);
     fixture.descriptor(RINGS, 0, TABLE + 3, 16, DESCRIPTOR_INDIRECT, 0);
     fixture.descriptor(TABLE + 3, 0, DATA, 77, 0, 0);
     fixture.make_available(0);
@@ -182,7 +182,7 @@ fn an_indirect_table_need_not_be_aligned() {
 
 #[test]
 fn a_normal_descriptor_may_lead_to_an_indirect_table() {
-    let mut fixture = Fixture::new(4, ALL);
+    let mut fixture = Fixture::new(RingLayout::Split, 4, ALL);
     fixture.descriptor(RINGS, 0, DATA, 5, DESCRIPTOR_NEXT, 1);
     fixture.descriptor(RINGS, 1, TABLE, 16, DESCRIPTOR_INDIRECT, 0);
     fixture.descriptor(TABLE, 0, DATA, 6, DESCRIPTOR_WRITE, 0);
@@ -199,7 +199,7 @@ fn a_chain_of_more_than_four_gib() {
     let region =
         RegionSpec { base: GuestAddress(0), length: 3 << 30, file: Arc::new(file), file_offset: 0 };
     let memory = Rc::new(GuestMemory::new(vec![region]).unwrap());
-    let mut driver = DriverQueue::new(&memory, RINGS, 4, PLAIN);
+    let mut driver = DriverQueue::new(&memory, RINGS, 4, RingLayout::Split, PLAIN);
     let buffer = driver::Buffer::Writable { address: 0, length: 3 << 30 };
     driver.add(&[buffer, buffer]).unwrap();
     let _ = driver.publish();
@@ -233,9 +233,10 @@ proptest! {
         words in ring_words(),
         more in ring_words(),
         features in (any::<bool>(), any::<bool>()),
+        format in prop::sample::select(&BOTH),
     ) {
         let features = RingFeatures { indirect: features.0, event_idx: features.1 };
-        let mut fixture = Fixture::new(8, features);
+        let mut fixture = Fixture::new(format, 8, features);
         for contents in [words, more] {
             let bytes: Vec<u8> = contents.iter().flat_map(|word| word.to_le_bytes()).collect();
             fixture.memory.write_slice(GuestAddress(RINGS), &bytes).unwrap();

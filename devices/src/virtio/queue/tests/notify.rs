@@ -5,6 +5,14 @@ use super::*;
 
 const BUFFER: Buffer = Buffer::Writable { address: DATA, length: 1 };
 
+over_both_rings!(
+    a_driver_that_polls_gets_no_interrupt,
+    a_driver_that_sleeps_gets_one_interrupt_for_a_batch,
+    with_indices_an_interrupt_comes_only_when_its_index_is_passed,
+    kicks_are_off_while_the_device_looks_by_itself,
+    no_notification_is_lost_between_threads,
+);
+
 fn send(fixture: &mut Fixture, count: usize) -> Kick {
     for _ in 0..count {
         fixture.driver.add(&[BUFFER]).unwrap();
@@ -24,10 +32,9 @@ fn collect(fixture: &mut Fixture) -> usize {
     std::iter::from_fn(|| fixture.driver.take_used()).count()
 }
 
-#[test]
-fn a_driver_that_polls_gets_no_interrupt() {
+fn a_driver_that_polls_gets_no_interrupt(format: RingLayout) {
     for features in [PLAIN, ALL] {
-        let mut fixture = Fixture::new(8, features);
+        let mut fixture = Fixture::new(format, 8, features);
         fixture.driver.disable_interrupts();
         let _ = send(&mut fixture, 1);
         // The first batch after activation always interrupts where indices decide.
@@ -42,10 +49,9 @@ fn a_driver_that_polls_gets_no_interrupt() {
     }
 }
 
-#[test]
-fn a_driver_that_sleeps_gets_one_interrupt_for_a_batch() {
+fn a_driver_that_sleeps_gets_one_interrupt_for_a_batch(format: RingLayout) {
     for features in [PLAIN, ALL] {
-        let mut fixture = Fixture::new(8, features);
+        let mut fixture = Fixture::new(format, 8, features);
         for _ in 0..20 {
             assert!(!fixture.driver.enable_interrupts());
             let _ = send(&mut fixture, 5);
@@ -56,9 +62,8 @@ fn a_driver_that_sleeps_gets_one_interrupt_for_a_batch() {
     }
 }
 
-#[test]
-fn with_indices_an_interrupt_comes_only_when_its_index_is_passed() {
-    let mut fixture = Fixture::new(8, ALL);
+fn with_indices_an_interrupt_comes_only_when_its_index_is_passed(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 8, ALL);
     let _ = send(&mut fixture, 1);
     let _ = work(&mut fixture);
     collect(&mut fixture);
@@ -70,10 +75,9 @@ fn with_indices_an_interrupt_comes_only_when_its_index_is_passed() {
     assert!(fixture.driver.enable_interrupts(), "two wait already");
 }
 
-#[test]
-fn kicks_are_off_while_the_device_looks_by_itself() {
+fn kicks_are_off_while_the_device_looks_by_itself(format: RingLayout) {
     for features in [PLAIN, ALL] {
-        let mut fixture = Fixture::new(8, features);
+        let mut fixture = Fixture::new(format, 8, features);
         assert_eq!(fixture.device.enable_kicks(), Availability::Empty);
         assert_eq!(send(&mut fixture, 1), Kick::Wanted);
         fixture.device.disable_kicks();
@@ -91,13 +95,12 @@ fn kicks_are_off_while_the_device_looks_by_itself() {
 }
 
 /// Two threads that each sleep when the other's queue looks empty: a lost notification hangs it.
-#[test]
-fn no_notification_is_lost_between_threads() {
+fn no_notification_is_lost_between_threads(format: RingLayout) {
     use std::sync::mpsc;
 
     const ROUNDS: u32 = 20_000;
     let shared = GuestMemory::clone(&memory());
-    let mut driver = DriverQueue::new(&shared, RINGS, 4, ALL);
+    let mut driver = DriverQueue::new(&shared, RINGS, 4, format, ALL);
     let layout = driver.layout();
     let (kick, kicked) = mpsc::channel::<()>();
     let (interrupt, interrupted) = mpsc::channel::<()>();

@@ -3,9 +3,13 @@
 use super::super::driver::Buffer;
 use super::*;
 
-#[test]
-fn a_buffer_that_was_put_back_comes_out_again_and_is_used_once() {
-    let mut fixture = Fixture::new(4, ALL);
+over_both_rings!(
+    a_buffer_that_was_put_back_comes_out_again_and_is_used_once,
+    chains_are_joined_and_written_across_their_borders,
+);
+
+fn a_buffer_that_was_put_back_comes_out_again_and_is_used_once(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 4, ALL);
     let buffer = Buffer::Writable { address: DATA, length: 8 };
     let heads: Vec<u16> = (0..4).map(|_| fixture.driver.add(&[buffer]).unwrap()).collect();
     let _ = fixture.driver.publish();
@@ -32,9 +36,8 @@ fn a_buffer_that_was_put_back_comes_out_again_and_is_used_once() {
     assert_eq!(std::iter::from_fn(|| fixture.driver.take_used()).count(), 4);
 }
 
-#[test]
-fn chains_are_joined_and_written_across_their_borders() {
-    let mut fixture = Fixture::new(8, ALL);
+fn chains_are_joined_and_written_across_their_borders(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 8, ALL);
     for place in 0..3 {
         let address = DATA + 0x100 * place;
         let buffer = [

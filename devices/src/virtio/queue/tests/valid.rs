@@ -5,17 +5,24 @@ use proptest::prelude::*;
 use super::super::driver::{Buffer, Used};
 use super::*;
 
-#[test]
-fn an_empty_queue_yields_nothing() {
-    let mut fixture = Fixture::new(8, ALL);
+over_both_rings!(
+    an_empty_queue_yields_nothing,
+    header_and_status_are_found_wherever_the_driver_splits_them,
+    used_buffers_appear_only_when_published_and_in_order,
+    indices_wrap,
+    a_queue_goes_on_from_a_saved_position,
+    a_position_with_buffers_in_flight_needs_a_record,
+);
+
+fn an_empty_queue_yields_nothing(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 8, ALL);
     assert!(!fixture.pop().unwrap());
     assert!(!fixture.device.has_available());
     assert_eq!(fixture.device.in_flight(), 0);
 }
 
-#[test]
-fn header_and_status_are_found_wherever_the_driver_splits_them() {
-    let mut fixture = Fixture::new(8, ALL);
+fn header_and_status_are_found_wherever_the_driver_splits_them(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 8, ALL);
     fixture.write(DATA, *b"head");
     fixture.write(DATA + 0x1000, *b"erDATA");
     let head = fixture
@@ -46,9 +53,8 @@ fn header_and_status_are_found_wherever_the_driver_splits_them() {
     assert_eq!(&written, b"01234567");
 }
 
-#[test]
-fn used_buffers_appear_only_when_published_and_in_order() {
-    let mut fixture = Fixture::new(4, ALL);
+fn used_buffers_appear_only_when_published_and_in_order(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 4, ALL);
     let buffer = Buffer::Writable { address: DATA, length: 8 };
     let heads: Vec<u16> = (0..4).map(|_| fixture.driver.add(&[buffer]).unwrap()).collect();
     assert_eq!(fixture.driver.add(&[buffer]), None);
@@ -70,10 +76,9 @@ fn used_buffers_appear_only_when_published_and_in_order() {
     assert_eq!(fixture.driver.take_used(), None);
 }
 
-#[test]
-fn indices_wrap() {
+fn indices_wrap(format: RingLayout) {
     for features in [PLAIN, ALL] {
-        let mut fixture = Fixture::new(2, features);
+        let mut fixture = Fixture::new(format, 2, features);
         let buffer = Buffer::Writable { address: DATA, length: 1 };
         for round in 0..70_000u32 {
             let head = fixture.driver.add(&[buffer]).unwrap();
@@ -86,9 +91,8 @@ fn indices_wrap() {
     }
 }
 
-#[test]
-fn a_queue_goes_on_from_a_saved_position() {
-    let mut fixture = Fixture::new(4, ALL);
+fn a_queue_goes_on_from_a_saved_position(format: RingLayout) {
+    let mut fixture = Fixture::new(format, 4, ALL);
     let buffer = Buffer::Writable { address: DATA, length: 1 };
     for _ in 0..7 {
         let head = fixture.driver.add(&[buffer]).unwrap();
@@ -111,10 +115,13 @@ fn a_queue_goes_on_from_a_saved_position() {
     assert_eq!(fixture.driver.take_used(), Some(Used { head, written: 9 }));
 }
 
-#[test]
-fn a_position_with_buffers_in_flight_needs_a_record() {
-    let fixture = Fixture::new(4, ALL);
-    let position = RingPosition::Split { next_available: 3, next_used: 1 };
+fn a_position_with_buffers_in_flight_needs_a_record(format: RingLayout) {
+    let fixture = Fixture::new(format, 4, ALL);
+    let (next_available, next_used) = (3, 1);
+    let position = match format {
+        RingLayout::Split => RingPosition::Split { next_available, next_used },
+        RingLayout::Packed => RingPosition::Packed { next_available, next_used },
+    };
     let record = InflightRecord::private(4);
     let layout = fixture.driver.layout();
     let error = Queue::new(&fixture.memory, &layout, ALL, record, Some(position)).unwrap_err();
@@ -122,7 +129,7 @@ fn a_position_with_buffers_in_flight_needs_a_record() {
 }
 
 #[test]
-fn rings_may_end_where_memory_ends() {
+fn split_rings_may_end_where_memory_ends() {
     let memory = memory();
     let used_bytes = 4 + 8 * 4;
     let layout = QueueLayout {
@@ -164,8 +171,10 @@ fn chains() -> impl Strategy<Value = Vec<(bool, Vec<Buffer>)>> {
 
 proptest! {
     #[test]
-    fn chains_come_out_as_they_went_in(chains in chains(), batch in 1usize..5) {
-        let mut fixture = Fixture::new(16, ALL);
+    fn chains_come_out_as_they_went_in(
+        chains in chains(), batch in 1usize..5, format in prop::sample::select(&BOTH),
+    ) {
+        let mut fixture = Fixture::new(format, 16, ALL);
         let mut sent = Vec::new();
         let mut returned = Vec::new();
         for (number, (indirect, buffers)) in chains.iter().enumerate() {

@@ -1,63 +1,19 @@
-//! The driver side of a split virtqueue, for tests, benches, simulation and fuzzing.
-//!
-//! It lays the rings out in guest memory, hands out descriptors from a free list and takes used
-//! buffers back, as a well-behaved driver does. To misbehave, write to the addresses that
-//! [`DriverQueue::layout`] gives.
-//!
-//! All access goes through checked guest memory; only the two indices are ordered. It runs in the
-//! same process as the device, on the same thread or another.
+//! The driver side of a split queue.
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::host::{
+use super::super::host::{
     DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, DESCRIPTOR_WRITE, HostArray, RawDescriptor, UsedElement,
 };
-use super::split::crosses;
-use super::{QueueLayout, RingFeatures};
+use super::super::split::crosses;
+use super::super::{QueueLayout, RingFeatures};
+use super::{Buffer, Kick, Used};
 use crate::memory::GuestMemory;
 use crate::virtio::backend::RingLayout;
 
-/// A buffer as the driver describes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Buffer {
-    /// The device reads it.
-    Readable {
-        /// Guest address.
-        address: u64,
-        /// Bytes.
-        length: u32,
-    },
-    /// The device writes it.
-    Writable {
-        /// Guest address.
-        address: u64,
-        /// Bytes.
-        length: u32,
-    },
-}
-
-/// A buffer that the device gave back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Used {
-    /// What [`DriverQueue::add`] returned.
-    pub head: u16,
-    /// Bytes that the device says it wrote.
-    pub written: u32,
-}
-
-/// Whether the device has to be notified of what was just made available.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Kick {
-    /// Notify it.
-    Wanted,
-    /// It looks by itself.
-    NotWanted,
-}
-
 /// The driver side of a split queue.
 #[derive(Debug)]
-pub struct DriverQueue {
+pub struct SplitDriver {
     layout: QueueLayout,
     features: RingFeatures,
     descriptors: HostArray<RawDescriptor>,
@@ -74,13 +30,7 @@ pub struct DriverQueue {
     memory: GuestMemory,
 }
 
-impl DriverQueue {
-    /// Bytes that the rings of a queue of `size` take, with their alignment.
-    pub fn ring_bytes(size: u16) -> u64 {
-        let size = u64::from(size);
-        (16 * size + (6 + 2 * size).next_multiple_of(4) + 6 + 8 * size).next_multiple_of(4096)
-    }
-
+impl SplitDriver {
     /// Lay the rings out at `base` (16-byte aligned), all zero.
     ///
     /// # Panics
@@ -141,7 +91,7 @@ impl DriverQueue {
     }
 
     /// Chain `buffers` and put them into the available ring; the device sees them after
-    /// [`DriverQueue::publish`]. None if there are not enough free descriptors.
+    /// [`SplitDriver::publish`]. None if there are not enough free descriptors.
     pub fn add(&mut self, buffers: &[Buffer]) -> Option<u16> {
         if buffers.is_empty() || self.free.len() < buffers.len() {
             return None;
@@ -155,7 +105,7 @@ impl DriverQueue {
         Some(self.enter(chain))
     }
 
-    /// As [`DriverQueue::add`], but through an indirect table that is written to `table`.
+    /// As [`SplitDriver::add`], but through an indirect table that is written to `table`.
     pub fn add_indirect(&mut self, table: u64, buffers: &[Buffer]) -> Option<u16> {
         let head = self.free.pop()?;
         // SAFETY: the array is used only here, while `self` holds the memory.
