@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::image::{Access, Discard, Geometry, SECTOR_SIZE};
-use crate::virtio::queue::{FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC};
+use crate::virtio::queue::RING_FEATURES;
 
 /// Virtio device type of a block device.
 pub(super) const DEVICE_TYPE: u16 = 2;
@@ -137,8 +137,7 @@ pub(super) fn features(geometry: &Geometry) -> u64 {
         | FEATURE_TOPOLOGY
         | FEATURE_CONFIG_WCE
         | FEATURE_MQ
-        | FEATURE_INDIRECT_DESC
-        | FEATURE_EVENT_IDX;
+        | RING_FEATURES;
     let access = match geometry.access {
         Access::ReadOnly => FEATURE_RO,
         Access::ReadWrite => FEATURE_WRITE_ZEROES,
