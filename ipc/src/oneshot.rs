@@ -18,6 +18,7 @@ use crate::error::CallError;
 use crate::link::core::{Core, Slept};
 use crate::link::handle::Handle;
 use crate::link::slots::{SlotId, SlotWait};
+use crate::spin::Pace;
 use crate::{Deadline, Message, spin};
 
 const EMPTY: u8 = 0;
@@ -174,7 +175,7 @@ impl<R: Message> Waiting<R> {
 
     /// Waits on a thread without an executor.
     pub(crate) fn block(&mut self, deadline: Deadline) -> Result<R, CallError> {
-        if let Some(outcome) = spin::look(|| self.try_take()) {
+        if let Some(outcome) = spin::look(Pace::Message, || self.try_take()) {
             return outcome;
         }
         let forwarded = |waiting: &Self| {

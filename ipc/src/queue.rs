@@ -1,17 +1,18 @@
 //! The queue inside a local channel: bounded, many producers, one consumer, no lock.
 //!
 //! ```text
-//!   tail ──▶ position of the next message to write  │ RECEIVER_WAITING, gone and moved flags
-//!   head ──▶ position of the next message to read   │ SENDERS_WAITING flag
+//!   tail       position of the next message to write │ RECEIVER_WAITING, gone and moved flags
+//!   seen_head  how far the consumer had come when a producer last had to look
+//!   head       position of the next message to read  │ SENDERS_WAITING flag
 //!
-//!   slots  [ stamp, message ][ stamp, message ] ...       one per unit of capacity
-//!            stamp == position      the slot is free for the producer that claims `position`
-//!            stamp == position + 1  the slot holds the message of `position`
+//!   slots      [ stamp, message ][ stamp, message ] ...    a power of two of them
+//!                stamp == position + 1: the slot holds the message of `position`
 //! ```
 //!
-//! A position is a lap and an index in one integer. The waiting flags live in the same word as
-//! the position that the other side moves, so that one atomic operation publishes progress and
-//! learns that somebody sleeps: no fence and no further load on the path without waiters.
+//! Positions only grow. The waiting flags live in the same word as the position that the other side
+//! moves, so that one atomic operation publishes progress and learns that somebody sleeps: no fence
+//! and no further load on the path without waiters. The consumer writes only its head, and producers
+//! read that only when the queue seems full: what one side writes, the other mostly does not touch.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -62,7 +63,7 @@ pub(crate) enum PushError<T> {
 
 /// The part that producers share with the one [`Consumer`].
 pub(crate) struct Queue<T> {
-    tail: Padded<AtomicUsize>,
+    tail: Padded<Tail>,
     head: Padded<AtomicUsize>,
     /// The waker of the sleeping consumer; see `WakerCell` for who may touch it.
     sleeper: WakerCell,
@@ -71,13 +72,19 @@ pub(crate) struct Queue<T> {
     senders: AtomicUsize,
     /// Ends of this channel in other processes.
     pub(crate) remote: RemoteEnds<T>,
+    capacity: usize,
     slots: Box<[Slot<T>]>,
-    /// A power of two above the capacity: what a position grows by from lap to lap.
-    one_lap: usize,
+}
+
+/// What producers write.
+struct Tail {
+    word: AtomicUsize,
+    seen_head: AtomicUsize,
 }
 
 // SAFETY: messages are moved in by one thread and out by another, never shared, so `T: Send`,
-// which every message is, is enough; the cells are handed over by the stamp and flag protocol described above.
+// which every message is, is enough; the cells are handed over by the stamps and flags as described
+// above.
 unsafe impl<T: Send> Send for Queue<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Queue<T> {}
@@ -97,54 +104,51 @@ impl<T> Queue<T> {
     pub(crate) fn new(capacity: usize) -> (Arc<Self>, Consumer<T>) {
         assert!(capacity >= 1, "a channel holds at least one message");
         assert!(capacity < 1 << 24, "a channel of 2^24 messages is not a bound");
-        let slots = (0..capacity)
-            .map(|index| Slot {
-                stamp: AtomicUsize::new(index),
+        let slots = (0..capacity.next_power_of_two())
+            .map(|_| Slot {
+                stamp: AtomicUsize::new(0),
                 message: UnsafeCell::new(MaybeUninit::uninit()),
             })
             .collect();
+        let tail = Tail { word: AtomicUsize::new(0), seen_head: AtomicUsize::new(0) };
         let queue = Arc::new(Self {
-            tail: Padded(AtomicUsize::new(0)),
+            tail: Padded(tail),
             head: Padded(AtomicUsize::new(0)),
             sleeper: WakerCell { armed: AtomicBool::new(false), waker: UnsafeCell::new(None) },
             full_waiters: Waiters::new(),
             senders: AtomicUsize::new(1),
             remote: RemoteEnds::default(),
+            capacity,
             slots,
-            one_lap: (capacity + 1).next_power_of_two(),
         });
         let consumer = Consumer { queue: Arc::clone(&queue), position: 0 };
         (queue, consumer)
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.slots.len()
+        self.capacity
     }
 
     fn slot(&self, position: usize) -> &Slot<T> {
-        &self.slots[position & (self.one_lap - 1)]
+        &self.slots[position & (self.slots.len() - 1)]
     }
 
-    fn after(&self, position: usize) -> usize {
-        let index = position & (self.one_lap - 1);
-        if index + 1 < self.slots.len() {
-            position + 1
-        } else {
-            (position - index).wrapping_add(self.one_lap)
+    /// Whether the message of `position` is one more than there may be.
+    fn is_full(&self, position: usize) -> bool {
+        // A position that other producers have passed meanwhile may be behind the head, as a
+        // negative distance; the exchange that follows finds out.
+        let beyond = |head: usize| position.wrapping_sub(head) as isize >= self.capacity as isize;
+        if !beyond(self.tail.0.seen_head.load(Ordering::Acquire)) {
+            return false;
         }
-    }
-
-    /// Positions from `head` up to `tail`.
-    fn count(&self, head: usize, tail: usize) -> usize {
-        let index = |position: usize| position & (self.one_lap - 1);
-        let same_lap = head - index(head) == tail - index(tail);
-        let ahead = index(tail).wrapping_sub(index(head));
-        if same_lap { ahead } else { ahead.wrapping_add(self.slots.len()) }
+        let head = self.head.0.load(Ordering::Acquire) >> SHIFT;
+        self.tail.0.seen_head.store(head, Ordering::Release);
+        beyond(head)
     }
 
     /// Queues a message or says why not.
     pub(crate) fn try_push(&self, message: T) -> Result<(), PushError<T>> {
-        let mut word = self.tail.0.load(Ordering::Relaxed);
+        let mut word = self.tail.0.word.load(Ordering::Relaxed);
         loop {
             if word & (RECEIVER_GONE | MOVED) != 0 {
                 return Err(if word & MOVED == 0 {
@@ -154,40 +158,30 @@ impl<T> Queue<T> {
                 });
             }
             let position = word >> SHIFT;
-            let slot = self.slot(position);
-            let stamp = slot.stamp.load(Ordering::Acquire);
-            if stamp == position {
-                let flags = word & ((1 << SHIFT) - 1) & !RECEIVER_WAITING;
-                let next = self.after(position) << SHIFT | flags;
-                match self.tail.0.compare_exchange_weak(
-                    word,
-                    next,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                ) {
-                    Ok(_) => {
-                        // SAFETY: the stamp said that the slot is free at this position, and the
-                        // exchange made this thread the only one to have claimed the position.
-                        unsafe { (*slot.message.get()).write(message) };
-                        slot.stamp.store(position + 1, Ordering::Release);
-                        if word & RECEIVER_WAITING != 0 {
-                            // SAFETY: the exchange cleared the flag.
-                            unsafe { self.wake_sleeper() };
-                        }
-                        return Ok(());
-                    }
-                    Err(current) => word = current,
-                }
-                continue;
-            }
-            if stamp.wrapping_add(self.one_lap) == position + 1 {
-                // It holds the message of the lap before. The head, which the consumer moves right
-                // after the stamp, would say the same and cost a cache miss.
+            if self.is_full(position) {
                 return Err(PushError::Full(message));
             }
-            // Another producer claimed the position.
-            std::hint::spin_loop();
-            word = self.tail.0.load(Ordering::Relaxed);
+            let next = (word + (1 << SHIFT)) & !RECEIVER_WAITING;
+            match self.tail.0.word.compare_exchange_weak(
+                word,
+                next,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    let slot = self.slot(position);
+                    // SAFETY: the exchange made this thread the only one to have claimed the
+                    // position, and the head, acquired before, is past what the slot held.
+                    unsafe { (*slot.message.get()).write(message) };
+                    slot.stamp.store(position + 1, Ordering::Release);
+                    if word & RECEIVER_WAITING != 0 {
+                        // SAFETY: the exchange cleared the flag.
+                        unsafe { self.wake_sleeper() };
+                    }
+                    return Ok(());
+                }
+                Err(current) => word = current,
+            }
         }
     }
 
@@ -224,11 +218,15 @@ impl<T> Queue<T> {
 
     /// Sets flags in the tail word and wakes the consumer.
     fn raise(&self, flags: usize) {
-        let mut word = self.tail.0.load(Ordering::Relaxed);
+        let mut word = self.tail.0.word.load(Ordering::Relaxed);
         loop {
             let next = (word | flags) & !RECEIVER_WAITING;
-            match self.tail.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.tail.0.word.compare_exchange_weak(
+                word,
+                next,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break,
                 Err(current) => word = current,
             }
@@ -271,10 +269,9 @@ impl<T> Consumer<T> {
             return None;
         }
         // SAFETY: the stamp says that the slot holds the message of this position, and only this
-        // consumer reads slots; the new stamp below gives the slot back exactly once.
+        // consumer reads slots; moving the head below gives the slot back exactly once.
         let message = unsafe { (*slot.message.get()).assume_init_read() };
-        slot.stamp.store(self.position.wrapping_add(queue.one_lap), Ordering::Release);
-        self.position = queue.after(self.position);
+        self.position += 1;
         let head = queue.head.0.swap(self.position << SHIFT, Ordering::AcqRel);
         if head & SENDERS_WAITING != 0 {
             self.admit_waiters();
@@ -287,10 +284,10 @@ impl<T> Consumer<T> {
     #[cold]
     fn admit_waiters(&self) {
         let queue = &*self.queue;
-        let tail = queue.tail.0.load(Ordering::Relaxed) >> SHIFT;
-        let free = queue.capacity() - queue.count(self.position, tail);
+        let tail = queue.tail.0.word.load(Ordering::Relaxed) >> SHIFT;
+        let free = queue.capacity - (tail - self.position);
         // The flag was lowered, and stays up while anybody waits.
-        if free < queue.capacity().div_ceil(2) {
+        if free < queue.capacity.div_ceil(2) {
             queue.request_free_slot();
         } else {
             queue.full_waiters.notify(free, || queue.request_free_slot());
@@ -299,7 +296,7 @@ impl<T> Consumer<T> {
 
     /// Whether nothing is queued and nothing can be queued any more.
     pub(crate) fn is_finished(&self) -> bool {
-        let word = self.queue.tail.0.load(Ordering::Acquire);
+        let word = self.queue.tail.0.word.load(Ordering::Acquire);
         word & SENDERS_GONE != 0 && word >> SHIFT == self.position
     }
 
@@ -319,7 +316,7 @@ impl<T> Consumer<T> {
             *stored = Some(context.waker().clone());
         }
         self.queue.sleeper.armed.store(true, Ordering::Relaxed);
-        let word = self.queue.tail.0.fetch_or(RECEIVER_WAITING, Ordering::AcqRel);
+        let word = self.queue.tail.0.word.fetch_or(RECEIVER_WAITING, Ordering::AcqRel);
         if word >> SHIFT == self.position {
             if word & SENDERS_GONE == 0 {
                 return Poll::Pending;
@@ -345,7 +342,7 @@ impl<T> Consumer<T> {
         if !sleeper.armed.load(Ordering::Acquire) {
             return true;
         }
-        let word = self.queue.tail.0.fetch_and(!RECEIVER_WAITING, Ordering::AcqRel);
+        let word = self.queue.tail.0.word.fetch_and(!RECEIVER_WAITING, Ordering::AcqRel);
         if word & RECEIVER_WAITING != 0 {
             sleeper.armed.store(false, Ordering::Relaxed);
             return true;
@@ -355,7 +352,7 @@ impl<T> Consumer<T> {
 
     /// Refuses further messages and gives `visit` each one that was queued before.
     fn finish(&mut self, flag: usize, mut visit: impl FnMut(T)) {
-        let end = self.queue.tail.0.fetch_or(flag, Ordering::AcqRel) >> SHIFT;
+        let end = self.queue.tail.0.word.fetch_or(flag, Ordering::AcqRel) >> SHIFT;
         while self.position != end {
             match self.try_pop() {
                 Some(message) => visit(message),

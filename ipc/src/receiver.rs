@@ -15,6 +15,7 @@ use crate::link::channel::{LinkSender, Source};
 use crate::link::core::Core;
 use crate::link::handle::Handle;
 use crate::link::slots::SlotId;
+use crate::spin::Pace;
 use crate::tap::{Tap, Tapping};
 use crate::{Deadline, Message, spin};
 
@@ -98,14 +99,9 @@ impl<T: Message> Receiver<T> {
     /// sleeps.
     pub fn recv_blocking(&mut self, deadline: Deadline) -> Result<T, RecvBlockingError> {
         let inlet = self.inlet().ok_or(RecvBlockingError::Closed)?;
-        let received = match inlet.try_recv() {
-            Ok(message) => Ok(message),
-            Err(TryRecvError::PeerDied) => Err(RecvBlockingError::PeerDied),
-            Err(TryRecvError::Closed) => Err(RecvBlockingError::Closed),
-            Err(TryRecvError::Empty) => match spin::look(|| inlet.try_next()) {
-                Some(message) => Ok(message),
-                None => inlet.block(deadline),
-            },
+        let received = match spin::look(Pace::Message, || inlet.try_next()) {
+            Some(message) => Ok(message),
+            None => inlet.block(deadline),
         };
         self.note(&received);
         received

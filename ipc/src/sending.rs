@@ -8,6 +8,7 @@ use crate::link::core::Slept;
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::sender::{Route, Sender};
+use crate::spin::Pace;
 use crate::waiters::Ticket;
 use crate::{Deadline, spin};
 
@@ -123,7 +124,7 @@ impl<'a, T: Message> Sending<'a, T> {
             Err(obstacle) => obstacle,
         };
         loop {
-            let found = spin::look(|| match self.attempt() {
+            let found = spin::look(Pace::Room, || match self.attempt() {
                 Ok(sent) => Some(sent),
                 Err(next) => {
                     obstacle = next;
