@@ -39,6 +39,7 @@ impl OutputBuffer {
         // Another vCPU is in the output: wait for it, which bounds what is pending.
         while pending.len() >= CAPACITY {
             drop(pending);
+            drop(self.writing.lock());
             self.flush();
             pending = self.pending.lock();
         }
@@ -53,12 +54,17 @@ impl OutputBuffer {
     }
 
     /// Writes out what is pending.
+    /// Writes out what is pending. Does not wait for another thread that is in the output: that one
+    /// looks again when it has written. So the output's own thread may call this while a vCPU waits
+    /// for it.
     pub(super) fn flush(&self) {
-        let mut bytes = self.writing.lock();
-        std::mem::swap(&mut *bytes, &mut *self.pending.lock());
-        if !bytes.is_empty() {
-            self.output.write(&bytes);
-            bytes.clear();
+        while !self.pending.lock().is_empty() {
+            let Some(mut bytes) = self.writing.try_lock() else { return };
+            std::mem::swap(&mut *bytes, &mut *self.pending.lock());
+            if !bytes.is_empty() {
+                self.output.write(&bytes);
+                bytes.clear();
+            }
         }
     }
 }

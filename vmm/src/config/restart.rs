@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// How often the process of a device may be started again: `always`, `never` or a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub enum RestartLimit {
     /// As often as it lives long enough in between.
     #[default]
@@ -50,11 +50,22 @@ impl fmt::Display for RestartLimit {
     }
 }
 
-impl TryFrom<String> for RestartLimit {
+/// As it may stand in a file.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u32),
+    Word(String),
+}
+
+impl TryFrom<Written> for RestartLimit {
     type Error = RestartLimitError;
 
-    fn try_from(text: String) -> Result<Self, RestartLimitError> {
-        text.parse()
+    fn try_from(written: Written) -> Result<Self, RestartLimitError> {
+        match written {
+            Written::Number(times) => Ok(NonZeroU32::new(times).map_or(Self::Never, Self::Times)),
+            Written::Word(word) => word.parse(),
+        }
     }
 }
 

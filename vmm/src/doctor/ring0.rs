@@ -44,8 +44,25 @@ pub(super) enum Error {
     Exit(String),
 }
 
+/// The first guest of a fresh host pays for what the host sets up once; the best of these counts.
+const ATTEMPTS: usize = 3;
+
+/// A processor; no emulator comes near.
+const SURELY_NATIVE_MIPS: f64 = 200.0;
+
 /// Runs the loop and gives millions of instructions per second.
 pub(super) fn measure(kvm: &Kvm) -> Result<f64, Error> {
+    let mut best = measure_once(kvm)?;
+    for _ in 1..ATTEMPTS {
+        if best >= SURELY_NATIVE_MIPS {
+            break;
+        }
+        best = best.max(measure_once(kvm)?);
+    }
+    Ok(best)
+}
+
+fn measure_once(kvm: &Kvm) -> Result<f64, Error> {
     let memory = Memory::new()?;
     let vm = kvm.create_vm().map_err(|error| step("create a VM", error))?;
     vm.set_tss_address(TASK_STATE).map_err(|error| step("set the task state segment", error))?;

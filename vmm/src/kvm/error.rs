@@ -60,11 +60,14 @@ impl Hint for KvmError {
     fn hint(&self) -> Option<Cow<'static, str>> {
         let Self::Open(error) = self else { return None };
         Some(match error.kind() {
-            io::ErrorKind::NotFound => "load the kernel module (modprobe kvm_intel or kvm_amd), switch on \
+            io::ErrorKind::NotFound => {
+                "load the kernel module (modprobe kvm_intel or kvm_amd), switch on \
                  virtualization in the firmware, or pass /dev/kvm into the container"
-                .into(),
+                    .into()
+            }
             io::ErrorKind::PermissionDenied => {
-                "add the user to the group of /dev/kvm (usermod -aG kvm USER) and log in again".into()
+                "add the user to the group of /dev/kvm (usermod -aG kvm USER) and log in again"
+                    .into()
             }
             _ => "`vmm doctor` says what this host can do".into(),
         })

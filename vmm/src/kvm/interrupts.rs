@@ -89,8 +89,7 @@ impl GsiRouter {
 
 impl MsiController for GsiRouter {
     fn allocate(&self) -> Result<Box<dyn MsiVector>, InterruptError> {
-        let trigger = new_eventfd()
-            .map_err(|errno| InterruptError::Allocate(errno.into()))?;
+        let trigger = new_eventfd().map_err(|errno| InterruptError::Allocate(errno.into()))?;
         let slot = self.shared.lock().take_slot()?;
         let state = Mutex::new(VectorState { attached: false });
         Ok(Box::new(KvmMsiVector { shared: Arc::clone(&self.shared), slot, trigger, state }))
@@ -172,8 +171,7 @@ fn chip_route(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
 }
 
 fn msi_route(gsi: u32, address: u64, data: u32) -> kvm_irq_routing_entry {
-    let mut entry =
-        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
     entry.u.msi.address_lo = address as u32;
     entry.u.msi.address_hi = (address >> 32) as u32;
     entry.u.msi.data = data;

@@ -3,7 +3,8 @@
 use arch::x86_64::boot::{DescriptorTable, InitialRegisters, Segment};
 use arch::x86_64::msrs::Msr;
 use kvm_bindings::{
-    CpuId, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment,
+    CpuId, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_msr_entry,
+    kvm_regs, kvm_segment,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -116,7 +117,8 @@ pub(super) fn describe_failure(vcpu: &mut VcpuFd) -> String {
     let internal = unsafe { run.__bindgen_anon_1.internal };
     let what = if internal.suberror == KVM_INTERNAL_ERROR_EMULATION {
         // Words 1.. hold flags, then the number and bytes of the instruction.
-        let bytes: Vec<u8> = internal.data[2..4].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            internal.data[2..4].iter().flat_map(|word| word.to_le_bytes()).collect();
         let count = usize::from(internal.data[1] as u8).min(15);
         format!("KVM cannot emulate an instruction (code {:02x?}, size byte {count})", &bytes[..])
     } else {

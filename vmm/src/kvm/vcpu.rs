@@ -82,8 +82,12 @@ impl Vcpu {
                 data.chunks_exact(size).for_each(|item| ports.write(u64::from(port), item));
             }
             Ok(VcpuExit::Shutdown) => return Step::TripleFault,
-            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => return Step::Interrupted,
-            Ok(VcpuExit::InternalError) => return Step::Failed(state::describe_failure(&mut self.fd)),
+            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => {
+                return Step::Interrupted;
+            }
+            Ok(VcpuExit::InternalError) => {
+                return Step::Failed(state::describe_failure(&mut self.fd));
+            }
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
                 return Step::Failed(format!("entry failed on host CPU {cpu}, reason {reason:#x}"));
             }
@@ -170,7 +174,10 @@ impl RunPage {
                 0,
             )
         }
-        .map_err(|errno| KvmError::Ioctl { doing: "share the run page of a vCPU", source: errno.into() })?;
+        .map_err(|errno| KvmError::Ioctl {
+            doing: "share the run page of a vCPU",
+            source: errno.into(),
+        })?;
         let base = NonNull::new(base.cast()).ok_or_else(|| KvmError::Ioctl {
             doing: "share the run page of a vCPU",
             source: std::io::ErrorKind::OutOfMemory.into(),

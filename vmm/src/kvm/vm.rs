@@ -132,4 +132,3 @@ impl Vm {
         Ioeventfds::new(Arc::clone(&self.fd))
     }
 }
-

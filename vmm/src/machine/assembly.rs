@@ -172,7 +172,12 @@ impl Builder<'_> {
 
         let serial = self.serial(line)?;
         let rtc = self.legacy(&mut port_bus, &serial, &events)?;
-        let spaces = AddressSpaces { ports: port_bus, mmio, memory: self.memory.clone() };
+        let spaces = AddressSpaces {
+            ports: port_bus,
+            mmio,
+            memory: self.memory.clone(),
+            vm: self.vm.clone(),
+        };
         Ok(Assembly {
             vcpus: Vec::new(),
             spaces: Arc::new(spaces),

@@ -122,7 +122,9 @@ async fn run_assembled(
     serial.flush();
     let summary = connected.finish().await;
     Ok(match (outcome?, summary) {
-        (Outcome::Shutdown | Outcome::GuestPanic, Some(summary)) => Outcome::BuiltIn(summary),
+        (Outcome::Shutdown, Some(summary)) => Outcome::BuiltIn(summary),
+        // The built-in guest says by a panic that a check failed; a panic on request is just that.
+        (Outcome::GuestPanic, Some(summary)) if summary.failed > 0 => Outcome::BuiltIn(summary),
         (outcome, _) => outcome,
     })
 }

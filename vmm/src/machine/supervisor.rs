@@ -11,6 +11,7 @@
 //! waits for answers of a successor runs on a thread of its own.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use devices::virtio::backend::{BackendEvent, BackendRequest};
 use devices::virtio::blk::{BlockImage, BlockStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
-use executor::TaskGroup;
+use executor::{Either, TaskGroup, select};
 use ipc::link::Link;
 use ipc::{CallError, Deadline, Receiver, Sender};
 
@@ -28,6 +29,7 @@ use super::control::pump_back_end;
 use super::lives::{Lives, Verdict};
 use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
+use crate::error::Report;
 use crate::warden::{ActorId, ActorKind, ActorLink, Death, Spawner, Start, Warden, WardenEvent};
 
 /// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
@@ -63,10 +65,6 @@ impl Blueprint {
     /// Starts the first process, from a thread without an executor.
     pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
         self.send_off(id, spawner.spawn_blocking(id, ActorKind::Blk)?)
-    }
-
-    async fn restart(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
-        self.send_off(id, spawner.spawn(id, ActorKind::Blk).await?)
     }
 
     /// Sends a process what it works on. It need not run yet.
@@ -105,11 +103,29 @@ struct Charge {
     lives: Lives,
 }
 
+impl Charge {
+    /// The device stays without a back end, and its driver is told.
+    fn give_up(self, reason: &str) {
+        self.blueprint.inflight.clear();
+        self.transport.give_up(reason);
+    }
+}
+
+/// Waits until the first of those that wait is due; for ever when none waits.
+async fn next_due(mourned: &[(Instant, Charge)]) {
+    match mourned.iter().map(|(at, _)| *at).min() {
+        Some(at) => executor::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Supervises all devices of a machine.
 pub(super) struct Supervisor {
     warden: Warden,
     events: Receiver<WardenEvent>,
     charges: HashMap<ActorId, Charge>,
+    /// Those whose process is dead, and when they get the next one.
+    mourned: Vec<(Instant, Charge)>,
     next_id: u64,
     /// What runs beside the loop for the devices; it holds ends of their channels.
     tasks: TaskGroup,
@@ -127,7 +143,8 @@ impl Supervisor {
         let (tasks, carrier) = (TaskGroup::new(), TaskGroup::new());
         carrier.spawn(warden.link().drive());
         let (charges, next_id) = (HashMap::new(), wards.len() as u64);
-        let mut supervisor = Self { warden, events, charges, next_id, tasks, carrier };
+        let mourned = Vec::new();
+        let mut supervisor = Self { warden, events, charges, mourned, next_id, tasks, carrier };
         for Ward { blueprint, transport, process } in wards {
             let lives = Lives::new(limit, Instant::now());
             let charge = Charge { blueprint: Arc::new(blueprint), transport, lives };
@@ -148,57 +165,86 @@ impl Supervisor {
     /// Supervises until it cannot: the error says why not.
     pub(super) async fn run(&mut self) -> Error {
         loop {
-            let event = self.events.recv().await;
-            match event {
-                Ok(WardenEvent::Started { id, pid }) => {
-                    if let Some(charge) = self.charges.get(&id) {
-                        log::info!("{}: served by process {pid}", charge.blueprint.name);
+            let due = next_due(&self.mourned);
+            let next = select(pin!(self.events.recv()), pin!(due)).await;
+            match next {
+                Either::Left(Ok(event)) => {
+                    if let Some(error) = self.act_on(event) {
+                        return error;
                     }
                 }
-                Ok(WardenEvent::Failed { reason, .. } | WardenEvent::Unusable { reason }) => {
-                    return Error::Sandbox(reason);
+                Either::Left(Err(_)) => return Error::WardenDied,
+                Either::Right(()) => {}
+            }
+            self.replace_due().await;
+        }
+    }
+
+    /// Takes an event; an error ends the machine.
+    fn act_on(&mut self, event: WardenEvent) -> Option<Error> {
+        match event {
+            WardenEvent::Started { id, pid } => {
+                if let Some(charge) = self.charges.get(&id) {
+                    log::info!("{}: served by process {pid}", charge.blueprint.name);
                 }
-                Ok(WardenEvent::Died { id, death }) => self.bury(id, death).await,
-                Err(_) => return Error::WardenDied,
+            }
+            WardenEvent::Died { id, death } => self.bury(id, death),
+            WardenEvent::Failed { id, reason } => match self.charges.remove(&id) {
+                // What runs goes on without this device.
+                Some(charge) if charge.lives.restarts() > 0 => charge.give_up(&reason),
+                _ => return Some(Error::Sandbox(reason)),
+            },
+            WardenEvent::Unusable { reason } => return Some(Error::Sandbox(reason)),
+        }
+        None
+    }
+
+    fn bury(&mut self, id: ActorId, death: Death) {
+        let Some(mut charge) = self.charges.remove(&id) else { return };
+        let name = &charge.blueprint.name;
+        let now = Instant::now();
+        match charge.lives.died(now) {
+            Verdict::Restart { after } => {
+                let number = charge.lives.restarts() + 1;
+                let pid = death.pid;
+                log::warn!("{name}: process {pid} ended: {death}; successor {number} takes over");
+                self.mourned.push((now + after, charge));
+            }
+            Verdict::GiveUp => {
+                log::error!("{name}: process {} ended: {death}; given up", death.pid);
+                charge.give_up("its process ended and is not started again");
             }
         }
     }
 
-    async fn bury(&mut self, id: ActorId, death: Death) {
-        let Some(mut charge) = self.charges.remove(&id) else { return };
-        let name = charge.blueprint.name.clone();
-        match charge.lives.died(Instant::now()) {
-            Verdict::Restart { after } => {
-                let restarts = charge.lives.restarts() + 1;
-                log::warn!(
-                    "{name}: process {} ended: {death}; successor {restarts} takes over",
-                    death.pid
-                );
-                if !after.is_zero() {
-                    executor::sleep(after).await;
-                }
-                self.replace(charge).await;
-            }
-            Verdict::GiveUp => {
-                log::error!("{name}: process {} ended: {death}; given up", death.pid);
-                charge.blueprint.inflight.clear();
-                charge.transport.give_up("its process ended and is not started again");
-            }
+    /// Starts successors for those that have waited long enough.
+    async fn replace_due(&mut self) {
+        let now = Instant::now();
+        let due = self.mourned.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>();
+        for (_, charge) in due {
+            self.replace(charge).await;
         }
     }
 
     async fn replace(&mut self, mut charge: Charge) {
         let id = ActorId(self.next_id);
         self.next_id += 1;
-        match charge.blueprint.restart(id, self.warden.spawner()).await {
+        let actor = match self.warden.spawner().spawn(id, ActorKind::Blk).await {
+            Ok(actor) => actor,
+            Err(error) => return charge.give_up(&Report::new(&error).one_line()),
+        };
+        charge.lives.reborn(Instant::now());
+        match charge.blueprint.send_off(id, actor) {
             Ok(process) => {
-                charge.lives.reborn(Instant::now());
                 hand_over(&charge, &process, self.warden.spawner().clone());
                 self.attend(charge, process);
             }
             Err(error) => {
-                let report = crate::error::Report::new(&error).one_line();
-                charge.transport.give_up(format_args!("no successor: {report}"));
+                // It is dead already, or will be: then there is a next one, or the end.
+                let reason = Report::new(&error).one_line();
+                log::warn!("{}: {reason}", charge.blueprint.name);
+                let _ = self.warden.spawner().kill(id).await;
+                self.charges.insert(id, charge);
             }
         }
     }
@@ -209,6 +255,7 @@ impl Supervisor {
         let mut living = self.charges.len();
         self.tasks.cancel_all().await;
         self.charges.clear();
+        self.mourned.clear();
         drop(spaces);
         let farewell = async {
             while living > 0 {

@@ -21,7 +21,7 @@ use ipc::{CallError, Deadline, Receiver, Reply, Sender, TryRecvError};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
-use crate::kvm::{Step, Vcpu, VcpuKicker};
+use crate::kvm::{Step, Vcpu, VcpuKicker, Vm};
 
 /// A control message never waits behind more than one other: the machine sends them one by one.
 const REQUEST_CAPACITY: usize = 2;
@@ -47,6 +47,8 @@ pub(super) struct AddressSpaces {
     pub(super) mmio: Bus,
     #[expect(dead_code, reason = "keeps the guest's RAM mapped while any vCPU can touch it")]
     pub(super) memory: GuestMemory,
+    #[expect(dead_code, reason = "the last handle closes the VM, and with it all interrupts")]
+    pub(super) vm: Vm,
 }
 
 /// The machine's end of a vCPU actor.
