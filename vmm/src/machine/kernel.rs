@@ -116,7 +116,7 @@ impl Kernel {
     pub(super) fn load(&self, plan: &BootPlan, memory: &GuestMemory) -> Result<(), BootFailure> {
         loader::load_kernel(&self.image, &self.source, memory)?;
         if let (Some((source, length)), Some(range)) = (&self.initrd, plan.initrd) {
-            loader::copy(source, 0, *length, range.start().value(), memory)?;
+            loader::load_initrd(source, *length, range.start().value(), memory)?;
         }
         for blob in &plan.blobs {
             loader::write(memory, blob)?;
