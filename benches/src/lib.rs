@@ -6,7 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// One way of doing the work that is compared.
 pub struct Contestant {
@@ -82,6 +85,16 @@ pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
+}
+
+/// The `vmm` that was built with this program.
+pub fn vmm() -> PathBuf {
+    std::env::current_exe().expect("this program's path").with_file_name("vmm")
+}
+
+/// A folder for files of a measurement, on the disk of the build: `/tmp` may be in memory.
+pub fn scratch() -> TempDir {
+    tempfile::tempdir_in(vmm().parent().expect("a folder")).expect("makes a folder")
 }
 
 /// A stream of pseudo-random numbers (xorshift64*), the same for every contestant.
