@@ -18,6 +18,7 @@ mod deaths;
 mod descriptors;
 mod landlock;
 mod namespaces;
+mod pages;
 mod privileges;
 mod root;
 mod signals;
@@ -25,6 +26,7 @@ mod signals;
 pub use deaths::{DeathNote, DeathNoteMemory, NOTED_EXIT, die_noted};
 pub use descriptors::keep_only;
 pub use namespaces::{Child, clone_into_pid_namespace, enter_empty_world};
+pub use pages::forget_program_pages;
 pub use privileges::{Limits, empty_bounding_set, lock_down, tie_to_parent};
 pub use signals::forget_handlers;
 

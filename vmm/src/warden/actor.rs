@@ -9,6 +9,7 @@
 //! Nothing that another process sent is looked at before the filter is in force.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use devices::virtio::blk::BlockStart;
 use executor::{Config, Executor, Operations, Restrictions};
@@ -23,6 +24,9 @@ use crate::sandbox::{self, DeathNoteMemory, Limits};
 
 /// The exit status of an actor that could not be set up.
 const FAILED: i32 = 1;
+
+/// By then a driver has found its device and works: what ran until now does not run again soon.
+const BEGINNING: Duration = Duration::from_secs(2);
 
 /// What an actor process can be. In the order of [`ActorKind::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,10 +150,17 @@ fn die_of_panics() {
     }));
 }
 
+/// Gives back what only the beginning took.
+async fn shed_beginnings() {
+    executor::sleep(BEGINNING).await;
+    sandbox::forget_program_pages();
+}
+
 /// The actor itself; returns the exit status.
 async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
     let Opened { link, mut receiver, .. } = opened;
     executor::spawn(link.drive()).detach();
+    executor::spawn(shed_beginnings()).detach();
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {
         return 0;

@@ -77,6 +77,8 @@ fn settle(parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
     sandbox::forget_handlers()?;
     // A terminal's Ctrl-C is for the machine, which then ends everything in order.
     let _ = rustix::process::setsid();
+    // Asked of the kernel once and remembered, by a call that actors may not make.
+    let _ = rustix::param::page_size();
     sandbox::enter_empty_world()?;
     sandbox::empty_bounding_set()?;
     sandbox::tie_to_parent(parent)

@@ -60,7 +60,7 @@ pub(crate) struct Bed {
     call: OwnedFd,
     pub(crate) id: ActorId,
     pub(crate) pid: i32,
-    _link: ActorLink,
+    link: ActorLink,
     ends: Ends,
 }
 
@@ -106,18 +106,19 @@ impl Bed {
     pub(crate) fn new(world: &mut World) -> Self {
         let parts = Parts::new();
         let features = RingFeatures::from_bits(FEATURES);
-        let driver = DriverQueue::new(&parts.memory, RINGS_AT, QUEUE_SIZE, features);
+        let driver =
+            DriverQueue::new(&parts.memory, RINGS_AT, QUEUE_SIZE, RingLayout::Split, features);
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let (kick, call) = (eventfd(0, flags).expect("a kick"), eventfd(0, flags).expect("a call"));
         let (id, pid, link, ends) = spawn(world, &parts);
-        let bed = Self { parts, driver, kick, call, id, pid, _link: link, ends };
+        let bed = Self { parts, driver, kick, call, id, pid, link, ends };
         bed.activate(world);
         bed
     }
 
     /// Another process takes over what the dead one left.
     pub(crate) fn replace(&mut self, world: &mut World) {
-        (self.id, self.pid, self._link, self.ends) = spawn(world, &self.parts);
+        (self.id, self.pid, self.link, self.ends) = spawn(world, &self.parts);
         self.activate(world);
     }
 
