@@ -14,26 +14,25 @@ pid_of_data() { sed -n 's/.*data.img: served by process \([0-9]*\)$/\1/p' log | 
 # Until Linux is up, the disk is not in use.
 turns=0
 until grep -q 'guest: init up' output; do
-    kill -0 $vmm && [ $turns -lt 600 ] || { cat output log; exit 1; }
+    if ! kill -0 $vmm || [ $turns -ge 600 ]; then cat output log; exit 1; fi
     turns=$((turns + 1)); sleep 0.2
 done
 sleep 3
-set -- KILL SEGV SYS STOP
-for ((n = 0; n < kills; n++)); do
+n=0
+while [ $n -lt "$kills" ]; do
     pid=$(pid_of_data)
-    signal=${@:n % 4 + 1:1}
-    kill -"$signal" "$pid" || { echo "kill $n: no process $pid"; cat output log; exit 1; }
+    case $((n % 4)) in 0) signal=KILL ;; 1) signal=SEGV ;; 2) signal=SYS ;; 3) signal=STOP ;; esac
+    kill -$signal "$pid" || { echo "kill $n: no process $pid"; cat output log; exit 1; }
     turns=0
     until [ "$(pid_of_data)" != "$pid" ]; do
         [ $turns -lt 100 ] || { echo "kill $n: no successor"; cat output log; exit 1; }
         turns=$((turns + 1)); sleep 0.1
     done
-    sleep 1
+    n=$((n + 1)); sleep 1
 done
-wait $vmm
-status=$?
+status=0; wait $vmm || status=$?
 cat output
-grep -c 'takes over' log
+grep 'takes over' log
 [ $status = 0 ] || { cat log; exit 1; }
 grep -q 'fio ended with 0' output || exit 1
 ! grep -q 'I/O error' output

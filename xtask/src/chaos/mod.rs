@@ -10,7 +10,7 @@
 //! that finished before it: a blackout and what led up to it. On a noisy machine other pauses are
 //! among the longest, too, so the figures err on the side of too long.
 
-mod linux;
+pub(crate) mod linux;
 mod native;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 //! A new suite is a file here with a `cases` function, and a line in [`all`].
 
 mod boot;
+mod chaos;
 mod ends;
 mod host;
 
@@ -64,5 +65,5 @@ impl Case {
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
-    [host::cases(), boot::cases(), ends::cases()].into_iter().flatten().collect()
+    [host::cases(), boot::cases(), ends::cases(), chaos::cases()].into_iter().flatten().collect()
 }
