@@ -69,14 +69,8 @@ mod tests {
     #[test]
     fn a_directory_and_a_device_are_told_apart_from_a_file() {
         let directory = File::open("/").unwrap();
-        assert_eq!(
-            directory.length().unwrap_err().kind(),
-            io::ErrorKind::IsADirectory
-        );
+        assert_eq!(directory.length().unwrap_err().kind(), io::ErrorKind::IsADirectory);
         let device = File::open("/dev/null").unwrap();
-        assert_eq!(
-            device.length().unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(device.length().unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -49,10 +49,7 @@ impl GuestRange {
     #[must_use]
     pub const fn between(start: u64, end: u64) -> Self {
         assert!(start <= end, "a range must not end before it starts");
-        Self {
-            start: GuestAddress(start),
-            length: end - start,
-        }
+        Self { start: GuestAddress(start), length: end - start }
     }
 
     /// Its first address.
@@ -126,19 +123,14 @@ impl Blob {
     /// The addresses the bytes take.
     #[must_use]
     pub fn range(&self) -> GuestRange {
-        GuestRange {
-            start: self.address,
-            length: self.bytes.len() as u64,
-        }
+        GuestRange { start: self.address, length: self.bytes.len() as u64 }
     }
 }
 
 /// `value` rounded up to a multiple of `alignment`, a power of two; `None` on overflow.
 pub(crate) fn align_up(value: u64, alignment: u64) -> Option<u64> {
     debug_assert!(alignment.is_power_of_two());
-    value
-        .checked_add(alignment - 1)
-        .map(|sum| sum & !(alignment - 1))
+    value.checked_add(alignment - 1).map(|sum| sum & !(alignment - 1))
 }
 
 /// `value` rounded down to a multiple of `alignment`, a power of two.

@@ -96,10 +96,7 @@ fn is_amd(supported: &[kvm_cpuid_entry2]) -> bool {
 /// Leaf 0xB is always there, so that APIC ids of more than eight bits can be told; 0x1F is only
 /// where the host has it.
 fn topology_leaves(supported: &[kvm_cpuid_entry2]) -> &'static [u32] {
-    let last = supported
-        .iter()
-        .find(|entry| entry.function == 0)
-        .map_or(0, |entry| entry.eax);
+    let last = supported.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.eax);
     if last >= 0x1f { &[0xb, 0x1f] } else { &[0xb] }
 }
 
@@ -160,11 +157,7 @@ fn features(entry: &mut kvm_cpuid_entry2, config: &CpuidConfig<'_>, index: u32) 
 
 /// Sets or clears `bits` of `register`, as `on` says.
 fn set(register: &mut u32, bits: u32, on: bool) {
-    *register = if on {
-        *register | bits
-    } else {
-        *register & !bits
-    };
+    *register = if on { *register | bits } else { *register & !bits };
 }
 
 /// The bits of an APIC id that number the cores.
@@ -180,11 +173,7 @@ fn addressable(processors: u32) -> u32 {
 /// How many APIC ids share the cache that `eax` describes: its level is in bits 7:5.
 fn sharers(eax: u32, processors: u32) -> u32 {
     let level = eax >> 5 & 7;
-    if level >= 3 {
-        addressable(processors)
-    } else {
-        1
-    }
+    if level >= 3 { addressable(processors) } else { 1 }
 }
 
 /// Leaf 0xB or 0x1F: threads of a core (one), cores of the package, and the end of the list.
@@ -210,9 +199,7 @@ fn topology(leaf: u32, processors: u32, index: u32) -> [kvm_cpuid_entry2; 3] {
 /// The leaf with the frequencies, if there is a hypervisor signature that can announce it.
 fn frequencies(entries: &mut [kvm_cpuid_entry2], tsc_khz: Option<u32>) -> Option<kvm_cpuid_entry2> {
     let tsc_khz = tsc_khz?;
-    let signature = entries
-        .iter_mut()
-        .find(|entry| entry.function == HYPERVISOR)?;
+    let signature = entries.iter_mut().find(|entry| entry.function == HYPERVISOR)?;
     signature.eax = signature.eax.max(HYPERVISOR_FREQUENCIES);
     Some(kvm_cpuid_entry2 {
         function: HYPERVISOR_FREQUENCIES,
@@ -231,15 +218,7 @@ mod tests {
 
     fn leaf(function: u32, index: u32, registers: [u32; 4]) -> kvm_cpuid_entry2 {
         let [eax, ebx, ecx, edx] = registers;
-        kvm_cpuid_entry2 {
-            function,
-            index,
-            eax,
-            ebx,
-            ecx,
-            edx,
-            ..Default::default()
-        }
+        kvm_cpuid_entry2 { function, index, eax, ebx, ecx, edx, ..Default::default() }
     }
 
     fn host([ebx, ecx, edx]: [u32; 3], last: u32) -> Vec<kvm_cpuid_entry2> {
@@ -271,9 +250,7 @@ mod tests {
     }
 
     fn find(entries: &[kvm_cpuid_entry2], function: u32, index: u32) -> kvm_cpuid_entry2 {
-        let mut found = entries
-            .iter()
-            .filter(|e| e.function == function && e.index == index);
+        let mut found = entries.iter().filter(|e| e.function == function && e.index == index);
         let first = *found.next().expect("the leaf is there");
         assert!(found.next().is_none(), "leaf {function:#x} is there twice");
         first

@@ -156,10 +156,7 @@ impl Ram {
             return Err(LayoutError::NotPages { size });
         }
         if size > 1 << MMIO64_ADDRESS_BITS {
-            return Err(LayoutError::TooLarge {
-                size,
-                address_bits: MMIO64_ADDRESS_BITS,
-            });
+            return Err(LayoutError::TooLarge { size, address_bits: MMIO64_ADDRESS_BITS });
         }
         Ok(Self { size })
     }
@@ -179,10 +176,7 @@ impl Ram {
     /// The part above 4 GiB.
     #[must_use]
     pub fn high(self) -> Option<GuestRange> {
-        let length = self
-            .size
-            .checked_sub(LOW_RAM_END.0)
-            .filter(|&length| length > 0)?;
+        let length = self.size.checked_sub(LOW_RAM_END.0).filter(|&length| length > 0)?;
         GuestRange::new(RAM_ABOVE_4G, length)
     }
 
@@ -206,18 +200,12 @@ impl Ram {
     /// The window of 64-bit PCI BARs: the top of an address space of `address_bits` bits (CPUID
     /// leaf `0x8000_0008`, EAX bits 7:0; Intel SDM volume 2A, CPUID), above the RAM.
     pub fn mmio64_window(self, address_bits: u8) -> Result<GuestRange, LayoutError> {
-        let too_large = LayoutError::TooLarge {
-            size: self.size,
-            address_bits,
-        };
+        let too_large = LayoutError::TooLarge { size: self.size, address_bits };
         let end = 1_u64 << address_bits.min(MMIO64_ADDRESS_BITS);
         let wanted = (end / MMIO64_SHARE).min(MMIO64_MAX);
         let above_ram = align_up(self.end().0.max(RAM_ABOVE_4G.0), MMIO64_MIN).ok_or(too_large)?;
         let start = align_down(end - wanted, MMIO64_MIN).max(above_ram);
-        if end
-            .checked_sub(start)
-            .is_none_or(|length| length < MMIO64_MIN)
-        {
+        if end.checked_sub(start).is_none_or(|length| length < MMIO64_MIN) {
             return Err(too_large);
         }
         Ok(GuestRange::between(start, end))
@@ -226,28 +214,16 @@ impl Ram {
     /// The memory map for the operating system, in the order of addresses (ACPI 6.5, 15.1).
     #[must_use]
     pub fn e820(self) -> Vec<E820Entry> {
-        let ram = |range| E820Entry {
-            range,
-            kind: E820Kind::Ram,
-        };
-        let reserved = |range| E820Entry {
-            range,
-            kind: E820Kind::Reserved,
-        };
+        let ram = |range| E820Entry { range, kind: E820Kind::Ram };
+        let reserved = |range| E820Entry { range, kind: E820Kind::Reserved };
         let mut map = vec![
             ram(GuestRange::between(0, CONVENTIONAL_END.0)),
             reserved(GuestRange::between(CONVENTIONAL_END.0, 0xa_0000)),
-            reserved(GuestRange::between(
-                ACPI_TABLES.start().0,
-                SMBIOS_TABLES.end().0,
-            )),
+            reserved(GuestRange::between(ACPI_TABLES.start().0, SMBIOS_TABLES.end().0)),
             ram(GuestRange::between(HIGH_RAM_START.0, self.low().end().0)),
             // Linux uses ECAM only where the memory map or ACPI says that it is taken.
             reserved(ECAM),
-            reserved(GuestRange::between(
-                KVM_IDENTITY_MAP.start().0,
-                KVM_TSS.end().0,
-            )),
+            reserved(GuestRange::between(KVM_IDENTITY_MAP.start().0, KVM_TSS.end().0)),
         ];
         map.extend(self.high().map(ram));
         map
@@ -280,10 +256,7 @@ mod tests {
     #[test]
     fn small_memory_is_one_range() {
         let ram = Ram::new(256 * MIB).unwrap();
-        assert_eq!(
-            ram.ranges().collect::<Vec<_>>(),
-            [GuestRange::between(0, 256 * MIB)]
-        );
+        assert_eq!(ram.ranges().collect::<Vec<_>>(), [GuestRange::between(0, 256 * MIB)]);
         assert_eq!(ram.end(), GuestAddress(256 * MIB));
     }
 
@@ -292,10 +265,7 @@ mod tests {
         let ram = Ram::new(6 * GIB).unwrap();
         assert_eq!(
             ram.ranges().collect::<Vec<_>>(),
-            [
-                GuestRange::between(0, 3 * GIB),
-                GuestRange::between(4 * GIB, 7 * GIB)
-            ]
+            [GuestRange::between(0, 3 * GIB), GuestRange::between(4 * GIB, 7 * GIB)]
         );
         assert!(ram.covers(GuestRange::between(4 * GIB, 7 * GIB)));
         assert!(!ram.covers(GuestRange::between(3 * GIB - 1, 3 * GIB + 1)));
@@ -316,10 +286,7 @@ mod tests {
         }
         let size = MIN_MEMORY + 1;
         assert_eq!(Ram::new(size), Err(LayoutError::NotPages { size }));
-        assert!(matches!(
-            Ram::new(u64::MAX - 4095),
-            Err(LayoutError::TooLarge { .. })
-        ));
+        assert!(matches!(Ram::new(u64::MAX - 4095), Err(LayoutError::TooLarge { .. })));
     }
 
     #[test]
@@ -335,19 +302,10 @@ mod tests {
     #[test]
     fn the_64_bit_window_gives_way_to_ram_until_nothing_is_left() {
         let ram = Ram::new(60 * GIB).unwrap();
-        assert_eq!(
-            ram.mmio64_window(36).unwrap(),
-            GuestRange::between(61 * GIB, 64 * GIB)
-        );
+        assert_eq!(ram.mmio64_window(36).unwrap(), GuestRange::between(61 * GIB, 64 * GIB));
         for size in [63 * GIB, 64 * GIB, 100 * GIB] {
             let refused = Ram::new(size).unwrap().mmio64_window(36);
-            assert_eq!(
-                refused,
-                Err(LayoutError::TooLarge {
-                    size,
-                    address_bits: 36
-                })
-            );
+            assert_eq!(refused, Err(LayoutError::TooLarge { size, address_bits: 36 }));
         }
         assert!(Ram::new(MIN_MEMORY).unwrap().mmio64_window(32).is_err());
         assert!(Ram::new(MIN_MEMORY).unwrap().mmio64_window(0).is_err());

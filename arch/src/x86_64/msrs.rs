@@ -57,10 +57,7 @@ mod tests {
 
     #[test]
     fn memory_is_write_back_by_default() {
-        let mtrr = boot_msrs()
-            .iter()
-            .find(|msr| msr.name == "IA32_MTRR_DEF_TYPE")
-            .unwrap();
+        let mtrr = boot_msrs().iter().find(|msr| msr.name == "IA32_MTRR_DEF_TYPE").unwrap();
         assert_eq!((mtrr.index, mtrr.value), (0x2ff, 0x806));
     }
 }

@@ -91,12 +91,7 @@ pub fn build(config: &SmbiosConfig) -> Result<Blob, SmbiosError> {
         Ok(())
     })?;
     table.add(TYPE_SYSTEM, |fields| {
-        for text in [
-            &config.manufacturer,
-            &config.product,
-            &config.version,
-            &config.serial,
-        ] {
+        for text in [&config.manufacturer, &config.product, &config.version, &config.serial] {
             fields.string(text)?;
         }
         fields.bytes(&wire_uuid(config.uuid));
@@ -128,9 +123,7 @@ pub fn build(config: &SmbiosConfig) -> Result<Blob, SmbiosError> {
     bytes.extend(table.bytes);
     let blob = Blob::new(address, bytes);
     if !SMBIOS_TABLES.covers(blob.range()) {
-        return Err(SmbiosError::TooLarge {
-            length: blob.bytes.len(),
-        });
+        return Err(SmbiosError::TooLarge { length: blob.bytes.len() });
     }
     Ok(blob)
 }
@@ -177,8 +170,7 @@ impl Table {
         let mut fields = Fields::default();
         fill(&mut fields)?;
         self.bytes.push(kind);
-        self.bytes
-            .push((HEADER_LENGTH + fields.formatted.len()) as u8);
+        self.bytes.push((HEADER_LENGTH + fields.formatted.len()) as u8);
         self.bytes.extend_from_slice(&self.structures.to_le_bytes());
         self.bytes.extend(fields.formatted);
         if fields.strings.is_empty() {
@@ -214,11 +206,7 @@ impl Fields {
 
     /// A field with the number of `text`, or 0 if it is empty.
     fn string(&mut self, text: &str) -> Result<(), SmbiosError> {
-        let number = if text.is_empty() {
-            0
-        } else {
-            self.add_string(text)?
-        };
+        let number = if text.is_empty() { 0 } else { self.add_string(text)? };
         self.byte(number);
         Ok(())
     }
@@ -273,10 +261,7 @@ mod tests {
         let blob = build(&config()).unwrap();
         let entry = &blob.bytes[..ENTRY_POINT_LENGTH];
         assert_eq!(&entry[..5], b"_SM3_");
-        assert_eq!(
-            entry.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)),
-            0
-        );
+        assert_eq!(entry.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         let length = u32::from_le_bytes(entry[12..16].try_into().unwrap()) as usize;
         let address = u64::from_le_bytes(entry[16..24].try_into().unwrap());
         assert_eq!(address, blob.address.0 + TABLE_OFFSET as u64);
@@ -288,10 +273,7 @@ mod tests {
         let blob = build(&config()).unwrap();
         let found = structures(&blob.bytes[TABLE_OFFSET..]);
         let kinds: Vec<_> = found.iter().map(|(kind, ..)| *kind).collect();
-        assert_eq!(
-            kinds,
-            [TYPE_FIRMWARE, TYPE_SYSTEM, TYPE_OEM_STRINGS, TYPE_END]
-        );
+        assert_eq!(kinds, [TYPE_FIRMWARE, TYPE_SYSTEM, TYPE_OEM_STRINGS, TYPE_END]);
 
         let (_, firmware, strings) = &found[0];
         assert_eq!(firmware.len(), 0x1a);
@@ -300,10 +282,7 @@ mod tests {
         assert_eq!(system.len(), 0x1b);
         assert_eq!(strings, &["Maker", "Machine", "1"]);
         assert_eq!(system[4..8], [1, 2, 3, 0]);
-        assert_eq!(
-            system[8..24],
-            [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15]
-        );
+        assert_eq!(system[8..24], [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15]);
         let (_, oem, strings) = &found[2];
         assert_eq!(oem[4], 2);
         assert_eq!(strings, &["io.systemd.credential:a=b", "second"]);
@@ -311,32 +290,19 @@ mod tests {
 
     #[test]
     fn without_oem_strings_there_is_no_structure_for_them() {
-        let blob = build(&SmbiosConfig {
-            oem_strings: vec![],
-            ..config()
-        })
-        .unwrap();
+        let blob = build(&SmbiosConfig { oem_strings: vec![], ..config() }).unwrap();
         let found = structures(&blob.bytes[TABLE_OFFSET..]);
         assert!(found.iter().all(|(kind, ..)| *kind != TYPE_OEM_STRINGS));
     }
 
     #[test]
     fn strings_that_cannot_be_represented_are_refused() {
-        let with = |oem_strings| {
-            build(&SmbiosConfig {
-                oem_strings,
-                ..config()
-            })
-            .unwrap_err()
-        };
+        let with = |oem_strings| build(&SmbiosConfig { oem_strings, ..config() }).unwrap_err();
         assert_eq!(with(vec!["a\0b".into()]), SmbiosError::StringHasNul);
         let second_empty = with(vec!["a".into(), String::new()]);
         assert_eq!(second_empty, SmbiosError::EmptyOemString { number: 2 });
         let many = with(vec!["a".into(); 256]);
         assert_eq!(many, SmbiosError::TooManyOemStrings { count: 256 });
-        assert!(matches!(
-            with(vec!["a".repeat(70_000)]),
-            SmbiosError::TooLarge { .. }
-        ));
+        assert!(matches!(with(vec!["a".repeat(70_000)]), SmbiosError::TooLarge { .. }));
     }
 }

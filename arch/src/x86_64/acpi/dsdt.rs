@@ -145,10 +145,7 @@ fn serial_port() -> Vec<u8> {
         vec![
             &hid("PNP0501"),
             &number("_UID", 1),
-            &resources(vec![
-                &ports_at(ports::COM1, 8),
-                &isa_interrupt(ports::COM1_IRQ),
-            ]),
+            &resources(vec![&ports_at(ports::COM1, 8), &isa_interrupt(ports::COM1_IRQ)]),
         ],
     )
 }
@@ -158,10 +155,7 @@ fn real_time_clock() -> Vec<u8> {
         "RTC0",
         vec![
             &hid("PNP0B00"),
-            &resources(vec![
-                &ports_at(ports::CMOS, 2),
-                &isa_interrupt(ports::RTC_IRQ),
-            ]),
+            &resources(vec![&ports_at(ports::CMOS, 2), &isa_interrupt(ports::RTC_IRQ)]),
         ],
     )
 }

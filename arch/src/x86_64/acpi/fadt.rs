@@ -48,21 +48,10 @@ pub(super) fn build(facs: GuestAddress, dsdt: GuestAddress, keyboard: Presence) 
     table.pm1_evt_len = PM1_EVENT_LENGTH;
     table.pm1_cnt_len = PM1_CONTROL_LENGTH;
     table.pm_tmr_len = PM_TIMER_LENGTH;
-    table.x_pm1a_evt_blk = port(
-        ports::ACPI_PM1_EVENT,
-        PM1_EVENT_LENGTH,
-        AccessSize::WordAccess,
-    );
-    table.x_pm1a_cnt_blk = port(
-        ports::ACPI_PM1_CONTROL,
-        PM1_CONTROL_LENGTH,
-        AccessSize::WordAccess,
-    );
-    table.x_pm_tmr_blk = port(
-        ports::ACPI_PM_TIMER,
-        PM_TIMER_LENGTH,
-        AccessSize::DwordAccess,
-    );
+    table.x_pm1a_evt_blk = port(ports::ACPI_PM1_EVENT, PM1_EVENT_LENGTH, AccessSize::WordAccess);
+    table.x_pm1a_cnt_blk =
+        port(ports::ACPI_PM1_CONTROL, PM1_CONTROL_LENGTH, AccessSize::WordAccess);
+    table.x_pm_tmr_blk = port(ports::ACPI_PM_TIMER, PM_TIMER_LENGTH, AccessSize::DwordAccess);
     table.p_lvl2_lat = NO_C2.into();
     table.p_lvl3_lat = NO_C3.into();
 
@@ -79,11 +68,5 @@ pub(super) fn build(facs: GuestAddress, dsdt: GuestAddress, keyboard: Presence) 
 
 /// A register of `length` bytes at `port`.
 fn port(port: u16, length: u8, access: AccessSize) -> GAS {
-    GAS::new(
-        AddressSpace::SystemIo,
-        length * 8,
-        0,
-        access,
-        u64::from(port),
-    )
+    GAS::new(AddressSpace::SystemIo, length * 8, 0, access, u64::from(port))
 }

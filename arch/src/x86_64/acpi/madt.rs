@@ -40,19 +40,11 @@ pub(super) fn build(processors: u32) -> Sdt {
     for id in FIRST_X2APIC_ID..processors {
         body.extend(local_x2apic(id));
     }
-    body.extend(serialise(&IoApic::new(
-        IOAPIC_ID,
-        IOAPIC.start().0 as u32,
-        0,
-    )));
+    body.extend(serialise(&IoApic::new(IOAPIC_ID, IOAPIC.start().0 as u32, 0)));
     // The timer (PIT) is wired to input 2, as on every PC since the I/O APIC.
     body.extend(interrupt_source_override(0, 2, CONFORMS));
     let sci = ports::ACPI_SCI_IRQ;
-    body.extend(interrupt_source_override(
-        sci,
-        u32::from(sci),
-        EDGE_ACTIVE_HIGH,
-    ));
+    body.extend(interrupt_source_override(sci, u32::from(sci), EDGE_ACTIVE_HIGH));
     body.extend(local_apic_nmi());
     if processors > FIRST_X2APIC_ID {
         body.extend(local_x2apic_nmi());

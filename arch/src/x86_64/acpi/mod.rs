@@ -107,9 +107,7 @@ pub fn build(config: &AcpiConfig) -> Result<AcpiTables, AcpiError> {
     let last_bus = check(config)?;
 
     // The RSDP comes first but points at the XSDT, so its bytes are filled in last.
-    let mut area = Area {
-        bytes: vec![0; Rsdp::len()],
-    };
+    let mut area = Area { bytes: vec![0; Rsdp::len()] };
     let facs = area.append(&FACS::new(), FACS_ALIGNMENT);
     let dsdt = area.append_bytes(dsdt::build(config, last_bus).as_slice(), ALIGNMENT);
     let tables = [
@@ -127,14 +125,9 @@ pub fn build(config: &AcpiConfig) -> Result<AcpiTables, AcpiError> {
 
     let blob = Blob::new(ACPI_TABLES.start(), area.bytes);
     if !ACPI_TABLES.covers(blob.range()) {
-        return Err(AcpiError::TooLarge {
-            length: blob.range().length(),
-        });
+        return Err(AcpiError::TooLarge { length: blob.range().length() });
     }
-    Ok(AcpiTables {
-        rsdp: blob.address,
-        blobs: vec![blob],
-    })
+    Ok(AcpiTables { rsdp: blob.address, blobs: vec![blob] })
 }
 
 /// Checks the ranges and returns the number of the last PCI bus.
@@ -166,14 +159,8 @@ fn mcfg(ecam: GuestRange, last_bus: u8) -> MCFG {
 
 /// A table with the usual header and `body`.
 fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Sdt {
-    let mut table = Sdt::new(
-        signature,
-        HEADER_LENGTH,
-        revision,
-        OEM_ID,
-        OEM_TABLE_ID,
-        OEM_REVISION,
-    );
+    let mut table =
+        Sdt::new(signature, HEADER_LENGTH, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     table.append_slice(body);
     table
 }

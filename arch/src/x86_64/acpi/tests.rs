@@ -30,12 +30,7 @@ impl Reader {
     fn table(&self, address: u64) -> &[u8] {
         let length = u32_in(self.at(address, 8), 4) as usize;
         let table = self.at(address, length);
-        assert_eq!(
-            sum(table),
-            0,
-            "checksum of {}",
-            String::from_utf8_lossy(&table[..4])
-        );
+        assert_eq!(sum(table), 0, "checksum of {}", String::from_utf8_lossy(&table[..4]));
         assert_eq!(&table[10..16], OEM_ID);
         table
     }
@@ -47,12 +42,8 @@ impl Reader {
         assert_eq!((sum(&rsdp[..20]), sum(rsdp)), (0, 0));
         let xsdt = self.table(u64_in(rsdp, 24));
         assert_eq!(&xsdt[..4], b"XSDT");
-        let mut tables = xsdt[36..]
-            .chunks_exact(8)
-            .map(|entry| self.table(u64_in(entry, 0)));
-        tables
-            .find(|table| table[..4] == signature)
-            .expect("the XSDT has the table")
+        let mut tables = xsdt[36..].chunks_exact(8).map(|entry| self.table(u64_in(entry, 0)));
+        tables.find(|table| table[..4] == signature).expect("the XSDT has the table")
     }
 
     fn dsdt(&self) -> &[u8] {
@@ -114,10 +105,7 @@ fn objects(dsdt: &[u8]) -> Vec<(String, &[u8])> {
         // Root, dual name prefix, `_SB_`, the name.
         let path = &body[1 + more..];
         assert_eq!(&path[..6], b"\\._SB_");
-        found.push((
-            String::from_utf8(path[6..10].to_vec()).unwrap(),
-            &path[10..],
-        ));
+        found.push((String::from_utf8(path[6..10].to_vec()).unwrap(), &path[10..]));
         rest = next;
     }
     found
@@ -132,15 +120,8 @@ fn the_fadt_has_the_registers_of_the_machine() {
     let reader = Reader::new(&config());
     let fadt = reader.find(*b"FACP");
     assert_eq!(u16_in(fadt, 46), 9, "SCI");
-    assert_eq!(
-        u32_in(fadt, 48),
-        0,
-        "no SMI command port: always in ACPI mode"
-    );
-    assert_eq!(
-        (u32_in(fadt, 56), u32_in(fadt, 64), u32_in(fadt, 76)),
-        (0x600, 0x604, 0x608)
-    );
+    assert_eq!(u32_in(fadt, 48), 0, "no SMI command port: always in ACPI mode");
+    assert_eq!((u32_in(fadt, 56), u32_in(fadt, 64), u32_in(fadt, 76)), (0x600, 0x604, 0x608));
     assert_eq!((fadt[88], fadt[89], fadt[91]), (4, 2, 4));
     let register = |at: usize| (fadt[at], fadt[at + 1], u64_in(fadt, at + 4));
     assert_eq!(register(116), (1, 8, u64::from(ports::RESET)));
@@ -175,10 +156,7 @@ fn the_madt_lists_each_processor_and_the_io_apic() {
     assert_eq!(kinds, [0, 0, 0, 0, 1, 2, 2, 4]);
     for (index, (_, processor)) in structures[..4].iter().enumerate() {
         let index = index as u8;
-        assert_eq!(
-            (processor[2], processor[3], u32_in(processor, 4)),
-            (index, index, 1)
-        );
+        assert_eq!((processor[2], processor[3], u32_in(processor, 4)), (index, index, 1));
     }
     assert_eq!(u32_in(structures[4].1, 4), 0xfec0_0000);
     let (timer, sci) = (structures[5].1, structures[6].1);
@@ -189,27 +167,14 @@ fn the_madt_lists_each_processor_and_the_io_apic() {
 
 #[test]
 fn processors_beyond_the_eighth_bit_are_x2apics() {
-    let reader = Reader::new(&AcpiConfig {
-        processors: MAX_PROCESSORS,
-        ..config()
-    });
+    let reader = Reader::new(&AcpiConfig { processors: MAX_PROCESSORS, ..config() });
     let structures = structures(reader.find(*b"APIC"));
-    let of = |kind| {
-        structures
-            .iter()
-            .filter(move |(k, _)| *k == kind)
-            .map(|(_, bytes)| bytes)
-    };
+    let of = |kind| structures.iter().filter(move |(k, _)| *k == kind).map(|(_, bytes)| bytes);
     assert_eq!(of(0).map(|bytes| bytes[3]).max(), Some(254));
-    let wide: Vec<_> = of(9)
-        .map(|bytes| (u32_in(bytes, 4), u32_in(bytes, 8)))
-        .collect();
+    let wide: Vec<_> = of(9).map(|bytes| (u32_in(bytes, 4), u32_in(bytes, 8))).collect();
     let expected: Vec<_> = (255..MAX_PROCESSORS).map(|id| (id, 1)).collect();
     assert_eq!(wide, expected);
-    assert_eq!(
-        of(10).map(|bytes| (u32_in(bytes, 4), bytes[8])).next(),
-        Some((u32::MAX, 1))
-    );
+    assert_eq!(of(10).map(|bytes| (u32_in(bytes, 4), bytes[8])).next(), Some((u32::MAX, 1)));
 }
 
 #[test]
@@ -227,28 +192,16 @@ fn the_mcfg_has_the_ecam_range_and_its_buses() {
 #[test]
 fn the_dsdt_has_the_devices_that_no_bus_enumerates() {
     let names = |keyboard| {
-        let reader = Reader::new(&AcpiConfig {
-            keyboard,
-            ..config()
-        });
-        objects(reader.dsdt())
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect::<Vec<_>>()
+        let reader = Reader::new(&AcpiConfig { keyboard, ..config() });
+        objects(reader.dsdt()).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     let with = names(Presence::Present);
-    assert_eq!(
-        with,
-        ["PCI0", "MBRD", "COM1", "RTC0", "PEVT", "KBD0", "_S5_"]
-    );
+    assert_eq!(with, ["PCI0", "MBRD", "COM1", "RTC0", "PEVT", "KBD0", "_S5_"]);
     let without = names(Presence::Absent);
     assert_eq!(without, ["PCI0", "MBRD", "COM1", "RTC0", "PEVT", "_S5_"]);
 
     let flags = |keyboard| {
-        let reader = Reader::new(&AcpiConfig {
-            keyboard,
-            ..config()
-        });
+        let reader = Reader::new(&AcpiConfig { keyboard, ..config() });
         u16_in(reader.find(*b"FACP"), 109)
     };
     assert_eq!(flags(Presence::Present) ^ flags(Presence::Absent), 1 << 1);
@@ -261,37 +214,20 @@ fn the_pci_root_has_the_windows() {
     let root = objects[0].1;
     // PNP0A08 as a compressed EISA id.
     assert!(contains(root, &[0x0c, 0x41, 0xd0, 0x0a, 0x08]));
-    for name in [
-        "_HID", "_CID", "_SEG", "_BBN", "_UID", "_CCA", "_CRS", "_OSC",
-    ] {
+    for name in ["_HID", "_CID", "_SEG", "_BBN", "_UID", "_CCA", "_CRS", "_OSC"] {
         assert!(contains(root, name.as_bytes()), "{name}");
     }
     assert!(!contains(root, b"_PRT"));
     let descriptor = |kind: u8, length: u16, start: &[u8], end: &[u8]| {
-        let at = root
-            .windows(3)
-            .position(|w| w[0] == kind && w[1..] == length.to_le_bytes());
+        let at = root.windows(3).position(|w| w[0] == kind && w[1..] == length.to_le_bytes());
         let fields = &root[at.expect("the descriptor is there") + 6 + start.len()..];
         assert_eq!(&fields[..start.len()], start);
         assert_eq!(&fields[start.len()..2 * start.len()], end);
     };
     descriptor(0x88, 13, &[0, 0], &[255, 0]);
-    descriptor(
-        0x87,
-        23,
-        &0xc000_0000_u32.to_le_bytes(),
-        &0xdfff_ffff_u32.to_le_bytes(),
-    );
-    descriptor(
-        0x8a,
-        43,
-        &0x3f00_0000_0000_u64.to_le_bytes(),
-        &0x3fff_ffff_ffff_u64.to_le_bytes(),
-    );
-    assert!(
-        contains(root, &[0x47, 1, 0xf8, 0x0c, 0xf8, 0x0c, 1, 8]),
-        "CF8"
-    );
+    descriptor(0x87, 23, &0xc000_0000_u32.to_le_bytes(), &0xdfff_ffff_u32.to_le_bytes());
+    descriptor(0x8a, 43, &0x3f00_0000_0000_u64.to_le_bytes(), &0x3fff_ffff_ffff_u64.to_le_bytes());
+    assert!(contains(root, &[0x47, 1, 0xf8, 0x0c, 0xf8, 0x0c, 1, 8]), "CF8");
 }
 
 #[test]
@@ -300,25 +236,16 @@ fn the_panic_notifier_and_power_off_are_as_the_devices_expect() {
     let objects = objects(reader.dsdt());
     let of = |name: &str| objects.iter().find(|(found, _)| found == name).unwrap().1;
     assert!(contains(of("PEVT"), b"QEMU0001\0"));
-    assert!(contains(
-        of("PEVT"),
-        &[0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1]
-    ));
+    assert!(contains(of("PEVT"), &[0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1]));
     // A package of four: two bytes of the sleep type, two zeros.
     let sleep_type = ports::ACPI_S5_SLEEP_TYPE;
-    assert_eq!(
-        of("_S5_"),
-        [0x12, 0x08, 4, 0x0a, sleep_type, 0x0a, sleep_type, 0, 0]
-    );
+    assert_eq!(of("_S5_"), [0x12, 0x08, 4, 0x0a, sleep_type, 0x0a, sleep_type, 0, 0]);
 }
 
 #[test]
 fn machines_that_cannot_be_described_are_refused() {
     for count in [0, MAX_PROCESSORS + 1, u32::MAX] {
-        let refused = build(&AcpiConfig {
-            processors: count,
-            ..config()
-        });
+        let refused = build(&AcpiConfig { processors: count, ..config() });
         assert_eq!(refused, Err(AcpiError::Processors { count }));
     }
     for ecam in [
@@ -327,15 +254,9 @@ fn machines_that_cannot_be_described_are_refused() {
         GuestRange::between(0xc000_0000, 0xf000_0000),
         GuestRange::between(0x1_0000_0000, 0x1_1000_0000),
     ] {
-        assert_eq!(
-            build(&AcpiConfig { ecam, ..config() }),
-            Err(AcpiError::Ecam { ecam })
-        );
+        assert_eq!(build(&AcpiConfig { ecam, ..config() }), Err(AcpiError::Ecam { ecam }));
     }
     let window = GuestRange::between(0xf000_0000, 0x1_0000_0001);
-    let refused = build(&AcpiConfig {
-        mmio32: window,
-        ..config()
-    });
+    let refused = build(&AcpiConfig { mmio32: window, ..config() });
     assert_eq!(refused, Err(AcpiError::Window { window }));
 }

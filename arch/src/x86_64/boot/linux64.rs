@@ -44,10 +44,7 @@ pub(super) fn state(
         efer: efer::LME | efer::LMA,
         ..segments
     };
-    (
-        vec![gdt, zero_page(request, header, initrd), page_tables()],
-        registers,
-    )
+    (vec![gdt, zero_page(request, header, initrd), page_tables()], registers)
 }
 
 fn zero_page(
@@ -59,40 +56,19 @@ fn zero_page(
     if let Some(header) = header {
         page.set(offset_of!(boot_params, hdr), header.bytes());
     } else {
-        page.set(
-            offset_of!(boot_params, hdr.boot_flag),
-            &BOOT_FLAG.to_le_bytes(),
-        );
+        page.set(offset_of!(boot_params, hdr.boot_flag), &BOOT_FLAG.to_le_bytes());
         page.set(offset_of!(boot_params, hdr.header), &MAGIC.to_le_bytes());
-        page.set(
-            offset_of!(boot_params, hdr.version),
-            &VERSION_2_12.to_le_bytes(),
-        );
+        page.set(offset_of!(boot_params, hdr.version), &VERSION_2_12.to_le_bytes());
     }
-    page.set(
-        offset_of!(boot_params, hdr.vid_mode),
-        &VIDEO_NORMAL.to_le_bytes(),
-    );
-    page.set(
-        offset_of!(boot_params, hdr.type_of_loader),
-        &[LOADER_UNDEFINED],
-    );
+    page.set(offset_of!(boot_params, hdr.vid_mode), &VIDEO_NORMAL.to_le_bytes());
+    page.set(offset_of!(boot_params, hdr.type_of_loader), &[LOADER_UNDEFINED]);
     // Command line and initrd are below 4 GiB, so the fields for the upper halves stay zero.
     let command_line = COMMAND_LINE.start().0 as u32;
-    page.set(
-        offset_of!(boot_params, hdr.cmd_line_ptr),
-        &command_line.to_le_bytes(),
-    );
+    page.set(offset_of!(boot_params, hdr.cmd_line_ptr), &command_line.to_le_bytes());
     if let Some(initrd) = initrd {
         let (start, length) = (initrd.start().0 as u32, initrd.length() as u32);
-        page.set(
-            offset_of!(boot_params, hdr.ramdisk_image),
-            &start.to_le_bytes(),
-        );
-        page.set(
-            offset_of!(boot_params, hdr.ramdisk_size),
-            &length.to_le_bytes(),
-        );
+        page.set(offset_of!(boot_params, hdr.ramdisk_image), &start.to_le_bytes());
+        page.set(offset_of!(boot_params, hdr.ramdisk_size), &length.to_le_bytes());
     }
     let rsdp = request.rsdp.map_or(0, GuestAddress::value);
     page.set(offset_of!(boot_params, acpi_rsdp_addr), &rsdp.to_le_bytes());

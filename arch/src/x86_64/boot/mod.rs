@@ -61,21 +61,14 @@ pub struct BootPlan {
 pub fn plan(request: &BootRequest<'_>) -> Result<BootPlan, BootError> {
     check_kernel(request)?;
     let command_line = command_line(request)?;
-    let initrd = request
-        .initrd_length
-        .map(|length| place_initrd(request, length))
-        .transpose()?;
+    let initrd = request.initrd_length.map(|length| place_initrd(request, length)).transpose()?;
 
     let (mut blobs, registers) = match request.kernel.protocol() {
         Protocol::Pvh => pvh::state(request, initrd),
         Protocol::Linux64 { header } => linux64::state(request, header.as_ref(), initrd),
     };
     blobs.push(command_line);
-    Ok(BootPlan {
-        blobs,
-        initrd,
-        registers,
-    })
+    Ok(BootPlan { blobs, initrd, registers })
 }
 
 fn check_kernel(request: &BootRequest<'_>) -> Result<(), BootError> {
@@ -87,10 +80,7 @@ fn check_kernel(request: &BootRequest<'_>) -> Result<(), BootError> {
         .map(super::kernel::Segment::memory)
         .find(|&k| !low.covers(k));
     match outside {
-        Some(kernel) => Err(BootError::KernelDoesNotFit {
-            kernel,
-            ram_end: low.end().0,
-        }),
+        Some(kernel) => Err(BootError::KernelDoesNotFit { kernel, ram_end: low.end().0 }),
         None => Ok(()),
     }
 }
@@ -98,17 +88,12 @@ fn check_kernel(request: &BootRequest<'_>) -> Result<(), BootError> {
 fn command_line(request: &BootRequest<'_>) -> Result<Blob, BootError> {
     let text = request.command_line.as_bytes();
     let max = match request.kernel.protocol() {
-        Protocol::Linux64 {
-            header: Some(header),
-        } => header.command_line_max() as usize,
+        Protocol::Linux64 { header: Some(header) } => header.command_line_max() as usize,
         _ => COMMAND_LINE_MAX,
     };
     let max = max.min(COMMAND_LINE.length() as usize - 1);
     if text.len() > max {
-        return Err(BootError::CommandLineTooLong {
-            length: text.len(),
-            max,
-        });
+        return Err(BootError::CommandLineTooLong { length: text.len(), max });
     }
     if let Some(position) = text.iter().position(|&byte| byte == 0) {
         return Err(BootError::CommandLineHasNul { position });
@@ -125,9 +110,7 @@ fn place_initrd(request: &BootRequest<'_>, length: u64) -> Result<GuestRange, Bo
         return Err(BootError::InitrdEmpty);
     }
     let reachable = match request.kernel.protocol() {
-        Protocol::Linux64 {
-            header: Some(header),
-        } => u64::from(header.initrd_address_max()) + 1,
+        Protocol::Linux64 { header: Some(header) } => u64::from(header.initrd_address_max()) + 1,
         _ => u64::MAX,
     };
     let end = align_down(request.ram.low().end().0.min(reachable), PAGE_SIZE);
@@ -139,11 +122,7 @@ fn place_initrd(request: &BootRequest<'_>, length: u64) -> Result<GuestRange, Bo
         .map(|start| align_down(start, PAGE_SIZE))
         .and_then(|start| GuestRange::new(GuestAddress(start), length))
         .filter(|&initrd| room.covers(initrd))
-        .ok_or(BootError::InitrdTooLarge {
-            length,
-            room,
-            available,
-        })
+        .ok_or(BootError::InitrdTooLarge { length, room, available })
 }
 
 /// Selectors that the 64-bit Linux boot protocol prescribes (`__BOOT_CS`, `__BOOT_DS`), and a task
@@ -154,35 +133,16 @@ const TASK_SELECTOR: u16 = 0x20;
 
 /// Flat segments over all addresses, and the GDT that describes them.
 fn flat_segments(code: SegmentAccess) -> (InitialRegisters, Blob) {
-    let flat = |selector, access| Segment {
-        selector,
-        base: 0,
-        limit: u32::MAX,
-        access,
-    };
+    let flat = |selector, access| Segment { selector, base: 0, limit: u32::MAX, access };
     let cs = flat(CODE_SELECTOR, code);
     let data = flat(DATA_SELECTOR, SegmentAccess::DATA);
     // 0x67 is the least limit of a task segment (Intel SDM volume 3A, 8.2.2).
-    let tr = Segment {
-        selector: TASK_SELECTOR,
-        base: 0,
-        limit: 0x67,
-        access: SegmentAccess::TASK,
-    };
+    let tr = Segment { selector: TASK_SELECTOR, base: 0, limit: 0x67, access: SegmentAccess::TASK };
 
     // In long mode a task segment's descriptor has 16 bytes; the upper half of ours is zero.
     let table = [0, 0, cs.descriptor(), data.descriptor(), tr.descriptor(), 0];
     let bytes: Vec<u8> = table.into_iter().flat_map(u64::to_le_bytes).collect();
-    let gdt = DescriptorTable {
-        base: GDT,
-        limit: bytes.len() as u16 - 1,
-    };
-    let registers = InitialRegisters {
-        cs,
-        data,
-        tr,
-        gdt,
-        ..InitialRegisters::default()
-    };
+    let gdt = DescriptorTable { base: GDT, limit: bytes.len() as u16 - 1 };
+    let registers = InitialRegisters { cs, data, tr, gdt, ..InitialRegisters::default() };
     (registers, Blob::new(GDT, bytes))
 }

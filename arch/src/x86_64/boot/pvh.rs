@@ -65,24 +65,10 @@ fn start_info(request: &BootRequest<'_>, initrd: Option<GuestRange>) -> Blob {
     };
 
     let mut bytes = Bytes::default();
-    bytes
-        .u32(info.magic)
-        .u32(info.version)
-        .u32(info.flags)
-        .u32(info.nr_modules);
-    bytes
-        .u64(info.modlist_paddr)
-        .u64(info.cmdline_paddr)
-        .u64(info.rsdp_paddr);
-    bytes
-        .u64(info.memmap_paddr)
-        .u32(info.memmap_entries)
-        .u32(info.reserved);
-    bytes
-        .u64(module.paddr)
-        .u64(module.size)
-        .u64(module.cmdline_paddr)
-        .u64(module.reserved);
+    bytes.u32(info.magic).u32(info.version).u32(info.flags).u32(info.nr_modules);
+    bytes.u64(info.modlist_paddr).u64(info.cmdline_paddr).u64(info.rsdp_paddr);
+    bytes.u64(info.memmap_paddr).u32(info.memmap_entries).u32(info.reserved);
+    bytes.u64(module.paddr).u64(module.size).u64(module.cmdline_paddr).u64(module.reserved);
     for entry in map {
         let entry = hvm_memmap_table_entry {
             addr: entry.range.start().0,
@@ -93,11 +79,7 @@ fn start_info(request: &BootRequest<'_>, initrd: Option<GuestRange>) -> Blob {
             },
             reserved: 0,
         };
-        bytes
-            .u64(entry.addr)
-            .u64(entry.size)
-            .u32(entry.type_)
-            .u32(entry.reserved);
+        bytes.u64(entry.addr).u64(entry.size).u32(entry.type_).u32(entry.reserved);
     }
     Blob::new(PVH_START_INFO, bytes.0)
 }

@@ -4,10 +4,7 @@ use crate::memory::GuestAddress;
 
 /// General-purpose registers, instruction pointer and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(
-    missing_docs,
-    reason = "the fields are the registers of the same names"
-)]
+#[expect(missing_docs, reason = "the fields are the registers of the same names")]
 pub struct GeneralRegisters {
     pub rax: u64,
     pub rbx: u64,
@@ -116,11 +113,7 @@ impl Segment {
     /// Its eight-byte descriptor.
     #[must_use]
     pub fn descriptor(&self) -> u64 {
-        let limit = if self.access.g() == 1 {
-            self.limit >> 12
-        } else {
-            self.limit
-        };
+        let limit = if self.access.g() == 1 { self.limit >> 12 } else { self.limit };
         let (limit, base) = (u64::from(limit), self.base);
         let access = u64::from(self.access.0);
         (limit & 0xffff)

@@ -77,33 +77,18 @@ fn a_pvh_kernel_finds_everything_through_start_info() {
 
     let command_line = u64_at(&plan, info + 24);
     let expected = format!("{}\0", request.command_line);
-    assert_eq!(
-        read(&plan, command_line, expected.len()),
-        expected.as_bytes()
-    );
+    assert_eq!(read(&plan, command_line, expected.len()), expected.as_bytes());
 
     let (map, entries) = (u64_at(&plan, info + 40), u32_at(&plan, info + 48));
     let told: Vec<_> = (0..u64::from(entries))
         .map(|index| map + index * 24)
-        .map(|at| {
-            (
-                u64_at(&plan, at),
-                u64_at(&plan, at + 8),
-                u32_at(&plan, at + 16),
-            )
-        })
+        .map(|at| (u64_at(&plan, at), u64_at(&plan, at + 8), u32_at(&plan, at + 16)))
         .collect();
     let e820: Vec<_> = request
         .ram
         .e820()
         .iter()
-        .map(|entry| {
-            (
-                entry.range.start().0,
-                entry.range.length(),
-                entry.kind as u32,
-            )
-        })
+        .map(|entry| (entry.range.start().0, entry.range.length(), entry.kind as u32))
         .collect();
     assert_eq!(told, e820);
 }
@@ -111,11 +96,7 @@ fn a_pvh_kernel_finds_everything_through_start_info() {
 #[test]
 fn a_pvh_kernel_without_initrd_has_no_module() {
     let kernel = kernel(&elf(Some(0x10_0010)));
-    let plan = plan(&BootRequest {
-        initrd_length: None,
-        ..request(&kernel, 64 * MIB)
-    })
-    .unwrap();
+    let plan = plan(&BootRequest { initrd_length: None, ..request(&kernel, 64 * MIB) }).unwrap();
     let info = plan.registers.general.rbx;
     assert_eq!((u32_at(&plan, info + 12), u64_at(&plan, info + 16)), (0, 0));
     assert_eq!(plan.initrd, None);
@@ -131,23 +112,9 @@ fn a_pvh_kernel_starts_in_flat_32_bit_mode_without_paging() {
     assert_eq!((registers.cr4, registers.efer), (0, 0));
     for segment in [registers.cs, registers.data] {
         assert_eq!((segment.base, segment.limit), (0, u32::MAX));
-        assert_eq!(
-            (
-                segment.access.db(),
-                segment.access.l(),
-                segment.access.present()
-            ),
-            (1, 0, 1)
-        );
+        assert_eq!((segment.access.db(), segment.access.l(), segment.access.present()), (1, 0, 1));
     }
-    assert_eq!(
-        (
-            registers.tr.base,
-            registers.tr.limit,
-            registers.tr.access.type_()
-        ),
-        (0, 0x67, 11)
-    );
+    assert_eq!((registers.tr.base, registers.tr.limit, registers.tr.access.type_()), (0, 0x67, 11));
 }
 
 #[test]
@@ -158,10 +125,7 @@ fn the_64_bit_entry_runs_on_identity_mapped_pages() {
     assert_eq!(plan.registers.cr0 & (cr0::PE | cr0::PG), cr0::PE | cr0::PG);
     assert_eq!(plan.registers.efer, efer::LME | efer::LMA);
     assert_eq!(plan.registers.cr4, cr4::PAE);
-    assert_eq!(
-        (plan.registers.cs.access.l(), plan.registers.cs.access.db()),
-        (1, 0)
-    );
+    assert_eq!((plan.registers.cs.access.l(), plan.registers.cs.access.db()), (1, 0));
     for address in [0, 0x1234, 0x20_0000, GIB - 1, GIB, 3 * GIB + 5, 4 * GIB - 1] {
         assert_eq!(translate(&plan, address), Some(address));
     }
@@ -175,10 +139,7 @@ fn the_selectors_are_those_of_the_boot_protocol_and_in_the_gdt() {
         let kernel = kernel(&file);
         let plan = plan(&request(&kernel, 256 * MIB)).unwrap();
         let registers = plan.registers;
-        assert_eq!(
-            (registers.cs.selector, registers.data.selector),
-            (0x10, 0x18)
-        );
+        assert_eq!((registers.cs.selector, registers.data.selector), (0x10, 0x18));
         for segment in [registers.cs, registers.data, registers.tr] {
             let at = registers.gdt.base.0 + u64::from(segment.selector);
             assert_eq!(u64_at(&plan, at), segment.descriptor());
@@ -190,12 +151,7 @@ fn the_selectors_are_those_of_the_boot_protocol_and_in_the_gdt() {
 
 #[test]
 fn descriptors_are_encoded_as_the_manual_shows() {
-    let segment = |base, limit, access| Segment {
-        selector: 0,
-        base,
-        limit,
-        access,
-    };
+    let segment = |base, limit, access| Segment { selector: 0, base, limit, access };
     let code = segment(0, u32::MAX, SegmentAccess::CODE_64);
     assert_eq!(code.descriptor(), 0x00af_9b00_0000_ffff);
     let data = segment(0, u32::MAX, SegmentAccess::DATA);
@@ -217,16 +173,9 @@ fn the_zero_page_has_the_header_of_the_file_and_what_the_loader_adds() {
     let initrd = plan.initrd.unwrap();
     assert_eq!(u64::from(u32_at(&plan, page + 0x218)), initrd.start().0);
     assert_eq!(u64::from(u32_at(&plan, page + 0x21c)), initrd.length());
-    assert_eq!(
-        u64::from(u32_at(&plan, page + 0x228)),
-        layout::COMMAND_LINE.start().0
-    );
+    assert_eq!(u64::from(u32_at(&plan, page + 0x228)), layout::COMMAND_LINE.start().0);
     assert_eq!(u64_at(&plan, page + 0x70), 0xe_0000);
-    assert_eq!(
-        read(&plan, page + 0x1ef, 1),
-        [0],
-        "the sentinel says that fields are valid"
-    );
+    assert_eq!(read(&plan, page + 0x1ef, 1), [0], "the sentinel says that fields are valid");
 
     let e820 = request.ram.e820();
     assert_eq!(read(&plan, page + 0x1e8, 1), [e820.len() as u8]);
@@ -236,10 +185,7 @@ fn the_zero_page_has_the_header_of_the_file_and_what_the_loader_adds() {
         assert_eq!(u64_at(&plan, at + 8), entry.range.length());
         assert_eq!(u32_at(&plan, at + 16), entry.kind as u32);
     }
-    assert!(
-        e820.iter()
-            .any(|e| e.kind == E820Kind::Ram && e.range.start().0 == 4 * GIB)
-    );
+    assert!(e820.iter().any(|e| e.kind == E820Kind::Ram && e.range.start().0 == 4 * GIB));
 }
 
 #[test]
@@ -268,10 +214,7 @@ fn an_initrd_that_does_not_fit_says_what_there_is() {
     let kernel = kernel(&bzimage());
     let free = 256 * MIB - (0x100_0000 + 0x300_0000);
     for length in [free, free + 1, 256 * MIB, u64::MAX] {
-        let request = BootRequest {
-            initrd_length: Some(length),
-            ..request(&kernel, 256 * MIB)
-        };
+        let request = BootRequest { initrd_length: Some(length), ..request(&kernel, 256 * MIB) };
         let result = plan(&request);
         if length == free {
             assert_eq!(result.unwrap().initrd.unwrap().start().0, 0x400_0000);
@@ -279,20 +222,10 @@ fn an_initrd_that_does_not_fit_says_what_there_is() {
         }
         let error = result.unwrap_err();
         let room = GuestRange::between(0x400_0000, 256 * MIB);
-        assert_eq!(
-            error,
-            BootError::InitrdTooLarge {
-                length,
-                room,
-                available: free
-            }
-        );
+        assert_eq!(error, BootError::InitrdTooLarge { length, room, available: free });
         assert!(error.to_string().contains(&format!("{length} bytes")));
     }
-    let empty = BootRequest {
-        initrd_length: Some(0),
-        ..request(&kernel, 256 * MIB)
-    };
+    let empty = BootRequest { initrd_length: Some(0), ..request(&kernel, 256 * MIB) };
     assert_eq!(plan(&empty).unwrap_err(), BootError::InitrdEmpty);
 }
 
@@ -300,10 +233,7 @@ fn an_initrd_that_does_not_fit_says_what_there_is() {
 fn a_kernel_that_needs_more_memory_is_refused() {
     let kernel = kernel(&bzimage());
     let error = plan(&request(&kernel, 63 * MIB)).unwrap_err();
-    let expected = BootError::KernelDoesNotFit {
-        kernel: kernel.memory(),
-        ram_end: 63 * MIB,
-    };
+    let expected = BootError::KernelDoesNotFit { kernel: kernel.memory(), ram_end: 63 * MIB };
     assert_eq!(error, expected);
 }
 
@@ -312,39 +242,23 @@ fn command_lines_are_held_to_the_kernels_limit() {
     let with = |file: &[u8], length: usize| {
         let kernel = kernel(file);
         let text = "x".repeat(length);
-        plan(&BootRequest {
-            command_line: &text,
-            ..request(&kernel, 256 * MIB)
-        })
-        .map(|_| ())
+        plan(&BootRequest { command_line: &text, ..request(&kernel, 256 * MIB) }).map(|_| ())
     };
     for file in [elf(None), elf(Some(0x10_0010)), bzimage()] {
         assert_eq!(with(&file, 0), Ok(()));
         assert_eq!(with(&file, 2047), Ok(()));
-        let error = BootError::CommandLineTooLong {
-            length: 2048,
-            max: 2047,
-        };
+        let error = BootError::CommandLineTooLong { length: 2048, max: 2047 };
         assert_eq!(with(&file, 2048), Err(error));
     }
     let mut generous = bzimage();
     generous[0x238..0x23c].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(with(&generous, 65535), Ok(()));
-    let error = BootError::CommandLineTooLong {
-        length: 65536,
-        max: 65535,
-    };
+    let error = BootError::CommandLineTooLong { length: 65536, max: 65535 };
     assert_eq!(with(&generous, 65536), Err(error));
 
     let kernel = kernel(&elf(None));
-    let nul = BootRequest {
-        command_line: "a\0b",
-        ..request(&kernel, 64 * MIB)
-    };
-    assert_eq!(
-        plan(&nul).unwrap_err(),
-        BootError::CommandLineHasNul { position: 1 }
-    );
+    let nul = BootRequest { command_line: "a\0b", ..request(&kernel, 64 * MIB) };
+    assert_eq!(plan(&nul).unwrap_err(), BootError::CommandLineHasNul { position: 1 });
 }
 
 proptest! {

@@ -82,20 +82,14 @@ impl SetupHeader {
 pub(super) fn recognises(head: &[u8]) -> bool {
     let at = |offset: usize, length: usize| head.get(offset..offset + length);
     at(HEADER_LENGTH_BASE, MAGIC.len()) == Some(&MAGIC)
-        && at(
-            std::mem::offset_of!(boot_params, hdr.boot_flag),
-            BOOT_FLAG.len(),
-        ) == Some(&BOOT_FLAG)
+        && at(std::mem::offset_of!(boot_params, hdr.boot_flag), BOOT_FLAG.len()) == Some(&BOOT_FLAG)
 }
 
 pub(super) fn probe<F: KernelFile + ?Sized>(
     image: &Image<'_, F>,
     head: &[u8],
 ) -> Result<KernelImage, KernelError> {
-    let header = Header {
-        head,
-        length: image.length,
-    };
+    let header = Header { head, length: image.length };
     let setup = header.setup_header()?;
 
     let setup_sectors = match header.u8(std::mem::offset_of!(setup_header, setup_sects))? {
@@ -107,10 +101,7 @@ pub(super) fn probe<F: KernelFile + ?Sized>(
     let file_size = u64::from(paragraphs) * PARAGRAPH;
     if file_size <= ENTRY_64 {
         let found = format!("{file_size} bytes do not reach the 64-bit entry");
-        return Err(KernelError::Malformed {
-            what: "protected-mode code",
-            found,
-        });
+        return Err(KernelError::Malformed { what: "protected-mode code", found });
     }
     image.check("protected-mode code", file_offset, file_size)?;
 
@@ -120,16 +111,9 @@ pub(super) fn probe<F: KernelFile + ?Sized>(
     place(address, memory_size)?;
 
     Ok(KernelImage {
-        segments: vec![Segment {
-            file_offset,
-            file_size,
-            memory_size,
-            address,
-        }],
+        segments: vec![Segment { file_offset, file_size, memory_size, address }],
         entry: GuestAddress(address.0 + ENTRY_64),
-        protocol: Protocol::Linux64 {
-            header: Some(setup),
-        },
+        protocol: Protocol::Linux64 { header: Some(setup) },
     })
 }
 
@@ -171,16 +155,10 @@ impl Header<'_> {
         let least = SETUP_HEADER + std::mem::offset_of!(setup_header, handover_offset);
         if end < least {
             let found = format!("it ends at {end:#x}, its fields at {least:#x}");
-            return Err(KernelError::Malformed {
-                what: "setup header",
-                found,
-            });
+            return Err(KernelError::Malformed { what: "setup header", found });
         }
         let end = end.min(SETUP_HEADER_LIMIT);
-        let bytes = self
-            .head
-            .get(SETUP_HEADER..end)
-            .ok_or_else(|| self.truncated(end))?;
+        let bytes = self.head.get(SETUP_HEADER..end).ok_or_else(|| self.truncated(end))?;
         Ok(bytes.to_vec())
     }
 
@@ -194,11 +172,7 @@ impl Header<'_> {
     }
 
     fn truncated(&self, needed: usize) -> KernelError {
-        KernelError::Truncated {
-            what: "setup header",
-            needed: needed as u64,
-            length: self.length,
-        }
+        KernelError::Truncated { what: "setup header", needed: needed as u64, length: self.length }
     }
 
     fn u8(&self, offset: usize) -> Result<u8, KernelError> {

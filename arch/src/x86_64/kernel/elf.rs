@@ -51,30 +51,16 @@ pub(super) fn probe<F: KernelFile + ?Sized>(
 
     let (protocol, name, entry) = match pvh_entry {
         Some(entry) => (Protocol::Pvh, "PVH", entry),
-        None => (
-            Protocol::Linux64 { header: None },
-            "64-bit",
-            header.e_entry.get(LE),
-        ),
+        None => (Protocol::Linux64 { header: None }, "64-bit", header.e_entry.get(LE)),
     };
     let entry = GuestAddress(entry);
     if segments.is_empty() {
         return Err(KernelError::NothingToLoad);
     }
-    if !segments
-        .iter()
-        .any(|segment| segment.memory().contains(entry))
-    {
-        return Err(KernelError::EntryOutside {
-            protocol: name,
-            entry,
-        });
+    if !segments.iter().any(|segment| segment.memory().contains(entry)) {
+        return Err(KernelError::EntryOutside { protocol: name, entry });
     }
-    Ok(KernelImage {
-        segments,
-        entry,
-        protocol,
-    })
+    Ok(KernelImage { segments, entry, protocol })
 }
 
 /// Checks what can be checked before the width of the file's fields is known.
@@ -90,22 +76,14 @@ fn check_machine<F: ?Sized>(image: &Image<'_, F>, head: &[u8]) -> Result<(), Ker
     let (class, data) = (common[4], common[5]);
     let field = |offset: usize| {
         let bytes = [common[offset], common[offset + 1]];
-        if data == ELFDATA2LSB.0 {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        }
+        if data == ELFDATA2LSB.0 { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) }
     };
     let (kind, machine) = (elf::FileType(field(16)), elf::Machine(field(18)));
     if machine != EM_X86_64 {
-        return Err(KernelError::Architecture {
-            found: machine_name(machine),
-        });
+        return Err(KernelError::Architecture { found: machine_name(machine) });
     }
     if class != ELFCLASS64.0 || data != ELFDATA2LSB.0 {
-        return Err(KernelError::ElfKind {
-            what: "a 32-bit or big-endian ELF file",
-        });
+        return Err(KernelError::ElfKind { what: "a 32-bit or big-endian ELF file" });
     }
     let what = match kind {
         ET_EXEC => return Ok(()),
@@ -161,10 +139,7 @@ fn read_program_headers<F: KernelFile + ?Sized>(
         return Err(KernelError::Malformed { what, found });
     }
     if usize::from(entry_size) != size_of::<ProgramHeader64<LE>>() {
-        return Err(KernelError::Malformed {
-            what,
-            found: format!("{entry_size} bytes each"),
-        });
+        return Err(KernelError::Malformed { what, found: format!("{entry_size} bytes each") });
     }
     let offset = header.e_phoff.get(LE);
     let size = u64::from(count) * u64::from(entry_size);
@@ -200,10 +175,7 @@ fn loadable<F: KernelFile + ?Sized>(
             "it has {} bytes in the file and {} in memory",
             segment.file_size, segment.memory_size
         );
-        return Err(KernelError::Malformed {
-            what: "ELF segment",
-            found,
-        });
+        return Err(KernelError::Malformed { what: "ELF segment", found });
     }
     if segment.memory_size == 0 {
         return Ok(None);
@@ -217,10 +189,7 @@ fn check_overlaps(segments: &[Segment]) -> Result<(), KernelError> {
     let mut places: Vec<_> = segments.iter().map(Segment::memory).collect();
     places.sort_unstable_by_key(|place| place.start());
     match places.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
-        Some(pair) => Err(KernelError::Overlap {
-            first: pair[0],
-            second: pair[1],
-        }),
+        Some(pair) => Err(KernelError::Overlap { first: pair[0], second: pair[1] }),
         None => Ok(()),
     }
 }
@@ -234,9 +203,7 @@ fn find_pvh_entry<F: KernelFile + ?Sized>(
     let malformed = |found: String| KernelError::Malformed { what, found };
     let size = header.p_filesz.get(LE);
     if size > MAX_NOTES_LENGTH {
-        return Err(malformed(format!(
-            "{size} bytes, at most {MAX_NOTES_LENGTH} make sense"
-        )));
+        return Err(malformed(format!("{size} bytes, at most {MAX_NOTES_LENGTH} make sense")));
     }
     let bytes = image.read(what, header.p_offset.get(LE), size)?;
     let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, header.p_align.get(LE), &bytes)
@@ -247,10 +214,7 @@ fn find_pvh_entry<F: KernelFile + ?Sized>(
         }
         let value = note.desc();
         if value.len() != 4 && value.len() != 8 {
-            return Err(malformed(format!(
-                "the PVH entry has {} bytes",
-                value.len()
-            )));
+            return Err(malformed(format!("the PVH entry has {} bytes", value.len())));
         }
         let mut entry = [0; 8];
         entry[..value.len()].copy_from_slice(value);

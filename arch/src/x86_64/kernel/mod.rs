@@ -88,10 +88,7 @@ impl KernelImage {
         let length = file.length().map_err(|source| match source.kind() {
             io::ErrorKind::IsADirectory => KernelError::Directory,
             io::ErrorKind::InvalidInput => KernelError::NotRegular,
-            _ => KernelError::Read {
-                what: "length",
-                source,
-            },
+            _ => KernelError::Read { what: "length", source },
         })?;
         let image = Image { file, length };
         if length == 0 {
@@ -128,16 +125,8 @@ impl KernelImage {
     /// From the first byte of the lowest segment to the end of the highest.
     #[must_use]
     pub fn memory(&self) -> GuestRange {
-        let start = self
-            .segments
-            .iter()
-            .map(|segment| segment.memory().start().0)
-            .min();
-        let end = self
-            .segments
-            .iter()
-            .map(|segment| segment.memory().end().0)
-            .max();
+        let start = self.segments.iter().map(|segment| segment.memory().start().0).min();
+        let end = self.segments.iter().map(|segment| segment.memory().end().0).max();
         GuestRange::between(start.unwrap_or(0), end.unwrap_or(0))
     }
 }
@@ -153,11 +142,7 @@ impl<F: KernelFile + ?Sized> Image<'_, F> {
     fn check(&self, what: &'static str, offset: u64, size: u64) -> Result<(), KernelError> {
         let needed = offset.saturating_add(size);
         if needed > self.length || needed == u64::MAX {
-            return Err(KernelError::Truncated {
-                what,
-                needed,
-                length: self.length,
-            });
+            return Err(KernelError::Truncated { what, needed, length: self.length });
         }
         Ok(())
     }
@@ -177,9 +162,5 @@ impl<F: KernelFile + ?Sized> Image<'_, F> {
 fn place(start: GuestAddress, length: u64) -> Result<GuestRange, KernelError> {
     GuestRange::new(start, length)
         .filter(|&range| ALLOWED.covers(range))
-        .ok_or(KernelError::Misplaced {
-            start,
-            length,
-            allowed: ALLOWED,
-        })
+        .ok_or(KernelError::Misplaced { start, length, allowed: ALLOWED })
 }

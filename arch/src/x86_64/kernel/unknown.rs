@@ -21,27 +21,15 @@ enum Meaning {
 }
 
 const fn compressed(magic: &'static [u8], format: &'static str) -> Signature {
-    Signature {
-        offset: 0,
-        magic,
-        meaning: Meaning::Compressed(format),
-    }
+    Signature { offset: 0, magic, meaning: Meaning::Compressed(format) }
 }
 
 const fn other(magic: &'static [u8], what: &'static str) -> Signature {
-    Signature {
-        offset: 0,
-        magic,
-        meaning: Meaning::Other(what),
-    }
+    Signature { offset: 0, magic, meaning: Meaning::Other(what) }
 }
 
 const fn foreign(offset: usize, magic: &'static [u8], name: &'static str) -> Signature {
-    Signature {
-        offset,
-        magic,
-        meaning: Meaning::Architecture(name),
-    }
+    Signature { offset, magic, meaning: Meaning::Architecture(name) }
 }
 
 /// In the order in which they are tried: the first that fits is the answer.
@@ -50,17 +38,9 @@ const SIGNATURES: &[Signature] = &[
     // begin as an EFI program does.
     foreign(0x38, b"ARM\x64", "aarch64 (an Image file)"),
     foreign(0x38, b"RSC\x05", "RISC-V (an Image file)"),
-    foreign(
-        0x24,
-        &[0x18, 0x28, 0x6f, 0x01],
-        "32-bit ARM (a zImage file)",
-    ),
+    foreign(0x24, &[0x18, 0x28, 0x6f, 0x01], "32-bit ARM (a zImage file)"),
     // drivers/firmware/efi/libstub/zboot-header.S
-    Signature {
-        offset: 4,
-        magic: b"zimg",
-        meaning: Meaning::Compressed("EFI zboot"),
-    },
+    Signature { offset: 4, magic: b"zimg", meaning: Meaning::Compressed("EFI zboot") },
     compressed(&[0x1f, 0x8b], "gzip"),
     compressed(&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
     compressed(&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
@@ -87,23 +67,14 @@ const SIGNATURES: &[Signature] = &[
 /// The error for a file that begins with `head`, which is not empty.
 pub(super) fn identify(head: &[u8]) -> KernelError {
     let fits = |signature: &&Signature| {
-        head.get(signature.offset..)
-            .is_some_and(|rest| rest.starts_with(signature.magic))
+        head.get(signature.offset..).is_some_and(|rest| rest.starts_with(signature.magic))
     };
-    match SIGNATURES
-        .iter()
-        .find(fits)
-        .map(|signature| signature.meaning)
-    {
+    match SIGNATURES.iter().find(fits).map(|signature| signature.meaning) {
         Some(Meaning::Compressed(format)) => KernelError::Compressed { format },
-        Some(Meaning::Architecture(name)) => KernelError::Architecture {
-            found: name.to_owned(),
-        },
+        Some(Meaning::Architecture(name)) => KernelError::Architecture { found: name.to_owned() },
         Some(Meaning::Other(what)) => KernelError::OtherFile { what },
         None if is_text(head) => KernelError::Text,
-        None => KernelError::Unrecognised {
-            first: hexadecimal(head),
-        },
+        None => KernelError::Unrecognised { first: hexadecimal(head) },
     }
 }
 
@@ -116,17 +87,10 @@ fn is_text(head: &[u8]) -> bool {
         }
         Err(_) => return false,
     };
-    !text.is_empty()
-        && text
-            .chars()
-            .all(|c| !c.is_control() || c.is_ascii_whitespace())
+    !text.is_empty() && text.chars().all(|c| !c.is_control() || c.is_ascii_whitespace())
 }
 
 fn hexadecimal(head: &[u8]) -> String {
-    let bytes: Vec<_> = head
-        .iter()
-        .take(SHOWN)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let bytes: Vec<_> = head.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
     bytes.join(" ")
 }

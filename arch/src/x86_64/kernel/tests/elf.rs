@@ -2,10 +2,7 @@ use super::*;
 
 #[test]
 fn an_elf_file_with_the_xen_note_is_entered_by_pvh() {
-    for value in [
-        &0x10_0123_u64.to_le_bytes()[..],
-        &0x10_0123_u32.to_le_bytes(),
-    ] {
+    for value in [&0x10_0123_u64.to_le_bytes()[..], &0x10_0123_u32.to_le_bytes()] {
         let mut file = ElfFile::default();
         file.note(4, 7, b"GNU\0", b"other");
         file.load(0x1000, 0x200, 0x3000, 0x10_0000);
@@ -36,10 +33,7 @@ fn a_note_of_another_owner_with_the_same_type_is_not_the_entry() {
     let mut file = ElfFile::default();
     file.load(0x1000, 0x200, 0x3000, 0x10_0000);
     file.note(4, 18, b"GNU\0", &[0xff; 8]);
-    assert!(matches!(
-        probe(&file.bytes(0x10_0000)).unwrap().protocol(),
-        Protocol::Linux64 { .. }
-    ));
+    assert!(matches!(probe(&file.bytes(0x10_0000)).unwrap().protocol(), Protocol::Linux64 { .. }));
 }
 
 #[test]
@@ -73,10 +67,7 @@ fn elf_files_that_are_no_x86_64_executables_are_named() {
         (16, [4, 0], "core dump"),
     ] {
         let said = refusal(&patched(elf(None), at, &value));
-        assert!(
-            said.contains(expected),
-            "{said:?} does not say {expected:?}"
-        );
+        assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
     // A big-endian file for another processor: its fields are read in its own order.
     let s390 = patched(patched(elf(None), 5, &[2]), 16, &[0, 2, 0, 22]);
@@ -87,10 +78,7 @@ fn elf_files_that_are_no_x86_64_executables_are_named() {
 fn elf_headers_with_absurd_numbers_are_refused() {
     let headers = refusal(&patched(elf(None), 56, &[0xff, 0xff]));
     assert!(headers.contains("65535 of them"), "{headers}");
-    assert!(matches!(
-        probe(&patched(elf(None), 56, &[0, 0])),
-        Err(KernelError::NothingToLoad)
-    ));
+    assert!(matches!(probe(&patched(elf(None), 56, &[0, 0])), Err(KernelError::NothingToLoad)));
     let far = probe(&patched(elf(None), 32, &[0xff; 8]));
     assert!(matches!(far, Err(KernelError::Truncated { .. })));
     let entry_size = probe(&patched(elf(None), 54, &[55, 0]));
@@ -104,55 +92,24 @@ fn segments_with_absurd_numbers_are_refused() {
         elf.load(offset, file, memory, address);
         probe(&elf.bytes(address)).unwrap_err()
     };
-    assert!(matches!(
-        with(0, 2, 1, 0x10_0000),
-        KernelError::Malformed { .. }
-    ));
-    assert!(matches!(
-        with(u64::MAX, 1, 1, 0x10_0000),
-        KernelError::Truncated { .. }
-    ));
-    assert!(matches!(
-        with(u64::MAX - 5, 5, 5, 0x10_0000),
-        KernelError::Truncated { .. }
-    ));
-    assert!(matches!(
-        with(0, 1, u64::MAX, 0x10_0000),
-        KernelError::Misplaced { .. }
-    ));
-    assert!(matches!(
-        with(0, 1, 1, u64::MAX),
-        KernelError::Misplaced { .. }
-    ));
-    assert!(matches!(
-        with(0, 1, 0x1000, 0xffff_f001),
-        KernelError::Misplaced { .. }
-    ));
-    assert!(matches!(
-        with(0, 1, 1, 0xf_ffff),
-        KernelError::Misplaced { .. }
-    ));
-    assert!(matches!(
-        with(0, 0, 0, 0x10_0000),
-        KernelError::NothingToLoad
-    ));
+    assert!(matches!(with(0, 2, 1, 0x10_0000), KernelError::Malformed { .. }));
+    assert!(matches!(with(u64::MAX, 1, 1, 0x10_0000), KernelError::Truncated { .. }));
+    assert!(matches!(with(u64::MAX - 5, 5, 5, 0x10_0000), KernelError::Truncated { .. }));
+    assert!(matches!(with(0, 1, u64::MAX, 0x10_0000), KernelError::Misplaced { .. }));
+    assert!(matches!(with(0, 1, 1, u64::MAX), KernelError::Misplaced { .. }));
+    assert!(matches!(with(0, 1, 0x1000, 0xffff_f001), KernelError::Misplaced { .. }));
+    assert!(matches!(with(0, 1, 1, 0xf_ffff), KernelError::Misplaced { .. }));
+    assert!(matches!(with(0, 0, 0, 0x10_0000), KernelError::NothingToLoad));
 }
 
 #[test]
 fn overlapping_segments_are_refused_in_any_order() {
-    for addresses in [
-        [0x10_0000, 0x10_0fff],
-        [0x10_0fff, 0x10_0000],
-        [0x10_0000; 2],
-    ] {
+    for addresses in [[0x10_0000, 0x10_0fff], [0x10_0fff, 0x10_0000], [0x10_0000; 2]] {
         let mut file = ElfFile::default();
         for address in addresses {
             file.load(0x1000, 1, 0x1000, address);
         }
-        assert!(matches!(
-            probe(&file.bytes(0x10_0000)),
-            Err(KernelError::Overlap { .. })
-        ));
+        assert!(matches!(probe(&file.bytes(0x10_0000)), Err(KernelError::Overlap { .. })));
     }
 }
 
@@ -161,16 +118,10 @@ fn an_entry_outside_the_segments_is_refused() {
     for (file, protocol) in [
         (elf(Some(0x20_0000)), "PVH"),
         (elf(Some(u64::MAX)), "PVH"),
-        (
-            patched(elf(None), 24, &0x10_3000_u64.to_le_bytes()),
-            "64-bit",
-        ),
+        (patched(elf(None), 24, &0x10_3000_u64.to_le_bytes()), "64-bit"),
     ] {
         let said = refusal(&file);
-        assert!(
-            said.contains(protocol) && said.contains("entry point"),
-            "{said}"
-        );
+        assert!(said.contains(protocol) && said.contains("entry point"), "{said}");
     }
 }
 

@@ -19,11 +19,7 @@ fn check_image(image: &KernelImage, length: usize) -> Result<(), TestCaseError> 
             prop_assert!(!segment.memory().overlaps(other.memory()));
         }
     }
-    prop_assert!(
-        segments
-            .iter()
-            .any(|segment| segment.memory().contains(image.entry()))
-    );
+    prop_assert!(segments.iter().any(|segment| segment.memory().contains(image.entry())));
     Ok(())
 }
 

@@ -28,8 +28,7 @@ impl ElfFile {
     const LENGTH: usize = 0x2000;
 
     fn header(&mut self, kind: u64, offset: u64, file: u64, memory: u64, address: u64, align: u64) {
-        self.program_headers
-            .push([kind, offset, address, file, memory, align]);
+        self.program_headers.push([kind, offset, address, file, memory, align]);
     }
 
     fn load(&mut self, offset: u64, file: u64, memory: u64, address: u64) {

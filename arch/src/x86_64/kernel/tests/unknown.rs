@@ -40,23 +40,14 @@ fn files_of_other_kinds_are_named() {
         (vec![0; 3], "begins with 00 00 00)"),
     ] {
         let said = refusal(&bytes);
-        assert!(
-            said.contains(expected),
-            "{said:?} does not say {expected:?}"
-        );
+        assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
 }
 
 #[test]
 fn a_directory_and_a_device_are_no_kernels() {
     let directory = std::fs::File::open("/").unwrap();
-    assert!(matches!(
-        KernelImage::probe(&directory),
-        Err(KernelError::Directory)
-    ));
+    assert!(matches!(KernelImage::probe(&directory), Err(KernelError::Directory)));
     let device = std::fs::File::open("/dev/null").unwrap();
-    assert!(matches!(
-        KernelImage::probe(&device),
-        Err(KernelError::NotRegular)
-    ));
+    assert!(matches!(KernelImage::probe(&device), Err(KernelError::NotRegular)));
 }
