@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod blk;
+pub mod net;
 pub mod pci;
 pub mod queue;
 pub mod worker;

@@ -1,0 +1,399 @@
+//! The network back end (virtio 1.3 section 5.1): an actor that moves frames between guest memory
+//! and a tap.
+//!
+//! ```text
+//!   transmit:  kick ─► avail ring ─► one write of each frame, gathered from guest memory ─┐
+//!                                                                                         │ one visit
+//!   receive:   interrupt ◄─ used ring ◄─ check ◄─ reads under way, into guest memory ◄────┘ to the
+//!                                                                                           kernel
+//!   control:   command ─► filter, address, queue pairs, offloads
+//!   NetControl ─► link, rate limits, statistics
+//! ```
+//!
+//! One task per queue. No frame is copied here: the kernel moves it between the tap and the driver's
+//! buffers, many frames in one visit. Offloads are the tap's: whatever the driver leaves to the
+//! device, or takes over from it, goes through as the header of the frame says.
+//!
+//! # After a crash
+//!
+//! Receive buffers that were taken are used for the next frames; frames to transmit may be sent
+//! twice. What the driver set by command is in a [`SettingsFile`].
+
+mod control;
+mod error;
+mod failure;
+mod filter;
+mod header;
+mod mac;
+mod memory;
+mod network;
+mod offload;
+mod protocol;
+mod receive;
+mod rest;
+mod tap;
+mod transmit;
+mod tun;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use executor::{Fd, TaskGroup};
+use ipc::{Receiver, Reply, Sender};
+use serde::{Deserialize, Serialize};
+
+pub use error::NetError;
+pub use mac::{MacAddress, MacError};
+pub use memory::SettingsFile;
+pub use network::{LinkState, NetStatistics, Traffic};
+pub use offload::Offloads;
+pub use tap::{DEFAULT_MTU, MAX_QUEUE_PAIRS, Tap, TapOptions, TapSource};
+
+use self::filter::Filter;
+use self::memory::DriverSettings;
+use self::network::{Changes, Counters, Network};
+use self::protocol::*;
+use self::receive::Buffering;
+use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
+use super::queue::{FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, InflightRegion};
+use super::worker::{self, ActiveQueue, Device, Patience, Work};
+use crate::log_limit::LogLimit;
+use crate::rate_limit::{RateLimiter, RateLimits};
+
+/// Queue size unless asked otherwise: with buffers of 1.5 KiB, as Linux gives them, room for 23
+/// reads of the largest frame at once.
+pub const DEFAULT_NET_QUEUE_SIZE: u16 = 1024;
+
+/// The offset of reads and writes on what has none.
+const STREAM: u64 = u64::MAX;
+
+/// What is asked of a network beside its tap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetOptions {
+    /// The guest's address.
+    pub mac: MacAddress,
+    /// Descriptors of a queue, a power of two from 64 to 1024.
+    pub queue_size: u16,
+    /// The link at the start.
+    pub link: LinkState,
+    /// Limits of what the guest receives.
+    pub receive: RateLimits,
+    /// Limits of what the guest sends.
+    pub transmit: RateLimits,
+}
+
+impl NetOptions {
+    /// The defaults: link up, no limits.
+    pub fn new(mac: MacAddress) -> Self {
+        Self {
+            mac,
+            queue_size: DEFAULT_NET_QUEUE_SIZE,
+            link: LinkState::Up,
+            receive: RateLimits::NONE,
+            transmit: RateLimits::NONE,
+        }
+    }
+
+    /// The defaults and a random address.
+    pub fn random() -> Result<Self, NetError> {
+        let mac = MacAddress::random().map_err(|source| NetError::Random { source })?;
+        Ok(Self::new(mac))
+    }
+}
+
+/// What can be asked of a network while it runs, by others than its transport.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum NetControl {
+    /// Plug the cable in or out.
+    SetLink {
+        /// What the guest shall see.
+        link: LinkState,
+        /// Answered when it holds and the transport was told.
+        reply: Reply<()>,
+    },
+    /// Go by other limits.
+    SetRateLimits {
+        /// Limits of what the guest receives.
+        receive: RateLimits,
+        /// Limits of what the guest sends.
+        transmit: RateLimits,
+        /// Answered when they hold.
+        reply: Reply<()>,
+    },
+    /// What was moved since the back end started.
+    Statistics {
+        /// The answer.
+        reply: Reply<NetStatistics>,
+    },
+}
+
+/// A network that is ready to run.
+#[derive(Debug)]
+pub struct NetBackend {
+    tap: Tap,
+    options: NetOptions,
+    patience: Patience,
+    inflight: Option<InflightRegion>,
+    settings: Option<SettingsFile>,
+    control: Option<Receiver<NetControl>>,
+}
+
+impl NetBackend {
+    /// Serve `tap`.
+    pub fn new(tap: Tap, options: NetOptions) -> Result<Self, NetError> {
+        let size = options.queue_size;
+        if !size.is_power_of_two() || !(64..=1024).contains(&size) {
+            return Err(NetError::QueueSize { size });
+        }
+        Ok(Self {
+            tap,
+            options,
+            patience: Patience::for_this_host(),
+            inflight: None,
+            settings: None,
+            control: None,
+        })
+    }
+
+    /// Record what is in flight there, and take over what it says. The region is for as many queues
+    /// as [`NetBackend::profile`] names, of the largest of their sizes.
+    #[must_use]
+    pub fn with_inflight(mut self, region: InflightRegion) -> Self {
+        self.inflight = Some(region);
+        self
+    }
+
+    /// Keep what the driver sets there, and go by it when queues are taken over.
+    #[must_use]
+    pub fn with_settings(mut self, settings: SettingsFile) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// Listen to requests of others than the transport.
+    #[must_use]
+    pub fn with_control(mut self, control: Receiver<NetControl>) -> Self {
+        self.control = Some(control);
+        self
+    }
+
+    /// For how long a transmit queue's task looks for more work before it sleeps.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What the device looks like to a transport.
+    pub fn profile(&self) -> DeviceProfile {
+        let pairs = self.tap.queue_pairs();
+        let mut queue_sizes = vec![self.options.queue_size; 2 * usize::from(pairs)];
+        queue_sizes.push(control::QUEUE_SIZE);
+        let status = self.options.link.status();
+        DeviceProfile {
+            device_type: protocol::DEVICE_TYPE,
+            features: features(&self.tap),
+            queue_sizes,
+            config: protocol::config(self.options.mac, status, pairs, self.tap.mtu()),
+            config_writes: ConfigWrites::Ignored,
+        }
+    }
+
+    /// Serve the transport until it closes its request channel. Needs an executor on this thread.
+    pub async fn run(self, context: BackendContext) {
+        let Self { tap, options, patience, inflight, settings, control } = self;
+        let network = match network(tap, &options, patience) {
+            Ok(network) => Rc::new(network),
+            Err(error) => {
+                // The transport sees the channel close.
+                log::error!("the network back end cannot use its tap: {error}");
+                return;
+            }
+        };
+        let events = context.events.clone();
+        let notices = Notices { events: events.clone(), settings: settings.map(Rc::new) };
+        let helpers = TaskGroup::new();
+        if let Some(control) = control {
+            helpers.spawn(obey(network.clone(), control, events));
+        }
+        let device = NetDevice { network, notices };
+        worker::serve(device, inflight, context).await;
+        helpers.cancel_all().await;
+    }
+}
+
+fn features(tap: &Tap) -> u64 {
+    let always = FEATURE_MTU
+        | FEATURE_MAC
+        | FEATURE_MRG_RXBUF
+        | FEATURE_STATUS
+        | FEATURE_CTRL_VQ
+        | FEATURE_CTRL_RX
+        | FEATURE_CTRL_RX_EXTRA
+        | FEATURE_CTRL_MAC_ADDR
+        | FEATURE_INDIRECT_DESC
+        | FEATURE_EVENT_IDX;
+    let multiple = if tap.queue_pairs() > 1 { FEATURE_MQ } else { 0 };
+    let offloads = match tap.offloads() {
+        none if none.is_empty() => 0,
+        some => some.features() | FEATURE_CTRL_GUEST_OFFLOADS,
+    };
+    always | multiple | offloads
+}
+
+fn network(tap: Tap, options: &NetOptions, patience: Patience) -> std::io::Result<Network> {
+    let (mtu, kind) = (tap.mtu(), tap.kind);
+    let taps = tap.queues.into_iter().map(Fd::new).collect::<std::io::Result<_>>()?;
+    let now = executor::now();
+    Ok(Network {
+        taps,
+        kind,
+        mtu,
+        patience,
+        original_mac: options.mac,
+        mac: Cell::new(options.mac),
+        link: Cell::new(options.link),
+        filter: RefCell::new(Filter::default()),
+        negotiated: Cell::default(),
+        offloads: Cell::default(),
+        chosen_offloads: Cell::default(),
+        active_pairs: Cell::new(1),
+        receive_limit: RefCell::new(RateLimiter::new(options.receive, now)),
+        transmit_limit: RefCell::new(RateLimiter::new(options.transmit, now)),
+        received: Counters::default(),
+        transmitted: Counters::default(),
+        changes: Changes::default(),
+        complaints: LogLimit::new(),
+    })
+}
+
+/// Do what others than the transport ask for.
+async fn obey(
+    network: Rc<Network>,
+    mut control: Receiver<NetControl>,
+    events: Sender<BackendEvent>,
+) {
+    while let Ok(request) = control.recv().await {
+        match request {
+            NetControl::SetLink { link, reply } => {
+                if network.link.replace(link) != link {
+                    let event = BackendEvent::ConfigChanged { config: network.config() };
+                    // A closed channel ends the back end anyway.
+                    let _ = events.send(event).await;
+                }
+                reply.send(());
+            }
+            NetControl::SetRateLimits { receive, transmit, reply } => {
+                let now = executor::now();
+                network.receive_limit.borrow_mut().change(receive, now);
+                network.transmit_limit.borrow_mut().change(transmit, now);
+                network.changes.notify();
+                reply.send(());
+            }
+            NetControl::Statistics { reply } => reply.send(network.statistics()),
+        }
+    }
+}
+
+/// Who has to know when the driver sets something.
+#[derive(Debug, Clone)]
+struct Notices {
+    events: Sender<BackendEvent>,
+    settings: Option<Rc<SettingsFile>>,
+}
+
+impl Notices {
+    /// A command may have changed something.
+    fn settings_changed(&self, network: &Network) {
+        if let Some(file) = &self.settings
+            && let Err(error) = file.store(&network.settings())
+        {
+            network.complaints.warn(format_args!("network: cannot keep the settings: {error}"));
+        }
+    }
+
+    /// The transport shows the driver another address.
+    fn mac_changed(&self, network: &Network) {
+        let event = BackendEvent::ConfigChanged { config: network.config() };
+        // If the channel is full the transport shows the old one, which only a driver that starts
+        // anew looks at.
+        let _ = self.events.try_send(event);
+    }
+}
+
+struct NetDevice {
+    network: Rc<Network>,
+    notices: Notices,
+}
+
+impl NetDevice {
+    /// Go by what the driver told a predecessor.
+    fn take_over(&self, settings: &DriverSettings) {
+        let network = &self.network;
+        if let Some(mac) = settings.mac() {
+            network.mac.set(mac);
+        }
+        network.active_pairs.set(settings.pairs().clamp(1, network.pairs()));
+        network.chosen_offloads.set(settings.offloads());
+        network.filter.replace(settings.filter());
+    }
+}
+
+impl Device for NetDevice {
+    fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
+        let network = &self.network;
+        if queues.iter().any(|active| active.queue.was_taken_over())
+            && let Some(settings) = self.notices.settings.as_ref().and_then(|file| file.load())
+        {
+            self.take_over(&settings);
+        }
+        network.negotiated.set(Offloads::to_driver(features).consistent());
+        let following = network.apply_offloads().and_then(|()| network.apply_pairs());
+        following.map_err(|error| format!("the tap does not follow: {error}"))?;
+        let pairs = if features & FEATURE_MQ != 0 { network.pairs() } else { 1 };
+        let buffering = match features & FEATURE_MRG_RXBUF {
+            0 => Buffering::Single,
+            _ => Buffering::Mergeable,
+        };
+        let mut works: Vec<Work> = Vec::new();
+        for active in queues {
+            let (index, pair) = (active.index(), usize::from(active.index() / 2));
+            let network = network.clone();
+            works.push(if index < 2 * pairs && index.is_multiple_of(2) {
+                Box::pin(receive::serve(network, pair, buffering, active))
+            } else if index < 2 * pairs {
+                Box::pin(transmit::serve(network, pair, active))
+            } else if index == 2 * pairs && features & FEATURE_CTRL_VQ != 0 {
+                Box::pin(control::serve(network, features, self.notices.clone(), active))
+            } else {
+                return Err(format!("queue {index} does not exist with these features"));
+            });
+        }
+        Ok(works)
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.network.config()
+    }
+
+    fn reset(&mut self) {
+        let had = self.network.mac.get();
+        self.network.reset();
+        if had != self.network.mac.get() {
+            self.notices.mac_changed(&self.network);
+        }
+        if let Some(file) = &self.notices.settings
+            && let Err(error) = file.clear()
+        {
+            log::warn!("network: cannot clear the settings: {error}");
+        }
+        // One pair, and frames that need nothing: the tap must not fill queues that nobody reads.
+        if let Err(error) = self.network.apply_offloads().and_then(|()| self.network.apply_pairs())
+        {
+            log::warn!("network: the tap does not follow a reset: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

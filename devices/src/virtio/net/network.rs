@@ -1,0 +1,180 @@
+//! What the queues of a network share.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::task::{Context, Waker};
+
+use executor::Fd;
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use super::mac::MacAddress;
+use super::offload::Offloads;
+use super::protocol::STATUS_LINK_UP;
+use super::tap::{self, Kind};
+use super::tun;
+use crate::log_limit::LogLimit;
+use crate::rate_limit::RateLimiter;
+use crate::virtio::worker::Patience;
+
+/// Whether the cable is plugged in, as the guest sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum LinkState {
+    /// It is.
+    #[default]
+    Up,
+    /// It is not: frames are dropped in both directions.
+    Down,
+}
+
+impl LinkState {
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Up => STATUS_LINK_UP,
+            Self::Down => 0,
+        }
+    }
+}
+
+/// What a network has done, in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames that went through.
+    pub frames: u64,
+    /// Their bytes, without virtio headers.
+    pub bytes: u64,
+    /// Frames that were dropped: the link was down, a filter, a wrong length or header.
+    pub dropped: u64,
+    /// Frames that the host's kernel refused.
+    pub errors: u64,
+}
+
+/// What a network has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetStatistics {
+    /// To the guest.
+    pub received: Traffic,
+    /// From the guest.
+    pub transmitted: Traffic,
+}
+
+/// Counts one direction.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    traffic: Cell<Traffic>,
+}
+
+impl Counters {
+    pub(super) fn get(&self) -> Traffic {
+        self.traffic.get()
+    }
+
+    pub(super) fn count(&self, add: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.get();
+        add(&mut traffic);
+        self.traffic.set(traffic);
+    }
+}
+
+/// Tells tasks that wait for nothing else that something they go by has changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    version: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Changes {
+    pub(super) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    pub(super) fn notify(&self) {
+        self.version.set(self.version.get() + 1);
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Wake the task of `context` at the next change.
+    pub(super) fn register(&self, context: &Context<'_>) {
+        // One for each queue.
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+    }
+}
+
+/// Most errors of reads and writes pass: an interface that is down for a while.
+#[derive(Debug)]
+pub(super) struct Network {
+    /// One for each queue pair.
+    pub(super) taps: Vec<Fd>,
+    pub(super) kind: Kind,
+    pub(super) mtu: u16,
+    pub(super) patience: Patience,
+    /// The address that the device was made with.
+    pub(super) original_mac: MacAddress,
+    pub(super) mac: Cell<MacAddress>,
+    pub(super) link: Cell<LinkState>,
+    pub(super) filter: RefCell<Filter>,
+    /// What was negotiated.
+    pub(super) negotiated: Cell<Offloads>,
+    /// What the driver takes now.
+    pub(super) offloads: Cell<Offloads>,
+    /// What the driver chose by command; none means all that it negotiated.
+    pub(super) chosen_offloads: Cell<Option<Offloads>>,
+    pub(super) active_pairs: Cell<u16>,
+    pub(super) receive_limit: RefCell<RateLimiter>,
+    pub(super) transmit_limit: RefCell<RateLimiter>,
+    pub(super) received: Counters,
+    pub(super) transmitted: Counters,
+    pub(super) changes: Changes,
+    pub(super) complaints: LogLimit,
+}
+
+impl Network {
+    pub(super) fn pairs(&self) -> u16 {
+        self.taps.len() as u16
+    }
+
+    pub(super) fn config(&self) -> Vec<u8> {
+        let status = self.link.get().status();
+        super::protocol::config(self.mac.get(), status, self.pairs(), self.mtu)
+    }
+
+    pub(super) fn statistics(&self) -> NetStatistics {
+        NetStatistics { received: self.received.get(), transmitted: self.transmitted.get() }
+    }
+
+    /// Whatever the driver set is as at the beginning.
+    pub(super) fn reset(&self) {
+        self.mac.set(self.original_mac);
+        self.filter.take();
+        self.chosen_offloads.set(None);
+        self.active_pairs.set(1);
+        self.negotiated.set(Offloads::empty());
+        self.offloads.set(Offloads::empty());
+    }
+
+    /// Let frames through the queues that the driver uses, and no others.
+    pub(super) fn apply_pairs(&self) -> io::Result<()> {
+        if self.kind == Kind::Tap && self.pairs() > 1 {
+            tap::activate_queues(&self.taps, self.active_pairs.get().into())?;
+        }
+        self.changes.notify();
+        Ok(())
+    }
+
+    /// Tell the tap what the driver takes.
+    pub(super) fn apply_offloads(&self) -> io::Result<()> {
+        let negotiated = self.negotiated.get();
+        let offloads = self.chosen_offloads.get().unwrap_or(negotiated) & negotiated;
+        let offloads = offloads.consistent();
+        if self.kind == Kind::Tap {
+            tun::set_offloads(&self.taps[0], offloads)?;
+        }
+        self.offloads.set(offloads);
+        Ok(())
+    }
+}
