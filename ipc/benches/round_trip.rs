@@ -94,6 +94,7 @@ fn serve_tasks(end: LinkEnd<(), Request>, idle_spin: Duration) {
     executor.block_on(async move {
         let mut opened = end.open().expect("an end");
         executor::spawn(opened.link.drive()).detach();
+        let _looking = (!idle_spin.is_zero()).then(|| opened.link.look_when_idle());
         while let Ok(request) = opened.receiver.recv().await {
             handle(request);
         }

@@ -63,12 +63,20 @@ impl<T: Message> Inlet<T> {
     }
 
     pub(crate) fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        if (self.sources.is_empty() || self.streak < LONGEST_STREAK)
+        if self.sources.is_empty() {
+            if let Some(message) = self.queue.try_pop() {
+                return Ok(message);
+            }
+        } else if self.streak < LONGEST_STREAK
             && let Some(message) = self.queue.try_pop()
         {
             self.streak += 1;
             return Ok(message);
         }
+        self.try_everything()
+    }
+
+    fn try_everything(&mut self) -> Result<T, TryRecvError> {
         self.streak = 0;
         // Before the sources: a local sender that becomes a ring does so before it goes.
         let finished = self.queue.is_finished();

@@ -67,6 +67,7 @@ impl<T: Message> Receiver<T> {
         self
     }
 
+    #[cold]
     fn note<E>(&self, received: &Result<T, E>) {
         if let (Some(tap), Ok(message)) = (&self.tap, received) {
             tap.note(tap.describe(message));
@@ -75,8 +76,13 @@ impl<T: Message> Receiver<T> {
 
     /// Takes the oldest message if one is there.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        let received = self.inlet().map_or(Err(TryRecvError::Closed), Inlet::try_recv);
-        self.note(&received);
+        let received = match self.place.get_mut() {
+            Place::Here(inlet) => inlet.try_recv(),
+            _ => self.inlet().map_or(Err(TryRecvError::Closed), Inlet::try_recv),
+        };
+        if self.tap.is_some() {
+            self.note(&received);
+        }
         received
     }
 
@@ -89,7 +95,7 @@ impl<T: Message> Receiver<T> {
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
         let Some(inlet) = self.inlet() else { return Poll::Ready(Err(RecvError::Closed)) };
         let polled = inlet.poll_recv(context);
-        if let Poll::Ready(received) = &polled {
+        if let (Poll::Ready(received), true) = (&polled, self.tap.is_some()) {
             self.note(received);
         }
         polled
@@ -103,7 +109,9 @@ impl<T: Message> Receiver<T> {
             Some(message) => Ok(message),
             None => inlet.block(deadline),
         };
-        self.note(&received);
+        if self.tap.is_some() {
+            self.note(&received);
+        }
         received
     }
 }

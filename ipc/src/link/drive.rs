@@ -45,15 +45,18 @@ pub(crate) fn drive(core: &Arc<Core>) -> impl Future<Output = io::Result<LinkDea
     }
 }
 
+/// Registers a look at the link with this thread's executor.
+pub(crate) fn look_when_idle(core: &Arc<Core>) -> executor::IdlePoller {
+    let link = Arc::downgrade(core);
+    executor::idle_poller(Rc::new(move || {
+        link.upgrade().is_some_and(|core| core.wake_tasks(&mut Vec::new()))
+    }))
+}
+
 /// Wakes the tasks for which the peer rings.
 async fn listen(link: &Weak<Core>, bell: &executor::Fd) -> io::Result<LinkDeath> {
     let mut rings = bell.notifications();
     let mut wakers = Vec::new();
-    // An executor that looks around before it sleeps finds progress before the bell rings.
-    let looking = Weak::clone(link);
-    let _looker = executor::idle_poller(Rc::new(move || {
-        looking.upgrade().is_some_and(|core| core.wake_tasks(&mut Vec::new()))
-    }));
     loop {
         {
             let Some(core) = link.upgrade() else {

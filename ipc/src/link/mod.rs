@@ -211,6 +211,18 @@ impl Link {
         drive::drive(&self.core)
     }
 
+    /// Lets this thread's executor look at the link before it sleeps, in addition to
+    /// [`Link::drive`], until the guard is dropped.
+    ///
+    /// For executors with a [`Config::idle_spin`](executor::Config::idle_spin): they find a request
+    /// before the bell has gone through the kernel. Others gain nothing from it.
+    ///
+    /// # Panics
+    /// When no executor runs on this thread.
+    pub fn look_when_idle(&self) -> executor::IdlePoller {
+        drive::look_when_idle(&self.core)
+    }
+
     /// Why the link ended, if it has.
     pub fn death(&self) -> Option<LinkDeath> {
         self.core.death()
