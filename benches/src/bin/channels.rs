@@ -143,56 +143,56 @@ fn threads_tokio(operations: u64) -> Duration {
 }
 
 fn ping_pong_ipc(operations: u64) -> Duration {
-    let (ping, mut pinged) = ipc::channel::<u64>(1);
-    let (pong, mut ponged) = ipc::channel::<u64>(1);
+    let (ask, mut requests) = ipc::channel::<u64>(1);
+    let (answer_with, mut answers) = ipc::channel::<u64>(1);
     timed(|| {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for _ in 0..operations {
-                    let number = pinged.recv_blocking(forever()).expect("receives");
-                    pong.send_blocking(number, forever()).expect("sends");
+                    let number = requests.recv_blocking(forever()).expect("receives");
+                    answer_with.send_blocking(number, forever()).expect("sends");
                 }
             });
             for number in 0..operations {
-                ping.send_blocking(number, forever()).expect("sends");
-                assert_eq!(ponged.recv_blocking(forever()), Ok(number));
+                ask.send_blocking(number, forever()).expect("sends");
+                assert_eq!(answers.recv_blocking(forever()), Ok(number));
             }
         });
     })
 }
 
 fn ping_pong_crossbeam(operations: u64) -> Duration {
-    let (ping, pinged) = crossbeam_channel::bounded::<u64>(1);
-    let (pong, ponged) = crossbeam_channel::bounded::<u64>(1);
+    let (ask, requests) = crossbeam_channel::bounded::<u64>(1);
+    let (answer_with, answers) = crossbeam_channel::bounded::<u64>(1);
     timed(|| {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for _ in 0..operations {
-                    pong.send(pinged.recv().expect("receives")).expect("sends");
+                    answer_with.send(requests.recv().expect("receives")).expect("sends");
                 }
             });
             for number in 0..operations {
-                ping.send(number).expect("sends");
-                assert_eq!(ponged.recv(), Ok(number));
+                ask.send(number).expect("sends");
+                assert_eq!(answers.recv(), Ok(number));
             }
         });
     })
 }
 
 fn ping_pong_tokio(operations: u64) -> Duration {
-    let (ping, mut pinged) = tokio::sync::mpsc::channel::<u64>(1);
-    let (pong, mut ponged) = tokio::sync::mpsc::channel::<u64>(1);
+    let (ask, mut requests) = tokio::sync::mpsc::channel::<u64>(1);
+    let (answer_with, mut answers) = tokio::sync::mpsc::channel::<u64>(1);
     timed(|| {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for _ in 0..operations {
-                    let number = pinged.blocking_recv().expect("receives");
-                    pong.blocking_send(number).expect("sends");
+                    let number = requests.blocking_recv().expect("receives");
+                    answer_with.blocking_send(number).expect("sends");
                 }
             });
             for number in 0..operations {
-                ping.blocking_send(number).expect("sends");
-                assert_eq!(ponged.blocking_recv(), Some(number));
+                ask.blocking_send(number).expect("sends");
+                assert_eq!(answers.blocking_recv(), Some(number));
             }
         });
     })

@@ -34,7 +34,7 @@ fn main() {
     let path: Arc<Path> = folder.path().join("data").into();
     let mut file = File::create(&path).expect("a file");
     for _ in 0..FILE_BYTES / (1 << 20) {
-        file.write_all(&[0x5a; 1 << 20]).expect("writes the file");
+        file.write_all(&vec![0x5a; 1 << 20]).expect("writes the file");
     }
     file.sync_all().expect("syncs the file");
 

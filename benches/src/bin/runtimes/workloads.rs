@@ -162,7 +162,7 @@ workloads! {
 
 workloads! {
     tokio_uring_,
-    block_on: |future| tokio_uring::start(future),
+    block_on: tokio_uring::start,
     spawn: tokio_uring::spawn,
     open: |path: std::path::PathBuf| async move {
         tokio_uring::fs::File::open(path).await.expect("opens")
