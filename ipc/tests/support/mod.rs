@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "not every test uses every helper")]
 
+pub mod requests;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
