@@ -9,7 +9,10 @@ use super::mac::MacAddress;
 use super::memory::DriverSettings;
 use super::network::Network;
 use super::offload::Offloads;
-use super::protocol::{Ack, command, *};
+use super::protocol::{
+    Ack, FEATURE_CTRL_GUEST_OFFLOADS, FEATURE_CTRL_MAC_ADDR, FEATURE_CTRL_RX,
+    FEATURE_CTRL_RX_EXTRA, FEATURE_MQ, command,
+};
 use crate::virtio::queue::{Chain, StatusByte};
 use crate::virtio::worker::{ActiveQueue, StopMode};
 

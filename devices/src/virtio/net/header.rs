@@ -8,7 +8,10 @@
 //! against the frame and refuses what is wrong.
 
 use super::offload::Offloads;
-use super::protocol::*;
+use super::protocol::{
+    ETHERNET_HEADER, FLAG_DATA_VALID, FLAG_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6,
+    GSO_UDP, GSO_UDP_L4, Header,
+};
 
 impl Header {
     /// Whether a frame of `length` bytes with this header may go to a driver that takes `offloads`.

@@ -52,10 +52,13 @@ pub use tap::{DEFAULT_MTU, MAX_QUEUE_PAIRS, Tap, TapOptions, TapSource};
 use self::filter::Filter;
 use self::memory::DriverSettings;
 use self::network::{Changes, Counters, Network};
-use self::protocol::*;
+use self::protocol::{
+    FEATURE_CTRL_GUEST_OFFLOADS, FEATURE_CTRL_MAC_ADDR, FEATURE_CTRL_RX, FEATURE_CTRL_RX_EXTRA,
+    FEATURE_CTRL_VQ, FEATURE_MAC, FEATURE_MQ, FEATURE_MRG_RXBUF, FEATURE_MTU, FEATURE_STATUS,
+};
 use self::receive::Buffering;
 use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
-use super::queue::{FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, InflightRegion};
+use super::queue::{InflightRegion, RING_FEATURES};
 use super::worker::{self, ActiveQueue, Device, Patience, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::{RateLimiter, RateLimits};
@@ -231,8 +234,7 @@ fn features(tap: &Tap) -> u64 {
         | FEATURE_CTRL_RX
         | FEATURE_CTRL_RX_EXTRA
         | FEATURE_CTRL_MAC_ADDR
-        | FEATURE_INDIRECT_DESC
-        | FEATURE_EVENT_IDX;
+        | RING_FEATURES;
     let multiple = if tap.queue_pairs() > 1 { FEATURE_MQ } else { 0 };
     let offloads = match tap.offloads() {
         none if none.is_empty() => 0,

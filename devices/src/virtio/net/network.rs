@@ -105,7 +105,7 @@ impl Changes {
     }
 }
 
-/// Most errors of reads and writes pass: an interface that is down for a while.
+/// A tap and what the driver, and whoever runs the machine, made of it.
 #[derive(Debug)]
 pub(super) struct Network {
     /// One for each queue pair.

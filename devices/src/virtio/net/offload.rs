@@ -6,7 +6,11 @@
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
-use super::protocol::*;
+use super::protocol::{
+    FEATURE_CSUM, FEATURE_GUEST_CSUM, FEATURE_GUEST_ECN, FEATURE_GUEST_TSO4, FEATURE_GUEST_TSO6,
+    FEATURE_GUEST_UFO, FEATURE_GUEST_USO4, FEATURE_GUEST_USO6, FEATURE_HOST_ECN, FEATURE_HOST_TSO4,
+    FEATURE_HOST_TSO6, FEATURE_HOST_UFO, FEATURE_HOST_USO,
+};
 
 bitflags! {
     /// What a tap, or the driver, takes on.

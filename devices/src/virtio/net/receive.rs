@@ -24,7 +24,9 @@ use self::slot::Slot;
 use super::failure::Failure;
 use super::mac::MacAddress;
 use super::network::Network;
-use super::protocol::*;
+use super::protocol::{
+    ETHERNET_HEADER, HEADER_BYTES, Header, LARGE_FRAME, ORDINARY_BUFFER, VLAN_TAG,
+};
 use super::rest::Rest;
 use super::{LinkState, STREAM};
 use crate::virtio::queue::{Availability, Chain, Completed, GuestOps, Side, Tag};
@@ -95,9 +97,10 @@ impl Receiver {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
         let reads = MAX_READS.min(size);
-        let largest = match network.negotiated.get().has_large_frames() {
-            true => LARGE_FRAME,
-            false => usize::from(network.mtu.max(1500)) + ETHERNET_HEADER + VLAN_TAG,
+        let largest = if network.negotiated.get().has_large_frames() {
+            LARGE_FRAME
+        } else {
+            usize::from(network.mtu.max(1500)) + ETHERNET_HEADER + VLAN_TAG
         };
         Self {
             network,

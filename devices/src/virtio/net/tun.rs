@@ -134,13 +134,13 @@ pub(super) fn set_offloads(fd: &impl AsFd, offloads: Offloads) -> io::Result<()>
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, flags) })
 }
 
-const _: () = assert!(Offloads::CHECKSUM.bits() == libc::TUN_F_CSUM as u32);
-const _: () = assert!(Offloads::TSO4.bits() == libc::TUN_F_TSO4 as u32);
-const _: () = assert!(Offloads::TSO6.bits() == libc::TUN_F_TSO6 as u32);
-const _: () = assert!(Offloads::ECN.bits() == libc::TUN_F_TSO_ECN as u32);
-const _: () = assert!(Offloads::UFO.bits() == libc::TUN_F_UFO as u32);
-const _: () = assert!(Offloads::USO4.bits() == libc::TUN_F_USO4 as u32);
-const _: () = assert!(Offloads::USO6.bits() == libc::TUN_F_USO6 as u32);
+const _: () = assert!(Offloads::CHECKSUM.bits() == libc::TUN_F_CSUM);
+const _: () = assert!(Offloads::TSO4.bits() == libc::TUN_F_TSO4);
+const _: () = assert!(Offloads::TSO6.bits() == libc::TUN_F_TSO6);
+const _: () = assert!(Offloads::ECN.bits() == libc::TUN_F_TSO_ECN);
+const _: () = assert!(Offloads::UFO.bits() == libc::TUN_F_UFO);
+const _: () = assert!(Offloads::USO4.bits() == libc::TUN_F_USO4);
+const _: () = assert!(Offloads::USO6.bits() == libc::TUN_F_USO6);
 
 /// Whether frames reach a queue of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

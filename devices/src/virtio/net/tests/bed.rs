@@ -1,5 +1,6 @@
 //! A back end on an executor, sockets behind it and a driver before it.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpe
 use crate::virtio::backend::{
     BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState, RingLayout,
 };
-use crate::virtio::queue::RingFeatures;
 use crate::virtio::queue::driver::{Buffer, DriverQueue, Kick, Used};
+use crate::virtio::queue::{FEATURE_RING_PACKED, QueueLayout, RingFeatures};
 
 pub(super) const OWN: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 pub(super) const PEER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -41,21 +42,30 @@ const PLACE: u64 = 128 << 10;
 /// Longer than anything here takes, so that a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Run a test under both drivers of the executor.
+thread_local! {
+    /// The ring format of the beds that a test makes.
+    static LAYOUT: Cell<RingLayout> = const { Cell::new(RingLayout::Split) };
+}
+
+/// Run a test under both drivers of the executor and over both ring formats.
 pub(super) fn on_both<F: Future<Output = ()>>(test: impl Fn() -> F) {
     for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
         on(driver, &test);
     }
 }
 
+/// Run a test under one driver of the executor and over both ring formats.
 pub(super) fn on<F: Future<Output = ()>>(driver: DriverChoice, test: impl Fn() -> F) {
-    let config = Config { driver, ..Config::default() };
-    let mut executor = Executor::new(&config).unwrap();
-    executor.block_on(async {
-        executor::timeout(PATIENCE, test())
-            .await
-            .unwrap_or_else(|_| panic!("the test hangs under {driver:?}"));
-    });
+    for layout in [RingLayout::Split, RingLayout::Packed] {
+        LAYOUT.set(layout);
+        let config = Config { driver, ..Config::default() };
+        let mut executor = Executor::new(&config).unwrap();
+        executor.block_on(async {
+            executor::timeout(PATIENCE, test())
+                .await
+                .unwrap_or_else(|_| panic!("the test hangs under {driver:?}, {layout:?}"));
+        });
+    }
 }
 
 /// The eventfds and rings of one queue.
@@ -123,12 +133,13 @@ impl Bed {
         let map = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
         let memory = GuestMemory::with_options(vec![region], map).unwrap();
         let profile = backend.profile();
+        let layout = LAYOUT.get();
         let port = |(index, size): (usize, &u16)| {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let call = eventfd(0, flags).unwrap();
             let watched = Fd::new(call.try_clone().unwrap()).unwrap();
             Port {
-                driver: rings(&memory, index, *size),
+                driver: rings(&memory, index, *size, layout),
                 kick: eventfd(0, flags).unwrap(),
                 calls: watched.notifications(),
                 call,
@@ -138,7 +149,10 @@ impl Bed {
         let (requests, _) = ipc::channel(1);
         let (_, events) = ipc::channel(1);
         let (controls, _) = ipc::channel(1);
-        let features = profile.features | 1 << 32;
+        let mut features = profile.features | 1 << 32;
+        if layout == RingLayout::Split {
+            features &= !FEATURE_RING_PACKED;
+        }
         let mut bed =
             Self { memory, requests, events, controls, features, ports, peers, actor: None };
         bed.replace(backend);
@@ -186,7 +200,7 @@ impl Bed {
                 used_ring: layout.used_ring,
                 kick: port.kick.try_clone().unwrap().into(),
                 call: Some(port.call.try_clone().unwrap().into()),
-                layout: RingLayout::Split,
+                layout: layout.format,
                 state: states.get(index).copied(),
             }
         };
@@ -235,7 +249,8 @@ impl Bed {
     /// Rings as after a reset by the driver.
     pub(super) fn new_rings(&mut self) {
         for (index, port) in self.ports.iter_mut().enumerate() {
-            port.driver = rings(&self.memory, index, port.driver.layout().size);
+            let QueueLayout { size, format, .. } = port.driver.layout();
+            port.driver = rings(&self.memory, index, size, format);
         }
     }
 
@@ -361,9 +376,9 @@ impl Bed {
     }
 }
 
-fn rings(memory: &GuestMemory, index: usize, size: u16) -> DriverQueue {
+fn rings(memory: &GuestMemory, index: usize, size: u16, layout: RingLayout) -> DriverQueue {
     let features = RingFeatures { indirect: true, event_idx: true };
-    DriverQueue::new(memory, RINGS + index as u64 * RING_BYTES, size, features)
+    DriverQueue::new(memory, RINGS + index as u64 * RING_BYTES, size, layout, features)
 }
 
 pub(super) fn place_at(place: u64) -> u64 {

@@ -91,7 +91,7 @@ fn arp(operation: u8, to: [u8; 6]) -> Vec<u8> {
 }
 
 impl Bed {
-    /// The next frame whose EtherType is this; others that the host sends by itself are passed over.
+    /// The next frame of this type; others that the host sends by itself are passed over.
     /// Buffers go back to the device.
     async fn next_of(&mut self, kind: u16, given: &mut Vec<(u16, u64)>) -> Vec<u8> {
         loop {

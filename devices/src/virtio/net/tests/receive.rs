@@ -39,9 +39,10 @@ fn a_large_frame_takes_as_many_buffers_as_it_needs() {
         };
         let sizes = [65000, 1, 1510, 1511, 65536, 40000, 0, 1524 - 14, 1525 - 14, 3060, 50];
         for (number, size) in sizes.into_iter().enumerate() {
-            let sent = match size > 1600 {
-                true => with(header, &frame(OWN, size, number as u32)),
-                false => plain(OWN, size, number as u32),
+            let sent = if size > 1600 {
+                with(header, &frame(OWN, size, number as u32))
+            } else {
+                plain(OWN, size, number as u32)
             };
             bed.inject(0, &sent).await;
             let received = bed.receive(RECEIVE, &given).await;
