@@ -96,7 +96,8 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Sends, waiting for room while the channel is full.
+    /// Sends, waiting for room while the channel is full. Those who wait are woken when the receiver
+    /// has taken about half of what was queued, not for each message.
     pub async fn send(&self, message: T) -> Result<(), SendError> {
         let mut sending = match self.try_route(message) {
             Ok(()) => return Ok(()),

@@ -10,12 +10,13 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
+use executor::DriverChoice;
 use ipc::link::{LinkConfig, LinkDeath, Opened, pair};
 use ipc::{
     CallError, Fd, Receiver, RecvBlockingError, RecvError, Reply, SendError, Sender, channel,
 };
 use serde::{Deserialize, Serialize};
-use support::{far, fork, on_executor};
+use support::{far, fork, on_driver, on_executor};
 
 /// What the actor is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,9 +164,13 @@ fn actor() -> Actor {
 
 /// What runs in the other process: receives what it is given, and becomes the actor.
 fn child(end: ipc::link::LinkEnd<(), Start>) {
+    child_on(DriverChoice::Auto, end);
+}
+
+fn child_on(driver: DriverChoice, end: ipc::link::LinkEnd<(), Start>) {
     let Opened { link, sender, mut receiver } = end.open().unwrap();
     drop(sender);
-    on_executor(async move {
+    on_driver(driver, async move {
         let driver = executor::spawn(link.drive());
         let start = receiver.recv().await.unwrap();
         drop((link, receiver));
@@ -196,11 +201,19 @@ fn on_another_thread() {
 }
 
 fn in_another_process() {
+    in_another_process_on(DriverChoice::Auto);
+}
+
+fn in_another_process_without_io_uring() {
+    in_another_process_on(DriverChoice::Epoll);
+}
+
+fn in_another_process_on(driver: DriverChoice) {
     let (here, there) = pair::<Start, ()>(&LinkConfig::default()).unwrap();
     // Made, and even used, before the other process exists.
     let Actor { requests, events, start } = actor();
-    let process = fork(there, child);
-    on_executor(async move {
+    let process = fork(there, |end| child_on(driver, end));
+    on_driver(driver, async move {
         let Opened { link, sender, receiver } = here.open().unwrap();
         let driver = executor::spawn(link.drive());
         sender.send(start).await.unwrap();
@@ -275,6 +288,30 @@ fn a_killed_process_ends_the_waits_of_threads() {
     assert_eq!(process.wait(), None);
 }
 
+fn a_stopped_process_is_noticed_at_the_deadline() {
+    let (here, there) = pair::<Start, ()>(&LinkConfig::default()).unwrap();
+    let Actor { requests, events: _events, start } = actor();
+    let process = fork(there, child);
+    let Opened { link, sender, receiver: _receiver } = here.open().unwrap();
+    sender.send_blocking(start, far()).unwrap();
+    process.stop();
+    let soon = || ipc::Deadline::after(std::time::Duration::from_millis(20));
+    let call = requests.call_blocking(|reply| Request::Keep { reply }, soon());
+    assert_eq!(call, Err(CallError::TimedOut));
+    on_executor(async {
+        let driver = executor::spawn(link.drive());
+        let call = requests.call(|reply| Request::Keep { reply }, soon()).await;
+        assert_eq!(call, Err(CallError::TimedOut));
+        // Whoever supervises it decides that it is as good as dead.
+        link.close();
+        let call = requests.call(|reply| Request::Keep { reply }, far()).await;
+        assert_eq!(call, Err(CallError::PeerDied));
+        assert_eq!(driver.await.unwrap(), LinkDeath::ClosedHere);
+    });
+    process.kill();
+    assert_eq!(process.wait(), None);
+}
+
 fn a_process_that_exits_before_it_begins_is_dead() {
     let (here, there) = pair::<Start, ()>(&LinkConfig::default()).unwrap();
     let Actor { requests, events: _events, start } = actor();
@@ -335,9 +372,11 @@ fn main() -> ExitCode {
         beside_the_caller,
         on_another_thread,
         in_another_process,
+        in_another_process_without_io_uring,
         in_another_process_for_a_thread,
         a_killed_process_ends_the_waits_of_tasks,
         a_killed_process_ends_the_waits_of_threads,
+        a_stopped_process_is_noticed_at_the_deadline,
         a_process_that_exits_before_it_begins_is_dead,
         a_process_that_sends_nonsense_is_cut_off,
     );

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
+use executor::DriverChoice;
 use ipc::link::LinkEnd;
 use ipc::{Deadline, Message};
 
@@ -48,10 +49,16 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Drives a future on a new executor of the calling thread.
 pub fn on_executor<F: Future>(future: F) -> F::Output {
-    executor::Executor::new(&executor::Config::default()).unwrap().block_on(async {
+    on_driver(DriverChoice::Auto, future)
+}
+
+/// Drives a future on a new executor with this driver.
+pub fn on_driver<F: Future>(driver: DriverChoice, future: F) -> F::Output {
+    let config = executor::Config { driver, ..executor::Config::default() };
+    executor::Executor::new(&config).unwrap().block_on(async {
         let output = future.await;
-        // What the future dropped last may have woken other executors; no turn follows that
-        // would send these wake-ups.
+        // What the future dropped last may have woken other executors; no turn follows that would
+        // send these wake-ups.
         executor::flush();
         output
     })
@@ -102,8 +109,21 @@ pub fn fork<Out: Message, In: Message>(
 impl Process {
     /// Kills it; it is not waited for.
     pub fn kill(&self) {
+        self.signal(libc::SIGKILL);
+    }
+
+    /// Stops it, and returns when it has stopped.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let stopped = unsafe { libc::waitpid(self.0, &raw mut status, libc::WUNTRACED) };
+        assert!(stopped == self.0 && libc::WIFSTOPPED(status));
+    }
+
+    fn signal(&self, signal: libc::c_int) {
         // SAFETY: a child that was not waited for keeps its number.
-        assert_eq!(unsafe { libc::kill(self.0, libc::SIGKILL) }, 0);
+        assert_eq!(unsafe { libc::kill(self.0, signal) }, 0);
     }
 
     /// Waits until it has ended: its exit status, `None` when a signal ended it.
