@@ -138,7 +138,10 @@ impl Holdings {
             }
             4 => {
                 let cargo = self.make(script);
-                if let Some(sender) = self.senders.last() {
+                // A receiver in its own queue would keep itself alive.
+                if let (Some(sender), false) =
+                    (self.senders.last(), matches!(cargo, Cargo::Receiver(_)))
+                {
                     let _ = sender.try_send(cargo);
                 }
             }
