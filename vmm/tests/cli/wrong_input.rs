@@ -278,7 +278,11 @@ fn files_of_others_are_refused() {
     let folder = folder();
     let path = folder.path();
     let binary = path.join("vmm");
-    fs::copy(VMM, &binary).expect("copied");
+    // By another process: a child that another test forks meanwhile would inherit a descriptor for
+    // writing to the copy, and what is written to cannot be executed.
+    let copied =
+        std::process::Command::new("cp").arg(VMM).arg(&binary).status().expect("cp starts");
+    assert!(copied.success());
     let mode = |name: &str, mode| {
         fs::set_permissions(path.join(name), Permissions::from_mode(mode)).expect("mode set");
     };
