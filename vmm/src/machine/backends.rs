@@ -19,9 +19,9 @@ use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::warden::{ActorId, Spawner};
 
 /// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
-const REQUEST_CAPACITY: usize = 8;
+pub(super) const REQUEST_CAPACITY: usize = 8;
 /// Events of a back end that its transport has not taken yet.
-const EVENT_CAPACITY: usize = 16;
+pub(super) const EVENT_CAPACITY: usize = 16;
 
 /// A virtio device in its place.
 #[derive(Debug)]
@@ -109,8 +109,7 @@ fn start_process(
     spawner: &Spawner,
     bus: &DeviceBus<'_>,
 ) -> Result<Ward, Error> {
-    let profile =
-        BlockBackend::new(image.try_clone().map_err(Error::host("share a disk"))?).profile();
+    let profile = image.profile();
     let size = profile.queue_sizes.iter().copied().max().unwrap_or_default();
     let inflight = InflightRegion::create(profile.queue_sizes.len() as u16, size)?;
     let blueprint = Blueprint { name: name.clone(), image, inflight, memory: memory.clone() };

@@ -25,6 +25,7 @@ use ipc::link::Link;
 use ipc::{CallError, Deadline, Receiver, Sender};
 
 use super::Error;
+use super::backends::{EVENT_CAPACITY, REQUEST_CAPACITY};
 use super::control::pump_back_end;
 use super::lives::{Lives, Verdict};
 use super::vcpu::AddressSpaces;
@@ -32,10 +33,6 @@ use crate::config::RestartLimit;
 use crate::error::Report;
 use crate::warden::{ActorId, ActorKind, ActorLink, Death, Spawner, Start, Warden, WardenEvent};
 
-/// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
-const REQUEST_CAPACITY: usize = 8;
-/// Events of a back end that its transport has not taken yet.
-const EVENT_CAPACITY: usize = 16;
 /// How often a back end is asked whether it still answers.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer: as long as a vCPU waits for it.

@@ -88,6 +88,20 @@ pub struct BlockBackend {
     inflight: Option<InflightRegion>,
 }
 
+impl BlockImage {
+    /// What a device that serves this disk looks like to a transport.
+    pub fn profile(&self) -> DeviceProfile {
+        let geometry = &self.geometry;
+        DeviceProfile {
+            device_type: protocol::DEVICE_TYPE,
+            features: protocol::features(geometry),
+            queue_sizes: vec![geometry.queue_size; usize::from(geometry.queues)],
+            config: protocol::config(geometry, CacheMode::WriteBack),
+            config_writes: ConfigWrites::Forwarded,
+        }
+    }
+}
+
 impl BlockBackend {
     /// Serve `image`.
     pub fn new(image: BlockImage) -> Self {
@@ -123,14 +137,7 @@ impl BlockBackend {
 
     /// What the device looks like to a transport.
     pub fn profile(&self) -> DeviceProfile {
-        let geometry = &self.image.geometry;
-        DeviceProfile {
-            device_type: protocol::DEVICE_TYPE,
-            features: protocol::features(geometry),
-            queue_sizes: vec![geometry.queue_size; usize::from(geometry.queues)],
-            config: protocol::config(geometry, CacheMode::WriteBack),
-            config_writes: ConfigWrites::Forwarded,
-        }
+        self.image.profile()
     }
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
