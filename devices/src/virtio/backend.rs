@@ -15,6 +15,7 @@
 use ipc::{Fd, Receiver, Reply, Sender};
 use serde::{Deserialize, Serialize};
 
+use super::control::ControlRequest;
 use crate::memory::GuestMemory;
 
 /// What a back end offers, fixed for the life of the device.
@@ -30,6 +31,14 @@ pub struct DeviceProfile {
     pub config: Vec<u8>,
     /// What happens with the driver's writes to the configuration space.
     pub config_writes: ConfigWrites,
+}
+
+impl DeviceProfile {
+    /// What an in-flight record of the device has to be made for: queues, and the size of the largest.
+    pub fn inflight_size(&self) -> (u16, u16) {
+        let size = self.queue_sizes.iter().copied().max().unwrap_or_default();
+        (self.queue_sizes.len() as u16, size)
+    }
 }
 
 /// What happens with the driver's writes to the device configuration space.
@@ -173,6 +182,8 @@ pub struct BackendContext {
     pub memory: GuestMemory,
     /// Requests of the transport. When it closes, the back end ends.
     pub requests: Receiver<BackendRequest>,
+    /// Requests of others than the transport; may be closed.
+    pub controls: Receiver<ControlRequest>,
     /// Events for the transport.
     pub events: Sender<BackendEvent>,
 }

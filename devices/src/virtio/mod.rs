@@ -7,7 +7,9 @@
 
 pub mod backend;
 pub mod blk;
+pub mod control;
 pub mod net;
+pub mod parts;
 pub mod pci;
 pub mod queue;
 pub mod worker;

@@ -76,7 +76,7 @@ pub(super) fn build(
     spawner: Option<&Spawner>,
 ) -> Result<Assembly, Error> {
     let kernel = Kernel::open(config)?;
-    let disks = super::backends::open_disks(config)?;
+    let devices = super::backends::open(config)?;
     let ram = Ram::new(config.memory.bytes())?;
     let memory = memory::create(config, ram)?;
     let hypervisor = Hypervisor::open()?;
@@ -101,7 +101,8 @@ pub(super) fn build(
             kernel.load(&plan, &memory)
         });
         let vm = hypervisor.create_vm(cpus as usize, &memory)?;
-        let machine = Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(line, disks);
+        let machine =
+            Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(line, devices);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
         loading
@@ -155,7 +156,7 @@ impl Builder<'_> {
     fn build(
         &self,
         line: &Arc<Line>,
-        disks: Vec<super::backends::OpenDisk>,
+        devices: Vec<super::backends::OpenDevice>,
     ) -> Result<Assembly, Error> {
         let (events, receiver) = ipc::channel::<MachineEvent>(EVENT_CAPACITY);
         let events: Arc<dyn MachineEvents> = Arc::new(events);
@@ -168,7 +169,7 @@ impl Builder<'_> {
         });
         root.insert_ports(&mut port_bus)?;
         root.insert_memory(&mut mmio)?;
-        let back_ends = super::backends::start(disks, self.vm, self.memory, &root, self.spawner)?;
+        let back_ends = super::backends::start(devices, self.vm, self.memory, &root, self.spawner)?;
 
         let serial = self.serial(line)?;
         let rtc = self.legacy(&mut port_bus, &serial, &events)?;

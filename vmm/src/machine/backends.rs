@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use devices::memory::GuestMemory;
 use devices::pci::PciRoot;
 use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
-use devices::virtio::blk::{Access, BlockBackend, BlockImage, BlockSize, Caching, DiskOptions};
+use devices::virtio::blk::{Access, BlockImage, BlockSize, Caching, DiskOptions};
+use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::InflightRegion;
 use executor::Executor;
@@ -16,12 +17,15 @@ use super::Error;
 use super::supervisor::{Blueprint, Ward};
 use crate::config::{DiskConfig, MachineConfig, QueueCount};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
-use crate::warden::{ActorId, Spawner};
+use crate::warden::{ActorId, ActorKind, Spawner};
 
 /// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
 pub(super) const REQUEST_CAPACITY: usize = 8;
 /// Events of a back end that its transport has not taken yet.
 pub(super) const EVENT_CAPACITY: usize = 16;
+
+/// Changes that are asked of a device and not made yet.
+pub(super) const CONTROL_CAPACITY: usize = 4;
 
 /// A virtio device in its place.
 #[derive(Debug)]
@@ -31,19 +35,19 @@ pub(super) struct Attached {
     pub(super) thread: BackEndThread,
 }
 
-/// A disk whose file is open and locked.
+/// A device whose files are open.
 #[derive(Debug)]
-pub(super) struct OpenDisk {
+pub(super) struct OpenDevice {
     name: String,
-    image: BlockImage,
+    parts: DeviceParts,
 }
 
-/// Opens all disks.
-pub(super) fn open_disks(config: &MachineConfig) -> Result<Vec<OpenDisk>, Error> {
+/// Opens what the devices stand on.
+pub(super) fn open(config: &MachineConfig) -> Result<Vec<OpenDevice>, Error> {
     config.disks.iter().map(|disk| open_disk(disk, config)).collect()
 }
 
-fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDisk, Error> {
+fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {
     let options = DiskOptions {
         access: if disk.read_only { Access::ReadOnly } else { Access::ReadWrite },
         caching: if disk.direct { Caching::Direct } else { Caching::PageCache },
@@ -56,7 +60,8 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDisk, Erro
         ..DiskOptions::new(&disk.path)
     };
     let image = BlockImage::open(&options).map_err(Error::Disk)?;
-    Ok(OpenDisk { name: format!("disk {}", disk.path.display()), image })
+    let name = format!("disk {}", disk.path.display());
+    Ok(OpenDevice { name, parts: DeviceParts::Blk(image) })
 }
 
 /// The devices, each with its back end.
@@ -71,31 +76,24 @@ pub(super) struct BackEnds {
 /// Starts the back ends and puts the devices on the bus. With a `spawner` each back end gets a
 /// process, else a thread.
 pub(super) fn start(
-    disks: Vec<OpenDisk>,
+    devices: Vec<OpenDevice>,
     vm: &Vm,
     memory: &GuestMemory,
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
     let mut back_ends = BackEnds::default();
-    if disks.is_empty() {
+    if devices.is_empty() {
         return Ok(back_ends);
     }
     let bus = DeviceBus { root, msi: vm.gsi_router()?, kicks: Arc::new(vm.ioeventfds()) };
-    for (index, OpenDisk { name, image }) in disks.into_iter().enumerate() {
+    for (index, device) in devices.into_iter().enumerate() {
         match spawner {
             Some(spawner) => {
                 let id = ActorId(index as u64);
-                back_ends.wards.push(start_process(id, name, image, memory, spawner, &bus)?);
+                back_ends.wards.push(start_process(id, device, memory, spawner, &bus)?);
             }
-            None => {
-                let backend = BlockBackend::new(image);
-                let profile = backend.profile();
-                let (requests, events, thread) =
-                    spawn_thread(format!("blk{index}"), backend, memory.clone())?;
-                let transport = bus.attach(name, profile, requests, Succession::None)?;
-                back_ends.threads.push(Attached { transport, events, thread });
-            }
+            None => back_ends.threads.push(start_thread(index, device, memory, &bus)?),
         }
     }
     Ok(back_ends)
@@ -103,16 +101,16 @@ pub(super) fn start(
 
 fn start_process(
     id: ActorId,
-    name: String,
-    image: BlockImage,
+    device: OpenDevice,
     memory: &GuestMemory,
     spawner: &Spawner,
     bus: &DeviceBus<'_>,
 ) -> Result<Ward, Error> {
-    let profile = image.profile();
-    let size = profile.queue_sizes.iter().copied().max().unwrap_or_default();
-    let inflight = InflightRegion::create(profile.queue_sizes.len() as u16, size)?;
-    let blueprint = Blueprint { name: name.clone(), image, inflight, memory: memory.clone() };
+    let OpenDevice { name, parts } = device;
+    let profile = parts.profile();
+    let (queues, size) = profile.inflight_size();
+    let inflight = InflightRegion::create(queues, size)?;
+    let blueprint = Blueprint { name: name.clone(), parts, inflight, memory: memory.clone() };
     let process = blueprint.start(id, spawner)?;
     let transport = bus.attach(name, profile, process.requests.clone(), Succession::Expected)?;
     Ok(Ward { blueprint, transport, process })
@@ -162,26 +160,35 @@ impl BackEndThread {
     }
 }
 
-type Spawned = (Sender<BackendRequest>, Receiver<BackendEvent>, BackEndThread);
-
-fn spawn_thread(
-    name: String,
-    backend: BlockBackend,
-    memory: GuestMemory,
-) -> Result<Spawned, Error> {
+fn start_thread(
+    index: usize,
+    device: OpenDevice,
+    memory: &GuestMemory,
+    bus: &DeviceBus<'_>,
+) -> Result<Attached, Error> {
+    let OpenDevice { name, parts } = device;
+    let profile = parts.profile();
     let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
+    let (_, controls) = ipc::channel(CONTROL_CAPACITY);
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
-    let context = BackendContext { memory, requests: request_receiver, events: event_sender };
+    let context = BackendContext {
+        memory: memory.clone(),
+        requests: request_receiver,
+        controls,
+        events: event_sender,
+    };
+    let kind = ActorKind::of(&parts).name();
     let thread = std::thread::Builder::new()
-        .name(name)
+        .name(format!("{kind}{index}"))
         .spawn(move || {
             // The ring belongs to the thread that uses it.
             match Executor::new(&executor::Config::default()) {
-                Ok(mut executor) => executor.block_on(backend.run(context)),
+                Ok(mut executor) => executor.block_on(parts.run(None, context)),
                 // The transport sees its channel closed and says that it needs a reset.
                 Err(error) => log::error!("a back end cannot start: {error}"),
             }
         })
         .map_err(Error::host("start a back end thread"))?;
-    Ok((requests, events, BackEndThread { thread }))
+    let transport = bus.attach(name, profile, requests, Succession::None)?;
+    Ok(Attached { transport, events, thread: BackEndThread { thread } })
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use devices::memory::GuestMemory;
 use devices::virtio::backend::{BackendEvent, BackendRequest};
-use devices::virtio::blk::{BlockImage, BlockStart};
+use devices::virtio::control::ControlRequest;
+use devices::virtio::parts::{DeviceParts, Parts, VirtioStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
 use executor::{Either, TaskGroup, select};
@@ -25,7 +26,7 @@ use ipc::link::Link;
 use ipc::{CallError, Deadline, Receiver, Sender};
 
 use super::Error;
-use super::backends::{EVENT_CAPACITY, REQUEST_CAPACITY};
+use super::backends::{CONTROL_CAPACITY, EVENT_CAPACITY, REQUEST_CAPACITY};
 use super::control::pump_back_end;
 use super::lives::{Lives, Verdict};
 use super::vcpu::AddressSpaces;
@@ -44,7 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Blueprint {
     pub(super) name: String,
-    pub(super) image: BlockImage,
+    pub(super) parts: DeviceParts,
     pub(super) inflight: InflightRegion,
     pub(super) memory: GuestMemory,
 }
@@ -55,33 +56,40 @@ pub(super) struct Process {
     pub(super) id: ActorId,
     link: Link,
     pub(super) requests: Sender<BackendRequest>,
+    controls: Sender<ControlRequest>,
     events: Receiver<BackendEvent>,
 }
 
 impl Blueprint {
     /// Starts the first process, from a thread without an executor.
     pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
-        self.send_off(id, spawner.spawn_blocking(id, ActorKind::Blk)?)
+        self.send_off(id, spawner.spawn_blocking(id, self.kind())?)
+    }
+
+    fn kind(&self) -> ActorKind {
+        ActorKind::of(&self.parts)
     }
 
     /// Sends a process what it works on. It need not run yet.
     fn send_off(&self, id: ActorId, actor: ActorLink) -> Result<Process, Error> {
-        let doing = "hand a disk to its process";
+        let doing = "hand a device to its process";
         let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
+        let (controls, control_receiver) = ipc::channel(CONTROL_CAPACITY);
         let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
         let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
-        let start = BlockStart {
-            image: self.image.try_clone().map_err(Error::host(doing))?,
+        let start = VirtioStart {
+            device: self.parts.try_clone().map_err(Error::host(doing))?,
             memory: self.memory.layout().map_err(super::RamError::from)?,
             inflight: inflight.into(),
             requests: request_receiver,
+            controls: control_receiver,
             events: event_sender,
         };
         actor
             .sender
-            .try_send(Start::Blk(Box::new(start)))
+            .try_send(Start::Virtio(Box::new(start)))
             .map_err(|error| Error::host(doing)(std::io::Error::other(error.to_string())))?;
-        Ok(Process { id, link: actor.link, requests, events })
+        Ok(Process { id, link: actor.link, requests, controls, events })
     }
 }
 
@@ -152,7 +160,7 @@ impl Supervisor {
 
     /// Runs what a living process needs beside it, and watches it from now on.
     fn attend(&mut self, charge: Charge, process: Process) {
-        let Process { id, link, requests, events } = process;
+        let Process { id, link, requests, controls: _, events } = process;
         self.tasks.spawn(async move { link.drive().await });
         self.tasks.spawn(pump_back_end(Arc::clone(&charge.transport), events));
         self.tasks.spawn(heartbeat(id, requests, self.warden.spawner().clone()));
@@ -226,7 +234,7 @@ impl Supervisor {
     async fn replace(&mut self, mut charge: Charge) {
         let id = ActorId(self.next_id);
         self.next_id += 1;
-        let actor = match self.warden.spawner().spawn(id, ActorKind::Blk).await {
+        let actor = match self.warden.spawner().spawn(id, charge.blueprint.kind()).await {
             Ok(actor) => actor,
             Err(error) => return charge.give_up(&Report::new(&error).one_line()),
         };

@@ -11,7 +11,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use devices::virtio::blk::BlockStart;
+use devices::virtio::parts::{DeviceParts, VirtioStart};
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::Reply;
 use ipc::link::{LinkConfig, LinkEnd, Opened};
@@ -33,6 +33,8 @@ const BEGINNING: Duration = Duration::from_secs(2);
 pub enum ActorKind {
     /// Serves a disk.
     Blk,
+    /// Serves a network.
+    Net,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -43,20 +45,29 @@ pub type Started = Result<(), String>;
 /// The first message to an actor: what it works on. Must be of the kind that was spawned.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Start {
-    /// For [`ActorKind::Blk`].
-    Blk(Box<BlockStart>),
+    /// For a device, which must be of the same kind as the actor.
+    Virtio(Box<VirtioStart>),
     /// For [`ActorKind::Probe`].
     Probe(ProbeStart, Reply<Started>),
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Blk, Self::Probe];
+    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Probe];
+
+    /// What serves such a device.
+    pub fn of(device: &DeviceParts) -> Self {
+        match device {
+            DeviceParts::Blk(_) => Self::Blk,
+            DeviceParts::Net(_) => Self::Net,
+        }
+    }
 
     /// The name, also of its policy's file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Net => "net",
             Self::Probe => "probe",
         }
     }
@@ -65,6 +76,7 @@ impl ActorKind {
     pub fn built_in_policy(self) -> &'static str {
         match self {
             Self::Blk => include_str!("policies/blk.policy"),
+            Self::Net => include_str!("policies/net.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -78,6 +90,8 @@ impl ActorKind {
         match self {
             // 16 queues hold about 40 descriptors; a busy disk needs a few MiB, bounce buffers included.
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
+            // 16 pairs have 16 taps and 33 queues with two descriptors each.
+            Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
             Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
@@ -92,6 +106,8 @@ impl ActorKind {
                 defaults.fixed_files,
                 transfers | Operations::SYNC | Operations::ALLOCATE,
             ),
+            // The reads that wait in each queue, beside what is sent.
+            Self::Net => (defaults.entries, defaults.fixed_files, transfers),
             Self::Probe => (16, 16, transfers),
         };
         let restrictions = Some(Restrictions { operations });
@@ -166,13 +182,12 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
         return 0;
     };
     match (kind, start) {
-        (ActorKind::Blk, Start::Blk(start)) => match start.settle() {
-            Ok((backend, context)) => backend.run(context).await,
-            Err(reason) => {
-                log::error!("a disk's process cannot start: {reason}");
+        (kind, Start::Virtio(start)) if kind == ActorKind::of(&start.device) => {
+            if let Err(reason) = start.run().await {
+                log::error!("a {} process cannot start: {reason}", kind.name());
                 return FAILED;
             }
-        },
+        }
         (ActorKind::Probe, Start::Probe(start, started)) => {
             started.send(Ok(()));
             probe::run(start).await;

@@ -11,6 +11,8 @@ const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 const ALLOWED: &[(&str, Arch, usize)] = &[
     ("blk", Arch::X86_64, 39),
     ("blk", Arch::Aarch64, 38),
+    ("net", Arch::X86_64, 40),
+    ("net", Arch::Aarch64, 39),
     ("probe", Arch::X86_64, 30),
     ("probe", Arch::Aarch64, 29),
 ];
@@ -47,7 +49,7 @@ fn no_policy_allows_what_reaches_beyond_the_process() {
         process_vm_readv process_vm_writev process_madvise kcmp prctl arch_prctl seccomp capset
         setuid setgid setresuid setresgid setgroups setrlimit prlimit64 mprotect pkey_mprotect
         memfd_create memfd_secret shmat remap_file_pages userfaultfd io_uring_setup io_setup bpf
-        perf_event_open keyctl add_key request_key personality ioctl inotify_init1 fanotify_init
+        perf_event_open keyctl add_key request_key personality inotify_init1 fanotify_init
         landlock_restrict_self init_module kexec_load reboot syslog sethostname pipe2 dup2 dup3
         eventfd2 signalfd4 timerfd_create epoll_create1
     ";
@@ -57,6 +59,25 @@ fn no_policy_allows_what_reaches_beyond_the_process() {
         for call in NEVER.split_whitespace() {
             assert!(Arch::X86_64.number(call).is_some(), "`{call}` is a call");
             assert!(!allowed.contains(&call), "{} allows {call}", kind.name());
+        }
+    }
+}
+
+/// Device controls reach deep into the host; each kind names those that it needs.
+#[test]
+fn device_controls_are_the_few_that_are_needed() {
+    const TUNSETIFF: u64 = 0x4004_54ca;
+    const TUNSETOFFLOAD: u64 = 0x4004_54d0;
+    const TUNSETQUEUE: u64 = 0x4004_54d9;
+    let (arch, number) = (Arch::X86_64, Arch::X86_64.number("ioctl").expect("a call"));
+    for kind in ActorKind::ALL {
+        let policy = built_in_policy(*kind, arch).expect("no mistakes");
+        let program = compile_policy(&policy, arch, Enforcement::Enforce).expect("compiles");
+        for control in [TUNSETIFF, TUNSETOFFLOAD, TUNSETQUEUE, libc::TIOCSTI, libc::FIONREAD] {
+            let needed = *kind == ActorKind::Net && [TUNSETOFFLOAD, TUNSETQUEUE].contains(&control);
+            let action = if needed { Action::Allow } else { Action::Trap };
+            let verdict = program.run(arch.audit(), number, &[3, control, 0, 0, 0, 0]);
+            assert_eq!(verdict, Some(Verdict(action.code())), "{}: {control:#x}", kind.name());
         }
     }
 }

@@ -172,11 +172,6 @@ impl BlockImage {
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-
-    /// A second handle of the same open file, with the same lock.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.try_clone()?, geometry: self.geometry.clone() })
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

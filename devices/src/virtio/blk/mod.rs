@@ -31,9 +31,9 @@ mod image;
 mod protocol;
 mod request;
 mod server;
-mod start;
 
 use std::cell::Cell;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -45,11 +45,10 @@ pub use image::{
     SECTOR_SIZE,
 };
 
-pub use start::BlockStart;
-
 use self::image::Geometry;
 use self::protocol::CacheMode;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
+use super::parts::Parts;
 use super::queue::InflightRegion;
 use super::worker::{self, ActiveQueue, Device, Patience, Work};
 use crate::log_limit::LogLimit;
@@ -88,9 +87,8 @@ pub struct BlockBackend {
     inflight: Option<InflightRegion>,
 }
 
-impl BlockImage {
-    /// What a device that serves this disk looks like to a transport.
-    pub fn profile(&self) -> DeviceProfile {
+impl Parts for BlockImage {
+    fn profile(&self) -> DeviceProfile {
         let geometry = &self.geometry;
         DeviceProfile {
             device_type: protocol::DEVICE_TYPE,
@@ -99,6 +97,14 @@ impl BlockImage {
             config: protocol::config(geometry, CacheMode::WriteBack),
             config_writes: ConfigWrites::Forwarded,
         }
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, geometry: self.geometry.clone() })
+    }
+
+    async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
+        BlockBackend { inflight, ..BlockBackend::new(self) }.run(context).await;
     }
 }
 

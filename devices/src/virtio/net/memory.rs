@@ -7,9 +7,9 @@
 //! The file may have been written by a hostile process, so what is read is checked like a command.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::filter::{Addresses, Filter, MAX_ADDRESSES, MODES, Switch};
@@ -102,23 +102,19 @@ impl Table {
 }
 
 /// A file that holds [`DriverSettings`], or nothing.
-#[derive(Debug)]
-pub struct SettingsFile(OwnedFd);
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SettingsFile(ipc::Fd);
 
 impl SettingsFile {
     /// A file in memory that holds nothing.
     pub fn create() -> io::Result<Self> {
-        Ok(Self(rustix::fs::memfd_create("net-settings", MemfdFlags::CLOEXEC)?))
+        let file = rustix::fs::memfd_create("net-settings", MemfdFlags::CLOEXEC)?;
+        Ok(Self(ipc::Fd::new(file)))
     }
 
-    /// The file that another process made.
-    pub fn from_fd(file: OwnedFd) -> Self {
-        Self(file)
-    }
-
-    /// The file, to hand it to another process.
-    pub fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.0.try_clone()
+    /// A second handle of the same file.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
     }
 
     pub(super) fn store(&self, settings: &DriverSettings) -> io::Result<()> {
@@ -162,7 +158,7 @@ mod tests {
         filter.set_tables(Addresses::Listed(vec![other]), Addresses::All);
         let settings = DriverSettings::new(own, 3, Some(Offloads::CHECKSUM), &filter);
         file.store(&settings).unwrap();
-        let same = SettingsFile::from_fd(file.try_clone().unwrap());
+        let same = file.try_clone().unwrap();
         let loaded = same.load().unwrap();
         assert_eq!(loaded, settings);
         assert_eq!((loaded.mac(), loaded.pairs()), (Some(own), 3));

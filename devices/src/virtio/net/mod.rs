@@ -7,7 +7,7 @@
 //!   receive:   interrupt ◄─ used ring ◄─ check ◄─ reads under way, into guest memory ◄────┘ to the
 //!                                                                                           kernel
 //!   control:   command ─► filter, address, queue pairs, offloads
-//!   NetControl ─► link, rate limits, statistics
+//!   ControlRequest ─► link, rate limits, statistics
 //! ```
 //!
 //! One task per queue. No frame is copied here: the kernel moves it between the tap and the driver's
@@ -28,6 +28,7 @@ mod mac;
 mod memory;
 mod network;
 mod offload;
+mod parts;
 mod protocol;
 mod receive;
 mod rest;
@@ -38,8 +39,8 @@ mod tun;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use executor::{Fd, TaskGroup};
-use ipc::{Receiver, Reply, Sender};
+use executor::Fd;
+use ipc::Sender;
 use serde::{Deserialize, Serialize};
 
 pub use error::NetError;
@@ -47,6 +48,7 @@ pub use mac::{MacAddress, MacError};
 pub use memory::SettingsFile;
 pub use network::{LinkState, NetStatistics, Traffic};
 pub use offload::Offloads;
+pub use parts::NetParts;
 pub use tap::{DEFAULT_MTU, MAX_QUEUE_PAIRS, Tap, TapOptions, TapSource};
 
 use self::filter::Filter;
@@ -58,6 +60,7 @@ use self::protocol::{
 };
 use self::receive::Buffering;
 use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
+use super::control::{Change, Effect, LimitedTraffic, Statistics};
 use super::queue::{InflightRegion, RING_FEATURES};
 use super::worker::{self, ActiveQueue, Device, Patience, Work};
 use crate::log_limit::LogLimit;
@@ -102,32 +105,15 @@ impl NetOptions {
         let mac = MacAddress::random().map_err(|source| NetError::Random { source })?;
         Ok(Self::new(mac))
     }
-}
 
-/// What can be asked of a network while it runs, by others than its transport.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum NetControl {
-    /// Plug the cable in or out.
-    SetLink {
-        /// What the guest shall see.
-        link: LinkState,
-        /// Answered when it holds and the transport was told.
-        reply: Reply<()>,
-    },
-    /// Go by other limits.
-    SetRateLimits {
-        /// Limits of what the guest receives.
-        receive: RateLimits,
-        /// Limits of what the guest sends.
-        transmit: RateLimits,
-        /// Answered when they hold.
-        reply: Reply<()>,
-    },
-    /// What was moved since the back end started.
-    Statistics {
-        /// The answer.
-        reply: Reply<NetStatistics>,
-    },
+    fn check(&self) -> Result<(), NetError> {
+        let size = self.queue_size;
+        if size.is_power_of_two() && (64..=1024).contains(&size) {
+            Ok(())
+        } else {
+            Err(NetError::QueueSize { size })
+        }
+    }
 }
 
 /// A network that is ready to run.
@@ -138,23 +124,18 @@ pub struct NetBackend {
     patience: Patience,
     inflight: Option<InflightRegion>,
     settings: Option<SettingsFile>,
-    control: Option<Receiver<NetControl>>,
 }
 
 impl NetBackend {
     /// Serve `tap`.
     pub fn new(tap: Tap, options: NetOptions) -> Result<Self, NetError> {
-        let size = options.queue_size;
-        if !size.is_power_of_two() || !(64..=1024).contains(&size) {
-            return Err(NetError::QueueSize { size });
-        }
+        options.check()?;
         Ok(Self {
             tap,
             options,
             patience: Patience::for_this_host(),
             inflight: None,
             settings: None,
-            control: None,
         })
     }
 
@@ -173,13 +154,6 @@ impl NetBackend {
         self
     }
 
-    /// Listen to requests of others than the transport.
-    #[must_use]
-    pub fn with_control(mut self, control: Receiver<NetControl>) -> Self {
-        self.control = Some(control);
-        self
-    }
-
     /// For how long a transmit queue's task looks for more work before it sleeps.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
@@ -189,22 +163,12 @@ impl NetBackend {
 
     /// What the device looks like to a transport.
     pub fn profile(&self) -> DeviceProfile {
-        let pairs = self.tap.queue_pairs();
-        let mut queue_sizes = vec![self.options.queue_size; 2 * usize::from(pairs)];
-        queue_sizes.push(control::QUEUE_SIZE);
-        let status = self.options.link.status();
-        DeviceProfile {
-            device_type: protocol::DEVICE_TYPE,
-            features: features(&self.tap),
-            queue_sizes,
-            config: protocol::config(self.options.mac, status, pairs, self.tap.mtu()),
-            config_writes: ConfigWrites::Ignored,
-        }
+        profile(&self.tap, &self.options)
     }
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
     pub async fn run(self, context: BackendContext) {
-        let Self { tap, options, patience, inflight, settings, control } = self;
+        let Self { tap, options, patience, inflight, settings } = self;
         let network = match network(tap, &options, patience) {
             Ok(network) => Rc::new(network),
             Err(error) => {
@@ -214,14 +178,23 @@ impl NetBackend {
             }
         };
         let events = context.events.clone();
-        let notices = Notices { events: events.clone(), settings: settings.map(Rc::new) };
-        let helpers = TaskGroup::new();
-        if let Some(control) = control {
-            helpers.spawn(obey(network.clone(), control, events));
-        }
+        let notices = Notices { events, settings: settings.map(Rc::new) };
         let device = NetDevice { network, notices };
         worker::serve(device, inflight, context).await;
-        helpers.cancel_all().await;
+    }
+}
+
+/// What a network of these looks like to a transport.
+fn profile(tap: &Tap, options: &NetOptions) -> DeviceProfile {
+    let pairs = tap.queue_pairs();
+    let mut queue_sizes = vec![options.queue_size; 2 * usize::from(pairs)];
+    queue_sizes.push(control::QUEUE_SIZE);
+    DeviceProfile {
+        device_type: protocol::DEVICE_TYPE,
+        features: features(tap),
+        queue_sizes,
+        config: protocol::config(options.mac, options.link.status(), pairs, tap.mtu()),
+        config_writes: ConfigWrites::Ignored,
     }
 }
 
@@ -267,34 +240,6 @@ fn network(tap: Tap, options: &NetOptions, patience: Patience) -> std::io::Resul
         changes: Changes::default(),
         complaints: LogLimit::new(),
     })
-}
-
-/// Do what others than the transport ask for.
-async fn obey(
-    network: Rc<Network>,
-    mut control: Receiver<NetControl>,
-    events: Sender<BackendEvent>,
-) {
-    while let Ok(request) = control.recv().await {
-        match request {
-            NetControl::SetLink { link, reply } => {
-                if network.link.replace(link) != link {
-                    let event = BackendEvent::ConfigChanged { config: network.config() };
-                    // A closed channel ends the back end anyway.
-                    let _ = events.send(event).await;
-                }
-                reply.send(());
-            }
-            NetControl::SetRateLimits { receive, transmit, reply } => {
-                let now = executor::now();
-                network.receive_limit.borrow_mut().change(receive, now);
-                network.transmit_limit.borrow_mut().change(transmit, now);
-                network.changes.notify();
-                reply.send(());
-            }
-            NetControl::Statistics { reply } => reply.send(network.statistics()),
-        }
-    }
 }
 
 /// Who has to know when the driver sets something.
@@ -376,6 +321,31 @@ impl Device for NetDevice {
 
     fn config(&self) -> Vec<u8> {
         self.network.config()
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Effect, String> {
+        let network = &self.network;
+        match change {
+            Change::Link(link) => {
+                let had = network.link.replace(*link);
+                return Ok(if had == *link { Effect::Unseen } else { Effect::Config });
+            }
+            Change::RateLimits { traffic, limits } => {
+                let now = executor::now();
+                if *traffic != LimitedTraffic::Transmit {
+                    network.receive_limit.borrow_mut().change(*limits, now);
+                }
+                if *traffic != LimitedTraffic::Receive {
+                    network.transmit_limit.borrow_mut().change(*limits, now);
+                }
+                network.changes.notify();
+            }
+        }
+        Ok(Effect::Unseen)
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics::Net(self.network.statistics())
     }
 
     fn reset(&mut self) {

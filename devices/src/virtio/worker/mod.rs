@@ -21,17 +21,18 @@ mod stop;
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
-use executor::TaskGroup;
-use ipc::Sender;
+use executor::{Either, TaskGroup, select};
+use ipc::{Receiver, Sender};
 
 pub use active::{ActiveQueue, Signalled};
 pub use pacing::{Next, Pacing, Patience};
 pub use stop::{Stop, StopMode};
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState};
+use super::control::{Change, ControlRequest, Effect, Statistics};
 use super::queue::InflightRegion;
 use crate::memory::GuestMemory;
 
@@ -54,6 +55,18 @@ pub trait Device {
 
     /// The driver reset the device; whatever it had set is as at the beginning.
     fn reset(&mut self) {}
+
+    /// Somebody else than the driver wants the device to be different. An error is a sentence for
+    /// whoever asked.
+    fn change(&mut self, change: &Change) -> Result<Effect, String> {
+        let _ = change;
+        Err("this device has nothing of that kind to change".into())
+    }
+
+    /// What it has done.
+    fn statistics(&self) -> Statistics {
+        Statistics::None
+    }
 }
 
 /// Run a back end until the transport closes its request channel. Needs an executor on this
@@ -63,9 +76,17 @@ pub async fn serve(
     inflight: Option<InflightRegion>,
     context: BackendContext,
 ) {
-    let BackendContext { memory, mut requests, events } = context;
+    let BackendContext { memory, mut requests, mut controls, events } = context;
     let mut queues = Queues { memory: Rc::new(memory), events, inflight, state: State::Idle };
-    while let Ok(request) = requests.recv().await {
+    loop {
+        let request = match select(pin!(requests.recv()), pin!(next(&mut controls))).await {
+            Either::Left(Ok(request)) => request,
+            Either::Left(Err(_)) => break,
+            Either::Right(request) => {
+                obey(&mut device, request, &queues.events).await;
+                continue;
+            }
+        };
         match request {
             BackendRequest::Activate { features, queues: setups, reply } => {
                 reply.send(queues.activate(&mut device, features, setups));
@@ -91,6 +112,29 @@ pub async fn serve(
     }
     // The transport is gone. What the guest has been promised nothing about may still be written.
     queues.quiesce(StopMode::Drain).await;
+}
+
+/// The next request of others than the transport, of whom there may be none.
+async fn next(controls: &mut Receiver<ControlRequest>) -> ControlRequest {
+    match controls.recv().await {
+        Ok(request) => request,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn obey(device: &mut impl Device, request: ControlRequest, events: &Sender<BackendEvent>) {
+    match request {
+        ControlRequest::Change { change, reply } => {
+            let changed = device.change(&change);
+            if changed == Ok(Effect::Config) {
+                let event = BackendEvent::ConfigChanged { config: device.config() };
+                // A closed channel ends the message loop next.
+                let _ = events.send(event).await;
+            }
+            reply.send(changed.map(|_| ()));
+        }
+        ControlRequest::Statistics { reply } => reply.send(device.statistics()),
+    }
 }
 
 fn part(config: &[u8], offset: u32, length: u32) -> Vec<u8> {

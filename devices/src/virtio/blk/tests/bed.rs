@@ -184,8 +184,12 @@ impl Bed {
         self.actor = None;
         let (requests, receiver) = ipc::channel(8);
         let (sender, events) = ipc::channel(8);
-        let context =
-            BackendContext { memory: self.memory.clone(), requests: receiver, events: sender };
+        let context = BackendContext {
+            memory: self.memory.clone(),
+            requests: receiver,
+            controls: ipc::channel(1).1,
+            events: sender,
+        };
         let actor = TaskGroup::new();
         actor.spawn(backend.run(context));
         self.requests = requests;

@@ -6,6 +6,7 @@ use std::fs::File;
 use super::super::{Access, BlkError, BlockBackend, BlockImage, BlockSize, DiskOptions, Holder};
 use super::bed::Disk;
 use crate::virtio::backend::ConfigWrites;
+use crate::virtio::parts::Parts as _;
 
 fn refusal(options: &DiskOptions) -> BlkError {
     let error = BlockImage::open(options).unwrap_err();

@@ -13,11 +13,12 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use zerocopy::IntoBytes;
 
 use super::super::protocol::Header;
-use super::super::{MacAddress, NetBackend, NetControl, NetOptions, Offloads, Tap};
+use super::super::{MacAddress, NetBackend, NetOptions, NetStatistics, Offloads, Tap};
 use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
 use crate::virtio::backend::{
     BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState, RingLayout,
 };
+use crate::virtio::control::{Change, ControlRequest, Statistics};
 use crate::virtio::queue::driver::{Buffer, DriverQueue, Kick, Used};
 use crate::virtio::queue::{FEATURE_RING_PACKED, QueueLayout, RingFeatures};
 
@@ -81,7 +82,7 @@ pub(super) struct Bed {
     pub(super) memory: GuestMemory,
     pub(super) requests: Sender<BackendRequest>,
     pub(super) events: Receiver<BackendEvent>,
-    pub(super) controls: Sender<NetControl>,
+    pub(super) controls: Sender<ControlRequest>,
     pub(super) features: u64,
     ports: Vec<Port>,
     /// Other ends of the sockets.
@@ -165,10 +166,14 @@ impl Bed {
         let (requests, receiver) = ipc::channel(8);
         let (sender, events) = ipc::channel(8);
         let (controls, control) = ipc::channel(8);
-        let context =
-            BackendContext { memory: self.memory.clone(), requests: receiver, events: sender };
+        let context = BackendContext {
+            memory: self.memory.clone(),
+            requests: receiver,
+            controls: control,
+            events: sender,
+        };
         let actor = TaskGroup::new();
-        actor.spawn(backend.with_control(control).run(context));
+        actor.spawn(backend.run(context));
         self.requests = requests;
         self.events = events;
         self.controls = controls;
@@ -223,11 +228,17 @@ impl Bed {
         self.requests.call(make, Deadline::after(PATIENCE)).await.unwrap()
     }
 
-    pub(super) async fn control<R: ipc::Message>(
-        &self,
-        make: impl FnOnce(Reply<R>) -> NetControl,
-    ) -> R {
-        self.controls.call(make, Deadline::after(PATIENCE)).await.unwrap()
+    pub(super) async fn change(&self, change: Change) {
+        let make = |reply| ControlRequest::Change { change, reply };
+        self.controls.call(make, Deadline::after(PATIENCE)).await.unwrap().unwrap();
+    }
+
+    pub(super) async fn statistics(&self) -> NetStatistics {
+        let make = |reply| ControlRequest::Statistics { reply };
+        match self.controls.call(make, Deadline::after(PATIENCE)).await.unwrap() {
+            Statistics::Net(statistics) => statistics,
+            other => panic!("not of a network: {other:?}"),
+        }
     }
 
     pub(super) async fn reset(&self) {

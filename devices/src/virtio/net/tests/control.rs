@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::control::execute;
 use super::super::network::Network;
 use super::super::protocol::Ack;
-use super::super::{MacAddress, NetControl, NetOptions, Offloads, Tap};
+use super::super::{MacAddress, NetOptions, Offloads, Tap};
 use super::bed::*;
 use crate::virtio::backend::BackendEvent;
 use crate::virtio::queue::Chain;
@@ -237,7 +237,7 @@ fn an_empty_command_is_refused() {
         let bed = Bed::start(options, 1);
         let mut chain = Chain::new(Rc::new(bed.memory.clone()), 4);
         assert_eq!(execute(&network, u64::MAX, &mut chain), None::<Ack>);
-        let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+        let statistics = bed.statistics().await;
         assert_eq!(statistics.received.frames, 0);
         bed.finish().await;
     });

@@ -105,7 +105,7 @@ fn a_successor_goes_on_with_the_same_buffers_and_settings() {
         let region = InflightRegion::create(2 * pairs as u16 + 1, 64).unwrap();
         let settings = SettingsFile::create().unwrap();
         let backend = || {
-            let settings = SettingsFile::from_fd(settings.try_clone().unwrap());
+            let settings = settings.try_clone().unwrap();
             NetBackend::new(tap.try_clone().unwrap(), options(64))
                 .unwrap()
                 .with_inflight(region.clone())

@@ -1,8 +1,9 @@
 //! Rate limits: with a rate of zero and a burst, exactly the burst goes through.
 
-use super::super::{NetControl, NetOptions};
+use super::super::NetOptions;
 use super::bed::*;
 use crate::rate_limit::{RateLimit, RateLimits};
+use crate::virtio::control::{Change, LimitedTraffic};
 
 fn only(operations: Option<u64>, bytes: Option<u64>) -> RateLimits {
     let limit = |burst| RateLimit { per_second: 0, burst };
@@ -30,13 +31,12 @@ fn frames_stop_at_the_limit_and_go_on_when_it_is_lifted() {
             for _ in 0..100 {
                 executor::yield_now().await;
             }
-            let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+            let statistics = bed.statistics().await;
             assert_eq!(statistics.transmitted.frames, 5);
             // Reads that were under way already bring one each.
             assert!((5..=12).contains(&statistics.received.frames), "{statistics:?}");
-            let (receive, transmit) = (RateLimits::NONE, RateLimits::NONE);
-            let lift = |reply| NetControl::SetRateLimits { receive, transmit, reply };
-            bed.control(lift).await;
+            let (traffic, limits) = (LimitedTraffic::Both, RateLimits::NONE);
+            bed.change(Change::RateLimits { traffic, limits }).await;
             for number in 5..20 {
                 assert_eq!(bed.sent(0).await, plain(PEER, 46, number));
                 let received = bed.receive(RECEIVE, &given).await;

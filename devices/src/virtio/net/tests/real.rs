@@ -9,7 +9,7 @@ use executor::{Config, DriverChoice, Executor};
 use rustix::thread::UnshareFlags;
 
 use super::super::protocol::*;
-use super::super::{NetBackend, NetControl, NetError, NetOptions, Offloads, Tap};
+use super::super::{NetBackend, NetError, NetOptions, Offloads, Tap};
 use super::super::{TapOptions, TapSource, tun};
 use super::bed::*;
 
@@ -197,7 +197,7 @@ fn hostile_headers_are_refused_by_the_kernel_and_hurt_nobody() {
             bed.used(TRANSMIT).await;
             refused += 1;
         }
-        let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+        let statistics = bed.statistics().await;
         assert!(statistics.transmitted.errors > 100, "{statistics:?}");
         assert!(statistics.transmitted.errors + statistics.transmitted.dropped <= refused);
         bed.add_frame(TRANSMIT, 0, &with(Header::default(), &udp(host, port, b"fine")));
@@ -397,7 +397,7 @@ fn under_load_a_tap_takes_few_visits_for_a_frame() {
             }
             let visits = visits() - before;
             assert!(100 * visits <= 15 * sent, "{visits} visits for {sent} from the guest");
-            let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+            let statistics = bed.statistics().await;
             assert_eq!(statistics.transmitted.errors, 0);
             println!("{received} visits for {frames} received, {visits} for {sent} sent");
             bed.finish().await;

@@ -1,9 +1,10 @@
 //! Frames to the driver.
 
+use super::super::LinkState;
 use super::super::protocol::*;
-use super::super::{LinkState, NetControl};
 use super::bed::*;
 use crate::virtio::backend::BackendEvent;
+use crate::virtio::control::Change;
 
 #[test]
 fn small_frames_take_one_buffer_each() {
@@ -152,7 +153,7 @@ fn what_the_driver_must_not_see_is_dropped() {
         bed.inject(0, &good).await;
         let received = bed.receive(RECEIVE, &given).await;
         assert_eq!(received[12..], good[12..]);
-        let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+        let statistics = bed.statistics().await;
         assert_eq!(statistics.received.dropped, count);
         assert_eq!(statistics.received.frames, 1);
         bed.finish().await;
@@ -164,10 +165,9 @@ fn the_link_goes_down_and_up() {
     on_both(|| async {
         let mut bed = Bed::active(options(64), 1, OPTIONAL).await;
         let given = bed.give(RECEIVE, 64, 2048);
-        let link = |link| move |reply| NetControl::SetLink { link, reply };
         for (state, status) in [(LinkState::Down, 0), (LinkState::Up, 1)] {
-            bed.control(link(state)).await;
-            bed.control(link(state)).await;
+            bed.change(Change::Link(state)).await;
+            bed.change(Change::Link(state)).await;
             let BackendEvent::ConfigChanged { config } = bed.events.recv().await.unwrap() else {
                 panic!("another event");
             };
@@ -176,7 +176,7 @@ fn the_link_goes_down_and_up() {
             bed.inject(0, &plain(OWN, 100, u32::from(status))).await;
             // The frame is read before the link changes again.
             loop {
-                let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+                let statistics = bed.statistics().await;
                 if statistics.received.dropped + statistics.received.frames > u64::from(status) {
                     break;
                 }

@@ -1,8 +1,9 @@
 //! Frames from the driver.
 
+use super::super::LinkState;
 use super::super::protocol::*;
-use super::super::{LinkState, NetControl};
 use super::bed::*;
+use crate::virtio::control::Change;
 
 #[test]
 fn frames_leave_in_order_and_come_back_as_used() {
@@ -70,7 +71,7 @@ fn frames_of_a_length_that_none_has_are_dropped_and_given_back() {
         for _ in 0..8 {
             assert_eq!(bed.used(TRANSMIT).await.written, 0);
         }
-        let statistics = bed.control(|reply| NetControl::Statistics { reply }).await;
+        let statistics = bed.statistics().await;
         assert_eq!(statistics.transmitted.frames, 1);
         assert_eq!(statistics.transmitted.bytes, 14);
         assert_eq!(statistics.transmitted.dropped, 7);
@@ -82,12 +83,11 @@ fn frames_of_a_length_that_none_has_are_dropped_and_given_back() {
 fn while_the_link_is_down_frames_go_nowhere() {
     on_both(|| async {
         let mut bed = Bed::active(options(64), 1, OPTIONAL).await;
-        let link = |link| move |reply| NetControl::SetLink { link, reply };
-        bed.control(link(LinkState::Down)).await;
+        bed.change(Change::Link(LinkState::Down)).await;
         bed.add_frame(TRANSMIT, 0, &plain(PEER, 50, 1));
         bed.publish(TRANSMIT);
         bed.used(TRANSMIT).await;
-        bed.control(link(LinkState::Up)).await;
+        bed.change(Change::Link(LinkState::Up)).await;
         let after = plain(PEER, 50, 2);
         bed.add_frame(TRANSMIT, 0, &after);
         bed.publish(TRANSMIT);

@@ -1,0 +1,116 @@
+//! What a virtio device is made of, and its way to the thread or process that serves it.
+//!
+//! ```text
+//!   VMM: opens files, makes descriptors ──► DeviceParts ──┬── a thread: run
+//!                                               │         └── a process: VirtioStart ──► run
+//!                                          try_clone, for successors
+//! ```
+//!
+//! Whoever runs machines handles all devices alike: [`DeviceParts`] is the one list of them.
+
+use std::future::Future;
+use std::io;
+
+use ipc::{Fd, Receiver, Sender};
+use serde::{Deserialize, Serialize};
+
+use super::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
+use super::blk::BlockImage;
+use super::control::{Change, ControlRequest};
+use super::net::NetParts;
+use super::queue::InflightRegion;
+use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
+
+/// What one kind of device is made of. All that had to be opened is open.
+pub trait Parts: Sized {
+    /// What the device looks like to a transport.
+    fn profile(&self) -> DeviceProfile;
+
+    /// The same parts again, for a successor.
+    fn try_clone(&self) -> io::Result<Self>;
+
+    /// A change was made: whoever starts from these parts starts with it.
+    fn remember(&mut self, change: &Change) {
+        let _ = change;
+    }
+
+    /// Serves the transport until it closes its request channel. Needs an executor on this thread.
+    /// The region is for as many queues as the profile names, of the largest of their sizes.
+    fn run(
+        self,
+        inflight: Option<InflightRegion>,
+        context: BackendContext,
+    ) -> impl Future<Output = ()>;
+}
+
+/// The parts of a device of any kind.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum DeviceParts {
+    /// A disk.
+    Blk(BlockImage),
+    /// A network.
+    Net(NetParts),
+}
+
+/// Does the same with each kind.
+macro_rules! each {
+    ($device:expr, $parts:ident => $then:expr) => {
+        match $device {
+            DeviceParts::Blk($parts) => $then,
+            DeviceParts::Net($parts) => $then,
+        }
+    };
+}
+
+impl Parts for DeviceParts {
+    fn profile(&self) -> DeviceProfile {
+        each!(self, parts => parts.profile())
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Blk(parts) => Self::Blk(parts.try_clone()?),
+            Self::Net(parts) => Self::Net(parts.try_clone()?),
+        })
+    }
+
+    fn remember(&mut self, change: &Change) {
+        each!(self, parts => parts.remember(change));
+    }
+
+    async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
+        each!(self, parts => parts.run(inflight, context).await);
+    }
+}
+
+/// All that a back end in a process of its own needs; one message.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VirtioStart {
+    /// What it serves.
+    pub device: DeviceParts,
+    /// The guest's memory.
+    pub memory: MemoryLayout,
+    /// The memory of the [`InflightRegion`], which whoever starts back ends keeps.
+    pub inflight: Fd,
+    /// Requests of the transport. When it closes, the back end ends.
+    pub requests: Receiver<BackendRequest>,
+    /// Requests of others.
+    pub controls: Receiver<ControlRequest>,
+    /// Events for the transport.
+    pub events: Sender<BackendEvent>,
+}
+
+impl VirtioStart {
+    /// Maps what is to be mapped and serves the device. An error is a sentence for the log.
+    pub async fn run(self) -> Result<(), String> {
+        let Self { device, memory, inflight, requests, controls, events } = self;
+        let memory = GuestMemory::from_layout(memory, MapOptions::default())
+            .map_err(|error| error.to_string())?;
+        let (queues, size) = device.profile().inflight_size();
+        let inflight = InflightRegion::attach(inflight.into(), queues, size)
+            .map_err(|error| error.to_string())?;
+        let context = BackendContext { memory, requests, controls, events };
+        device.run(Some(inflight), context).await;
+        Ok(())
+    }
+}
