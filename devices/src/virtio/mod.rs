@@ -12,4 +12,6 @@ pub mod net;
 pub mod parts;
 pub mod pci;
 pub mod queue;
+#[cfg(test)]
+mod test_bed;
 pub mod worker;

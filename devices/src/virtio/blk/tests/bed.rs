@@ -1,27 +1,18 @@
 //! A back end on an executor, a file behind it and a driver before it.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
-use executor::{Config, DriverChoice, Either, Executor, Fd, Notifications, TaskGroup};
-use ipc::{Deadline, Receiver, Sender};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use tempfile::TempDir;
 
 use super::super::{BlockBackend, BlockImage, DiskOptions};
-use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
-use crate::virtio::backend::{
-    BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState, RingLayout,
-};
-use crate::virtio::queue::driver::{Buffer, DriverQueue, Kick};
-use crate::virtio::queue::{FEATURE_RING_PACKED, InflightRegion, QueueLayout, RingFeatures};
+use crate::virtio::backend::{DeviceProfile, QueueSetup};
+use crate::virtio::queue::driver::Buffer;
+use crate::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
+pub(super) use crate::virtio::test_bed::{TestBed, deadline, on_both, over, readable, writable};
 
 pub(super) const SECTOR: u64 = 512;
 pub(super) const STATUS_OK: u8 = 0;
@@ -47,36 +38,6 @@ const STATUS_AT: u64 = 0x100;
 const TABLE_AT: u64 = 0x200;
 /// Where the data of a place begins.
 const DATA_AT: u64 = 0x1000;
-
-/// Longer than anything here takes, so that a hang becomes a failure.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-thread_local! {
-    /// The ring format of the beds that a test makes.
-    static LAYOUT: Cell<RingLayout> = const { Cell::new(RingLayout::Split) };
-}
-
-/// Run a test under both drivers of the executor and over both ring formats.
-pub(super) fn on_both<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
-        for layout in [RingLayout::Split, RingLayout::Packed] {
-            LAYOUT.set(layout);
-            let config = Config { driver, ..Config::default() };
-            let mut executor = Executor::new(&config).unwrap();
-            executor.block_on(async {
-                executor::timeout(PATIENCE, test())
-                    .await
-                    .unwrap_or_else(|_| panic!("the test hangs under {driver:?}, {layout:?}"));
-            });
-        }
-    }
-}
-
-/// Run a part of a test over one ring format.
-pub(super) fn over<T>(layout: RingLayout, part: impl FnOnce() -> T) -> T {
-    LAYOUT.set(layout);
-    part()
-}
 
 /// A file of so many bytes, each sector filled with its own number.
 pub(super) struct Disk {
@@ -117,63 +78,37 @@ pub(super) fn pattern(sector: u64) -> Vec<u8> {
     word.to_le_bytes().repeat(SECTOR as usize / 8)
 }
 
-/// The eventfds and rings of one queue.
-struct Port {
-    driver: DriverQueue,
-    kick: OwnedFd,
-    call: OwnedFd,
-    calls: Notifications,
+/// A machine with one disk.
+pub(super) struct Bed(TestBed);
+
+impl Deref for Bed {
+    type Target = TestBed;
+
+    fn deref(&self) -> &TestBed {
+        &self.0
+    }
 }
 
-/// A machine with one disk.
-pub(super) struct Bed {
-    pub(super) memory: GuestMemory,
-    pub(super) requests: Sender<BackendRequest>,
-    pub(super) events: Receiver<BackendEvent>,
-    ports: Vec<Port>,
-    actor: Option<TaskGroup>,
+impl DerefMut for Bed {
+    fn deref_mut(&mut self) -> &mut TestBed {
+        &mut self.0
+    }
 }
 
 impl Bed {
     /// A back end that runs and is not active.
     pub(super) fn start(backend: BlockBackend, queues: u16, size: u16) -> Self {
-        Self::start_with(backend, queues, size, true)
+        Self::start_with(backend, queues, size, FEATURES)
     }
 
-    pub(super) fn start_with(
-        backend: BlockBackend,
-        queues: u16,
-        size: u16,
-        event_idx: bool,
-    ) -> Self {
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, MEMORY).unwrap();
-        let region = RegionSpec {
-            base: GuestAddress(0),
-            length: MEMORY,
-            file: Arc::new(file),
-            file_offset: 0,
+    pub(super) fn start_with(backend: BlockBackend, queues: u16, size: u16, features: u64) -> Self {
+        // Not always what the disk offers.
+        let profile = DeviceProfile {
+            features: features | FEATURE_RING_PACKED,
+            queue_sizes: vec![size; queues.into()],
+            ..backend.profile()
         };
-        let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
-        let memory = GuestMemory::with_options(vec![region], options).unwrap();
-        let features = RingFeatures { indirect: true, event_idx };
-        let layout = LAYOUT.get();
-        let port = |index: u16| {
-            let base = 0x1_0000 * (u64::from(index) + 1);
-            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            let call = eventfd(0, flags).unwrap();
-            let watched = Fd::new(call.try_clone().unwrap()).unwrap();
-            Port {
-                driver: DriverQueue::new(&memory, base, size, layout, features),
-                kick: eventfd(0, flags).unwrap(),
-                calls: watched.notifications(),
-                call,
-            }
-        };
-        let ports = (0..queues).map(port).collect();
-        let (requests, _) = ipc::channel(1);
-        let (_, events) = ipc::channel(1);
-        let mut bed = Self { memory, requests, events, ports, actor: None };
+        let mut bed = Self(TestBed::new(MEMORY, &profile));
         bed.replace(backend);
         bed
     }
@@ -181,132 +116,25 @@ impl Bed {
     /// Another back end takes the place of the one that runs, which dies on the spot if it still
     /// does.
     pub(super) fn replace(&mut self, backend: BlockBackend) {
-        self.actor = None;
-        let (requests, receiver) = ipc::channel(8);
-        let (sender, events) = ipc::channel(8);
-        let context = BackendContext {
-            memory: self.memory.clone(),
-            requests: receiver,
-            controls: ipc::channel(1).1,
-            events: sender,
-        };
-        let actor = TaskGroup::new();
-        actor.spawn(backend.run(context));
-        self.requests = requests;
-        self.events = events;
-        self.actor = Some(actor);
+        self.0.run(|context| backend.run(context));
     }
 
-    /// End the actor at once, wherever it is, and wait until the kernel has let go of its memory.
-    pub(super) async fn kill(&mut self) {
-        if let Some(actor) = self.actor.take() {
-            actor.cancel_all().await;
-        }
+    pub(super) async fn finish(self) {
+        self.0.finish().await;
     }
 
-    /// Close the request channel and wait for the actor's end.
-    pub(super) async fn finish(mut self) {
-        let (requests, _) = ipc::channel(1);
-        self.requests = requests;
-        self.actor.take().unwrap().wait().await;
-    }
-
-    pub(super) fn setups(&self, states: &[QueueState]) -> Vec<QueueSetup> {
-        let setup = |(index, port): (usize, &Port)| {
-            let layout = port.driver.layout();
-            QueueSetup {
-                index: index as u16,
-                size: layout.size,
-                descriptor_table: layout.descriptor_table,
-                available_ring: layout.available_ring,
-                used_ring: layout.used_ring,
-                kick: port.kick.try_clone().unwrap().into(),
-                call: Some(port.call.try_clone().unwrap().into()),
-                layout: layout.format,
-                state: states.get(index).copied(),
-            }
-        };
-        self.ports.iter().enumerate().map(setup).collect()
-    }
-
+    /// As the shared one, with the ring format of the bed.
     pub(super) async fn activate_with(
         &self,
         features: u64,
         queues: Vec<QueueSetup>,
     ) -> Result<(), String> {
-        let features = match self.ports[0].driver.layout().format {
-            RingLayout::Split => features,
-            RingLayout::Packed => features | FEATURE_RING_PACKED,
-        };
-        let activate = |reply| BackendRequest::Activate { features, queues, reply };
-        self.requests.call(activate, deadline()).await.unwrap()
+        let format = self.features & FEATURE_RING_PACKED;
+        self.0.activate_with(features | format, queues).await
     }
 
     pub(super) async fn activate(&self) {
         self.activate_with(FEATURES, self.setups(&[])).await.unwrap();
-    }
-
-    pub(super) async fn reset(&self) {
-        let reset = |reply| BackendRequest::Reset { reply };
-        self.requests.call(reset, deadline()).await.unwrap();
-    }
-
-    pub(super) async fn pause(&self) -> Vec<QueueState> {
-        let pause = |reply| BackendRequest::Pause { reply };
-        self.requests.call(pause, deadline()).await.unwrap()
-    }
-
-    pub(super) async fn resume(&self) {
-        let resume = |reply| BackendRequest::Resume { reply };
-        self.requests.call(resume, deadline()).await.unwrap();
-    }
-
-    /// Rings as after a reset by the driver.
-    pub(super) fn new_rings(&mut self) {
-        for (index, port) in self.ports.iter_mut().enumerate() {
-            let QueueLayout { size, format, .. } = port.driver.layout();
-            let features = RingFeatures { indirect: true, event_idx: true };
-            let base = 0x1_0000 * (index as u64 + 1);
-            port.driver = DriverQueue::new(&self.memory, base, size, format, features);
-        }
-    }
-
-    pub(super) fn driver(&mut self, queue: usize) -> &mut DriverQueue {
-        &mut self.ports[queue].driver
-    }
-
-    /// Show the device what was added; kick if it wants that, and say so.
-    pub(super) fn publish(&mut self, queue: usize) -> bool {
-        let wanted = self.ports[queue].driver.publish() == Kick::Wanted;
-        if wanted {
-            self.kick(queue);
-        }
-        wanted
-    }
-
-    /// Kick whether it is wanted or not.
-    pub(super) fn kick(&self, queue: usize) {
-        rustix::io::write(&self.ports[queue].kick, &1u64.to_ne_bytes()).unwrap();
-    }
-
-    /// Sleep until the device has given something back.
-    pub(super) async fn wait(&mut self, queue: usize) {
-        let port = &mut self.ports[queue];
-        while !port.driver.enable_interrupts() {
-            port.calls.next().await.unwrap();
-        }
-    }
-
-    /// Sleep until the device has given something back or says something.
-    pub(super) async fn wait_or_event(&mut self, queue: usize) -> Either<(), BackendEvent> {
-        let port = &mut self.ports[queue];
-        let used = async {
-            while !port.driver.enable_interrupts() {
-                port.calls.next().await.unwrap();
-            }
-        };
-        let event = async { self.events.recv().await.unwrap() };
-        executor::select(used, event).await
     }
 
     /// Guest address of the data of a place.
@@ -336,18 +164,6 @@ impl Bed {
         self.read(PLACES + place * PLACE + STATUS_AT, 1)[0]
     }
 
-    pub(super) fn write(&self, address: u64, bytes: &[u8]) {
-        let address = GuestAddress(address);
-        self.memory.write_slice(address, bytes).unwrap();
-    }
-
-    pub(super) fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
-        let mut data = vec![0; bytes];
-        let address = GuestAddress(address);
-        self.memory.read_slice(address, &mut data).unwrap();
-        data
-    }
-
     /// Send buffers as they are and wait for them: what the device says it wrote.
     pub(super) async fn send(&mut self, buffers: &[Buffer]) -> u32 {
         let head = self.driver(0).add(buffers).unwrap();
@@ -366,10 +182,6 @@ impl Bed {
     }
 }
 
-pub(super) fn deadline() -> Deadline {
-    Deadline::after(PATIENCE)
-}
-
 /// An image and the bed on it, active.
 pub(super) async fn running(options: &DiskOptions) -> Bed {
     let image = BlockImage::open(options).unwrap();
@@ -381,12 +193,4 @@ pub(super) async fn running(options: &DiskOptions) -> Bed {
 /// A record for a disk.
 pub(super) fn region(options: &DiskOptions) -> InflightRegion {
     InflightRegion::create(options.queues, options.queue_size).unwrap()
-}
-
-pub(super) fn readable(address: u64, length: u32) -> Buffer {
-    Buffer::Readable { address, length }
-}
-
-pub(super) fn writable(address: u64, length: u32) -> Buffer {
-    Buffer::Writable { address, length }
 }

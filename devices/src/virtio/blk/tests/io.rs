@@ -226,7 +226,7 @@ fn many_queues_at_once_without_event_indices() {
         options.queues = 4;
         options.queue_size = 16;
         let image = BlockImage::open(&options).unwrap();
-        let mut bed = Bed::start_with(BlockBackend::new(image), 4, 16, false);
+        let mut bed = Bed::start_with(BlockBackend::new(image), 4, 16, FEATURES & !(1 << 29));
         let setups = bed.setups(&[]);
         bed.activate_with(FEATURES & !(1 << 29), setups).await.unwrap();
         for round in 0..20u64 {
