@@ -12,6 +12,7 @@ pub mod net;
 pub mod parts;
 pub mod pci;
 pub mod queue;
+pub mod rng;
 #[cfg(test)]
 mod test_bed;
 pub mod worker;

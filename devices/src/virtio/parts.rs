@@ -19,6 +19,7 @@ use super::blk::BlockImage;
 use super::control::{Change, ControlRequest};
 use super::net::NetParts;
 use super::queue::InflightRegion;
+use super::rng::RngParts;
 use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
 
 /// What one kind of device is made of. All that had to be opened is open.
@@ -50,6 +51,8 @@ pub enum DeviceParts {
     Blk(BlockImage),
     /// A network.
     Net(NetParts),
+    /// A source of entropy.
+    Rng(RngParts),
 }
 
 /// Does the same with each kind.
@@ -58,6 +61,7 @@ macro_rules! each {
         match $device {
             DeviceParts::Blk($parts) => $then,
             DeviceParts::Net($parts) => $then,
+            DeviceParts::Rng($parts) => $then,
         }
     };
 }
@@ -71,6 +75,7 @@ impl Parts for DeviceParts {
         Ok(match self {
             Self::Blk(parts) => Self::Blk(parts.try_clone()?),
             Self::Net(parts) => Self::Net(parts.try_clone()?),
+            Self::Rng(parts) => Self::Rng(parts.try_clone()?),
         })
     }
 

@@ -74,6 +74,7 @@ impl MachineOptions {
             residency,
             disks,
             root,
+            rng: self.rng.unwrap_or_default(),
             serial,
             placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
             restart: self.restart.unwrap_or_default(),

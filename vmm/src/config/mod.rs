@@ -19,6 +19,7 @@ pub mod key_value;
 mod memory_size;
 mod options;
 mod restart;
+mod rng;
 mod serial;
 mod suggest;
 
@@ -32,6 +33,7 @@ pub use error::{Error, FileProblem, MemoryProblem};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use options::MachineOptions;
 pub use restart::{RestartLimit, RestartLimitError};
+pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
 pub use suggest::nearest;
 
@@ -56,6 +58,8 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// Where the guest's root file system is.
     pub root: RootDisk,
+    /// The source of entropy.
+    pub rng: RngConfig,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// Where the device back ends run.
@@ -117,6 +121,11 @@ impl MachineConfig {
     /// The most disks of a machine: `vda` to `vdz`.
     pub const MAX_DISKS: usize = 26;
 
+    /// Whether it has any virtio device.
+    pub fn has_devices(&self) -> bool {
+        !self.disks.is_empty() || self.rng != RngConfig::Absent
+    }
+
     /// The whole command line of the guest.
     ///
     /// A kernel gets `console=ttyS0` when there is a serial port that somebody could read and no
@@ -157,6 +166,7 @@ mod tests {
             residency: Residency::OnDemand,
             disks: vec![DiskConfig::new("a.img")],
             root: RootDisk::First,
+            rng: RngConfig::Absent,
             serial: SerialConfig::Stdio,
             placement: Placement::Processes,
             restart: RestartLimit::Always,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{CpuCount, DiskConfig, MemorySize, RestartLimit, SerialConfig};
+use super::{CpuCount, DiskConfig, MemorySize, RestartLimit, RngConfig, SerialConfig};
 
 /// All that can be said about a machine. What is not said has a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -58,6 +58,12 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<DiskConfig>,
 
+    /// Entropy source, limited to so many bytes per second if a number is given
+    #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<RngConfig>,
+
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +106,7 @@ impl MachineOptions {
             lock_memory: over.lock_memory.or(self.lock_memory),
             disks: join(self.disks, over.disks),
             root: over.root.or(self.root),
+            rng: over.rng.or(self.rng),
             serial: over.serial.or(self.serial),
             single_process: over.single_process.or(self.single_process),
             restart: over.restart.or(self.restart),

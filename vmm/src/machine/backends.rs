@@ -5,17 +5,19 @@ use std::thread::JoinHandle;
 
 use devices::memory::GuestMemory;
 use devices::pci::PciRoot;
+use devices::rate_limit::{RateLimit, RateLimits};
 use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use devices::virtio::blk::{Access, BlockImage, BlockSize, Caching, DiskOptions};
 use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::InflightRegion;
+use devices::virtio::rng::RngParts;
 use executor::Executor;
 use ipc::{Receiver, Sender};
 
 use super::Error;
 use super::supervisor::{Blueprint, Ward};
-use crate::config::{DiskConfig, MachineConfig, QueueCount};
+use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::warden::{ActorId, ActorKind, Spawner};
 
@@ -44,7 +46,18 @@ pub(super) struct OpenDevice {
 
 /// Opens what the devices stand on.
 pub(super) fn open(config: &MachineConfig) -> Result<Vec<OpenDevice>, Error> {
-    config.disks.iter().map(|disk| open_disk(disk, config)).collect()
+    let disks = config.disks.iter().map(|disk| open_disk(disk, config));
+    disks.chain(rng(config.rng).map(Ok)).collect()
+}
+
+fn rng(config: RngConfig) -> Option<OpenDevice> {
+    let bytes = match config {
+        RngConfig::Absent => return None,
+        RngConfig::Unlimited => None,
+        RngConfig::Limited(bytes) => Some(RateLimit::per_second(bytes)),
+    };
+    let limits = RateLimits { bytes, operations: None };
+    Some(OpenDevice { name: "rng".into(), parts: DeviceParts::Rng(RngParts::new(limits)) })
 }
 
 fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {

@@ -52,7 +52,7 @@ type WardenLink = (Warden, Receiver<WardenEvent>);
 
 /// Forks the warden, if there is anything for it to watch over.
 fn fork_warden(config: &MachineConfig) -> Result<Option<WardenLink>, Error> {
-    if config.placement == Placement::SingleProcess || config.disks.is_empty() {
+    if config.placement == Placement::SingleProcess || !config.has_devices() {
         return Ok(None);
     }
     let policies = PolicySource {

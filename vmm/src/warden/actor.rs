@@ -35,6 +35,8 @@ pub enum ActorKind {
     Blk,
     /// Serves a network.
     Net,
+    /// Serves an entropy source.
+    Rng,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -53,13 +55,14 @@ pub enum Start {
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Probe];
+    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Rng, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
         match device {
             DeviceParts::Blk(_) => Self::Blk,
             DeviceParts::Net(_) => Self::Net,
+            DeviceParts::Rng(_) => Self::Rng,
         }
     }
 
@@ -68,6 +71,7 @@ impl ActorKind {
         match self {
             Self::Blk => "blk",
             Self::Net => "net",
+            Self::Rng => "rng",
             Self::Probe => "probe",
         }
     }
@@ -77,6 +81,7 @@ impl ActorKind {
         match self {
             Self::Blk => include_str!("policies/blk.policy"),
             Self::Net => include_str!("policies/net.policy"),
+            Self::Rng => include_str!("policies/rng.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -92,7 +97,7 @@ impl ActorKind {
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
             // 16 pairs have 16 taps and 33 queues with two descriptors each.
             Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
-            Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
+            Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
 
@@ -108,7 +113,8 @@ impl ActorKind {
             ),
             // The reads that wait in each queue, beside what is sent.
             Self::Net => (defaults.entries, defaults.fixed_files, transfers),
-            Self::Probe => (16, 16, transfers),
+            // Kicks and interrupts of one queue.
+            Self::Rng | Self::Probe => (16, 16, transfers),
         };
         let restrictions = Some(Restrictions { operations });
         Config { entries, fixed_files, restrictions, ..defaults }

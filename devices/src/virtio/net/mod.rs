@@ -31,7 +31,6 @@ mod offload;
 mod parts;
 mod protocol;
 mod receive;
-mod rest;
 mod tap;
 mod transmit;
 mod tun;
@@ -53,7 +52,7 @@ pub use tap::{DEFAULT_MTU, MAX_QUEUE_PAIRS, Tap, TapOptions, TapSource};
 
 use self::filter::Filter;
 use self::memory::DriverSettings;
-use self::network::{Changes, Counters, Network};
+use self::network::{Counters, Network};
 use self::protocol::{
     FEATURE_CTRL_GUEST_OFFLOADS, FEATURE_CTRL_MAC_ADDR, FEATURE_CTRL_RX, FEATURE_CTRL_RX_EXTRA,
     FEATURE_CTRL_VQ, FEATURE_MAC, FEATURE_MQ, FEATURE_MRG_RXBUF, FEATURE_MTU, FEATURE_STATUS,
@@ -62,7 +61,7 @@ use self::receive::Buffering;
 use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic, Statistics};
 use super::queue::{InflightRegion, RING_FEATURES};
-use super::worker::{self, ActiveQueue, Device, Patience, Work};
+use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::{RateLimiter, RateLimits};
 

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::task::{Context, Waker};
 
 use executor::Fd;
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use super::tap::{self, Kind};
 use super::tun;
 use crate::log_limit::LogLimit;
 use crate::rate_limit::RateLimiter;
-use crate::virtio::worker::Patience;
+use crate::virtio::worker::{Changes, Patience};
 
 /// Whether the cable is plugged in, as the guest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,35 +72,6 @@ impl Counters {
         let mut traffic = self.traffic.get();
         add(&mut traffic);
         self.traffic.set(traffic);
-    }
-}
-
-/// Tells tasks that wait for nothing else that something they go by has changed.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    version: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Changes {
-    pub(super) fn version(&self) -> u64 {
-        self.version.get()
-    }
-
-    pub(super) fn notify(&self) {
-        self.version.set(self.version.get() + 1);
-        for waker in self.waiting.take() {
-            waker.wake();
-        }
-    }
-
-    /// Wake the task of `context` at the next change.
-    pub(super) fn register(&self, context: &Context<'_>) {
-        // One for each queue.
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|known| known.will_wake(context.waker())) {
-            waiting.push(context.waker().clone());
-        }
     }
 }
 

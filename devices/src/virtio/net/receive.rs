@@ -27,10 +27,9 @@ use super::network::Network;
 use super::protocol::{
     ETHERNET_HEADER, HEADER_BYTES, Header, LARGE_FRAME, ORDINARY_BUFFER, VLAN_TAG,
 };
-use super::rest::Rest;
 use super::{LinkState, STREAM};
 use crate::virtio::queue::{Availability, Chain, Completed, GuestOps, Side, Tag};
-use crate::virtio::worker::{ActiveQueue, StopMode};
+use crate::virtio::worker::{ActiveQueue, Rest, StopMode};
 
 /// Most reads under way; more frames than this wait in the tap.
 const MAX_READS: usize = 64;

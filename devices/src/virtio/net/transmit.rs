@@ -9,10 +9,9 @@ use std::task::{Context, Poll};
 use super::failure::Failure;
 use super::network::Network;
 use super::protocol::{ETHERNET_HEADER, HEADER_BYTES, LARGE_FRAME};
-use super::rest::Rest;
 use super::{LinkState, STREAM};
 use crate::virtio::queue::{Availability, Chain, Completed, GuestBuffers, GuestOps, Side};
-use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
+use crate::virtio::worker::{ActiveQueue, Next, Pacing, Rest, Signalled, StopMode};
 
 /// Frames taken at once. Many share one visit to the kernel then, and the driver gets its buffers
 /// back before it runs out of them.

@@ -25,6 +25,7 @@ mod error;
 mod host;
 mod inflight;
 mod packed;
+mod random;
 mod split;
 mod transfer;
 mod words;

@@ -17,6 +17,7 @@
 
 mod active;
 mod pacing;
+mod rest;
 mod stop;
 
 use std::cell::RefCell;
@@ -29,6 +30,7 @@ use ipc::{Receiver, Sender};
 
 pub use active::{ActiveQueue, Signalled};
 pub use pacing::{Next, Pacing, Patience};
+pub(crate) use rest::{Changes, Rest};
 pub use stop::{Stop, StopMode};
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState};

@@ -1,19 +1,47 @@
 //! Why a task does nothing for a while although it could.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use executor::Sleep;
 
-use super::network::Changes;
 use crate::rate_limit::{Admission, RateLimiter};
+
+/// Tells tasks that wait for nothing else that something they go by has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    version: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Changes {
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    pub(crate) fn notify(&self) {
+        self.version.set(self.version.get() + 1);
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Wake the task of `context` at the next change.
+    pub(crate) fn register(&self, context: &Context<'_>) {
+        // One for each queue.
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+    }
+}
 
 /// A rest, or none.
 #[derive(Debug)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     None,
     /// For so long.
     Nap(Sleep),
@@ -22,13 +50,13 @@ pub(super) enum Rest {
 }
 
 impl Rest {
-    pub(super) fn nap(duration: Duration) -> Self {
+    pub(crate) fn nap(duration: Duration) -> Self {
         Self::Nap(executor::sleep(duration))
     }
 
     /// A rest if the limiter asks for one.
     #[inline]
-    pub(super) fn for_limit(limiter: &RefCell<RateLimiter>, changes: &Changes) -> Self {
+    pub(crate) fn for_limit(limiter: &RefCell<RateLimiter>, changes: &Changes) -> Self {
         let mut limiter = limiter.borrow_mut();
         if !limiter.is_limited() {
             return Self::None;
@@ -41,16 +69,16 @@ impl Rest {
     }
 
     /// Until something changes.
-    pub(super) fn until_change(changes: &Changes) -> Self {
+    pub(crate) fn until_change(changes: &Changes) -> Self {
         Self::Limited(None, changes.version())
     }
 
-    pub(super) fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
 
     /// Ready when it is over.
-    pub(super) fn poll(&mut self, changes: &Changes, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, changes: &Changes, context: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::None => return Poll::Ready(()),
             Self::Nap(sleep) => std::task::ready!(Pin::new(sleep).poll(context)),
