@@ -16,6 +16,7 @@ use ipc::{Fd, Receiver, Reply, Sender};
 use serde::{Deserialize, Serialize};
 
 use super::control::ControlRequest;
+use super::metrics::MetricsRegion;
 use crate::memory::GuestMemory;
 
 /// What a back end offers, fixed for the life of the device.
@@ -186,4 +187,6 @@ pub struct BackendContext {
     pub controls: Receiver<ControlRequest>,
     /// Events for the transport.
     pub events: Sender<BackendEvent>,
+    /// Where the queues count what they do.
+    pub metrics: Option<MetricsRegion>,
 }

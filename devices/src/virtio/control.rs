@@ -33,6 +33,11 @@ pub enum ControlRequest {
 pub enum Change {
     /// Plug a network's cable in or out.
     Link(LinkState),
+    /// Have another size in bytes. The file behind it is at least as large already.
+    Size {
+        /// In bytes.
+        bytes: u64,
+    },
     /// Go by other limits.
     RateLimits {
         /// Limits of what.

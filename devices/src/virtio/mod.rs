@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod blk;
 pub mod control;
+pub mod metrics;
 pub mod net;
 pub mod parts;
 pub mod pci;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use super::blk::BlockImage;
 use super::control::{Change, ControlRequest};
+use super::metrics::MetricsRegion;
 use super::net::NetParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
@@ -97,6 +98,8 @@ pub struct VirtioStart {
     pub memory: MemoryLayout,
     /// The memory of the [`InflightRegion`], which whoever starts back ends keeps.
     pub inflight: Fd,
+    /// The memory of the [`MetricsRegion`], which outlives the back end as well.
+    pub metrics: Fd,
     /// Requests of the transport. When it closes, the back end ends.
     pub requests: Receiver<BackendRequest>,
     /// Requests of others.
@@ -108,13 +111,16 @@ pub struct VirtioStart {
 impl VirtioStart {
     /// Maps what is to be mapped and serves the device. An error is a sentence for the log.
     pub async fn run(self) -> Result<(), String> {
-        let Self { device, memory, inflight, requests, controls, events } = self;
+        let Self { device, memory, inflight, metrics, requests, controls, events } = self;
         let memory = GuestMemory::from_layout(memory, MapOptions::default())
             .map_err(|error| error.to_string())?;
         let (queues, size) = device.profile().inflight_size();
         let inflight = InflightRegion::attach(inflight.into(), queues, size)
             .map_err(|error| error.to_string())?;
-        let context = BackendContext { memory, requests, controls, events };
+        let metrics = MetricsRegion::attach(metrics.into(), queues)
+            .map_err(|error| format!("cannot attach to the metrics' memory: {error}"))?;
+        let metrics = Some(metrics);
+        let context = BackendContext { memory, requests, controls, events, metrics };
         device.run(Some(inflight), context).await;
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::backend::{
     BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState, RingLayout,
 };
 use super::control::{Change, ControlRequest, Statistics};
+use super::metrics::MetricsRegion;
 use super::queue::driver::{Buffer, DriverQueue, Kick, Used};
 use super::queue::{FEATURE_RING_PACKED, QueueLayout, RingFeatures};
 use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
@@ -80,6 +81,8 @@ pub(crate) struct TestBed {
     pub(crate) controls: Sender<ControlRequest>,
     /// What the driver negotiates: all that is offered, for now.
     pub(crate) features: u64,
+    /// Where the back end counts.
+    pub(crate) metrics: Option<MetricsRegion>,
     ports: Vec<Port>,
     actor: Option<TaskGroup>,
 }
@@ -114,10 +117,12 @@ impl TestBed {
             }
         };
         let ports = profile.queue_sizes.iter().enumerate().map(port).collect();
+        let metrics = MetricsRegion::create(profile.queue_sizes.len() as u16).unwrap();
+        let metrics = Some(metrics);
         let (requests, _) = ipc::channel(1);
         let (_, events) = ipc::channel(1);
         let (controls, _) = ipc::channel(1);
-        Self { memory, requests, events, controls, features, ports, actor: None }
+        Self { memory, requests, events, controls, features, metrics, ports, actor: None }
     }
 
     /// A back end takes the place of the one that runs, which dies on the spot if it still does.
@@ -134,6 +139,7 @@ impl TestBed {
             requests: receiver,
             controls: control,
             events: sender,
+            metrics: self.metrics.clone(),
         };
         let actor = TaskGroup::new();
         actor.spawn(serve(context));

@@ -8,6 +8,7 @@ use devices::pci::PciRoot;
 use devices::rate_limit::{RateLimit, RateLimits};
 use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use devices::virtio::blk::{Access, BlockImage, BlockSize, Caching, DiskOptions};
+use devices::virtio::metrics::MetricsRegion;
 use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::InflightRegion;
@@ -123,10 +124,16 @@ fn start_process(
     let profile = parts.profile();
     let (queues, size) = profile.inflight_size();
     let inflight = InflightRegion::create(queues, size)?;
-    let blueprint = Blueprint { name: name.clone(), parts, inflight, memory: memory.clone() };
+    let metrics = metrics(queues)?;
+    let blueprint =
+        Blueprint { name: name.clone(), parts, inflight, metrics, memory: memory.clone() };
     let process = blueprint.start(id, spawner)?;
     let transport = bus.attach(name, profile, process.requests.clone(), Succession::Expected)?;
     Ok(Ward { blueprint, transport, process })
+}
+
+fn metrics(queues: u16) -> Result<MetricsRegion, Error> {
+    MetricsRegion::create(queues).map_err(Error::host("make memory for metrics"))
 }
 
 /// What a device needs to be put on the PCI bus.
@@ -189,6 +196,7 @@ fn start_thread(
         requests: request_receiver,
         controls,
         events: event_sender,
+        metrics: Some(metrics(profile.queue_sizes.len() as u16)?),
     };
     let kind = ActorKind::of(&parts).name();
     let thread = std::thread::Builder::new()

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use devices::memory::GuestMemory;
 use devices::virtio::backend::{BackendEvent, BackendRequest};
 use devices::virtio::control::ControlRequest;
+use devices::virtio::metrics::MetricsRegion;
 use devices::virtio::parts::{DeviceParts, Parts, VirtioStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
@@ -47,6 +48,7 @@ pub(super) struct Blueprint {
     pub(super) name: String,
     pub(super) parts: DeviceParts,
     pub(super) inflight: InflightRegion,
+    pub(super) metrics: MetricsRegion,
     pub(super) memory: GuestMemory,
 }
 
@@ -77,10 +79,12 @@ impl Blueprint {
         let (controls, control_receiver) = ipc::channel(CONTROL_CAPACITY);
         let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
         let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
+        let metrics = self.metrics.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let start = VirtioStart {
             device: self.parts.try_clone().map_err(Error::host(doing))?,
             memory: self.memory.layout().map_err(super::RamError::from)?,
             inflight: inflight.into(),
+            metrics: metrics.into(),
             requests: request_receiver,
             controls: control_receiver,
             events: event_sender,

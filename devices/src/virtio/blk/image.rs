@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::{BlkError, Holder};
+use crate::rate_limit::RateLimits;
 
 /// Bytes of a virtio sector, whatever the block size (virtio 1.3 section 5.2.6).
 pub const SECTOR_SIZE: u64 = 512;
@@ -79,6 +80,8 @@ pub struct DiskOptions {
     pub queue_size: u16,
     /// What `GET_ID` returns; the first 20 bytes count. None makes one from the file's identity.
     pub id: Option<String>,
+    /// Limits of requests and of the bytes that they move.
+    pub limits: RateLimits,
 }
 
 impl DiskOptions {
@@ -92,6 +95,7 @@ impl DiskOptions {
             queues: 1,
             queue_size: DEFAULT_QUEUE_SIZE,
             id: None,
+            limits: RateLimits::NONE,
         }
     }
 }
@@ -102,6 +106,7 @@ impl DiskOptions {
 pub struct BlockImage {
     pub(super) file: ipc::Fd,
     pub(super) geometry: Geometry,
+    pub(super) limits: RateLimits,
 }
 
 /// What there is to know of a disk beside its contents.
@@ -160,12 +165,22 @@ impl BlockImage {
             id: identity(options, &metadata),
         };
         let file = ipc::Fd::new(file);
-        Ok(Self { file, geometry })
+        Ok(Self { file, geometry, limits: options.limits })
     }
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.geometry.size
+    }
+
+    /// Whether the guest may write.
+    pub fn access(&self) -> Access {
+        self.geometry.access
+    }
+
+    /// The logical block size.
+    pub fn block_size(&self) -> BlockSize {
+        self.geometry.block_size
     }
 
     /// The open file, for example to hand it to another process.

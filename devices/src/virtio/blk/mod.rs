@@ -32,7 +32,7 @@ mod protocol;
 mod request;
 mod server;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -48,10 +48,12 @@ pub use image::{
 use self::image::Geometry;
 use self::protocol::CacheMode;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
+use super::control::{Change, Effect, LimitedTraffic};
 use super::parts::Parts;
 use super::queue::InflightRegion;
-use super::worker::{self, ActiveQueue, Device, Patience, Work};
+use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
 use crate::log_limit::LogLimit;
+use crate::rate_limit::RateLimiter;
 
 /// How reads and writes reach the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,7 +102,16 @@ impl Parts for BlockImage {
     }
 
     fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { file: self.file.try_clone()?, geometry: self.geometry.clone() })
+        let (file, geometry) = (self.file.try_clone()?, self.geometry.clone());
+        Ok(Self { file, geometry, limits: self.limits })
+    }
+
+    fn remember(&mut self, change: &Change) {
+        match change {
+            Change::Size { bytes } => self.geometry.size = *bytes,
+            Change::RateLimits { limits, .. } => self.limits = *limits,
+            Change::Link(_) => {}
+        }
     }
 
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
@@ -148,7 +159,7 @@ impl BlockBackend {
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
     pub async fn run(self, context: BackendContext) {
-        let BlockImage { file, geometry } = self.image;
+        let BlockImage { file, geometry, limits } = self.image;
         let file = match Fd::new(file) {
             Ok(file) => file,
             Err(error) => {
@@ -159,7 +170,9 @@ impl BlockBackend {
         };
         let disk = Disk {
             file,
-            geometry,
+            geometry: RefCell::new(geometry),
+            limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
+            changes: Changes::default(),
             strategy: self.strategy,
             patience: self.patience,
             writeback: Cell::new(CacheMode::WriteBack),
@@ -175,7 +188,11 @@ impl BlockBackend {
 #[derive(Debug)]
 struct Disk {
     file: Fd,
-    geometry: Geometry,
+    /// Its size can change.
+    geometry: RefCell<Geometry>,
+    limiter: RefCell<RateLimiter>,
+    /// Notified when the limits are others.
+    changes: Changes,
     strategy: IoStrategy,
     patience: Patience,
     /// `writeback` of the configuration space.
@@ -203,6 +220,20 @@ impl BlockDevice {
     }
 }
 
+impl BlockDevice {
+    /// Requests under way keep the places that they were checked for: what is behind the end of
+    /// the file by now fails.
+    fn resize(&self, bytes: u64) -> Result<Effect, String> {
+        let mut geometry = self.disk.geometry.borrow_mut();
+        let block = geometry.block_size.bytes();
+        if bytes == 0 || !bytes.is_multiple_of(block.into()) {
+            return Err(format!("the size of this disk is a multiple of {block} bytes"));
+        }
+        let had = std::mem::replace(&mut geometry.size, bytes);
+        Ok(if had == bytes { Effect::Unseen } else { Effect::Config })
+    }
+}
+
 impl Device for BlockDevice {
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
         self.choose_mode(features);
@@ -211,7 +242,7 @@ impl Device for BlockDevice {
     }
 
     fn config(&self) -> Vec<u8> {
-        protocol::config(&self.disk.geometry, self.disk.writeback.get())
+        protocol::config(&self.disk.geometry.borrow(), self.disk.writeback.get())
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
@@ -223,6 +254,21 @@ impl Device for BlockDevice {
             self.disk.writeback.set(mode);
             // Only a driver that negotiated it writes here.
             self.disk.mode.set(mode);
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Effect, String> {
+        match change {
+            Change::Size { bytes } => self.resize(*bytes),
+            Change::RateLimits { traffic: LimitedTraffic::Both, limits } => {
+                self.disk.limiter.borrow_mut().change(*limits, executor::now());
+                self.disk.changes.notify();
+                Ok(Effect::Unseen)
+            }
+            Change::RateLimits { .. } => {
+                Err("the limits of a disk are for both directions together".into())
+            }
+            Change::Link(_) => Err("a disk has no link".into()),
         }
     }
 

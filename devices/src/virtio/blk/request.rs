@@ -1,6 +1,7 @@
 //! One request: what it asks for, checked, and how far it is.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use executor::FallocateFlags;
 use zerocopy::{FromBytes, IntoBytes};
@@ -93,6 +94,7 @@ pub(super) enum Begun {
 pub(super) struct Request {
     pub(super) step: Step,
     pub(super) path: Path,
+    pub(super) taken_at: Instant,
     pub(super) status: Option<StatusByte>,
     /// Data that was not moved yet.
     pub(super) buffers: GuestBuffers,
@@ -106,16 +108,25 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(memory: &Rc<GuestMemory>) -> Self {
+    pub(super) fn new(memory: &Rc<GuestMemory>, now: Instant) -> Self {
         Self {
             step: Step::Idle,
             path: Path::Straight,
+            taken_at: now,
             status: None,
             buffers: GuestBuffers::new(memory.clone()),
             offset: 0,
             written: 0,
             ranges: Vec::new(),
             pages: None,
+        }
+    }
+
+    /// The bytes of a transfer that has just begun.
+    pub(super) fn bytes_to_move(&self) -> u32 {
+        match self.step {
+            Step::Read | Step::Write => self.buffers.bytes(),
+            Step::Idle | Step::Range(_) | Step::Sync => 0,
         }
     }
 

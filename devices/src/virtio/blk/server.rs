@@ -1,12 +1,11 @@
 //! The task of one queue.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use executor::Sleep;
 use thiserror::Error;
 
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
@@ -16,7 +15,7 @@ use crate::virtio::queue::{
     Availability, Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
     Wait,
 };
-use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
+use crate::virtio::worker::{ActiveQueue, Next, Pacing, Rest, Signalled, StopMode};
 
 /// Most bytes that go through host memory at once. A queue full of unaligned requests holds this
 /// much for each; larger pieces gain nothing, the copy dominates.
@@ -62,26 +61,36 @@ struct Server {
     requests: Box<[Request]>,
     chain: Chain,
     pacing: Pacing,
-    /// A rest while nothing is in flight.
-    nap: Option<Sleep>,
+    /// Why nothing is taken for a while.
+    rest: Rest,
     /// Given back and not yet published.
     finished: u16,
+    /// When the visit began in which requests were taken.
+    visited_at: Instant,
+    /// When those were taken that are given back and not yet published.
+    taken_at: Vec<Instant>,
+    /// What was taken moves so many bytes that were not counted yet.
+    bytes: u64,
 }
 
 impl Server {
     fn new(disk: Rc<Disk>, active: ActiveQueue) -> Self {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
+        let now = executor::now();
         Self {
             pacing: Pacing::new(disk.patience),
             disk,
             ops: GuestOps::new(size),
             slow: 0,
-            requests: (0..size).map(|_| Request::new(&memory)).collect(),
+            requests: (0..size).map(|_| Request::new(&memory, now)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
             chain: Chain::new(memory, size),
-            nap: None,
+            rest: Rest::None,
             finished: 0,
+            visited_at: now,
+            taken_at: Vec::with_capacity(size),
+            bytes: 0,
             active,
         }
     }
@@ -93,10 +102,6 @@ impl Server {
                 self.ops.cancel_all();
                 return self.drop_completions(context).map(Ok);
             }
-            if let Some(nap) = &mut self.nap {
-                std::task::ready!(Pin::new(nap).poll(context));
-                self.nap = None;
-            }
             // Off before anything is published: a driver that polls answers at once.
             self.active.queue.disable_kicks();
             self.complete(context);
@@ -104,6 +109,7 @@ impl Server {
             if self.active.poll_stop(context).is_some() && !self.active.queue.is_recovering() {
                 return self.poll_drained();
             }
+            std::task::ready!(self.rest.poll(&self.disk.changes, context));
             let waiting = self.active.queue.available().min(self.active.queue.size());
             let next = self.pacing.next(waiting, self.ops.in_flight(), self.slow);
             match next {
@@ -115,7 +121,7 @@ impl Server {
                     }
                     break;
                 }
-                Next::Nap(duration) => self.nap = Some(executor::sleep(duration)),
+                Next::Nap(duration) => self.rest = Rest::nap(duration),
                 Next::Doze => return Poll::Pending,
                 Next::Sleep => {
                     if self.active.queue.enable_kicks() == Availability::More {
@@ -140,25 +146,45 @@ impl Server {
             IoStrategy::Ring => self.active.queue.size(),
             IoStrategy::Inline | IoStrategy::InMemory => INLINE_BATCH,
         };
+        // What a predecessor took was admitted then, and a pause waits for it.
+        let limited = self.disk.limiter.borrow().is_limited() && !self.active.queue.is_recovering();
+        // One look at the clock for all of them.
+        self.visited_at = executor::now();
         let mut taken = 0;
-        while taken < most && self.active.queue.pop(&mut self.chain)? {
+        while taken < most {
+            if limited {
+                self.rest = Rest::for_limit(&self.disk.limiter, &self.disk.changes);
+                if !self.rest.is_none() {
+                    break;
+                }
+            }
+            if !self.active.queue.pop(&mut self.chain)? {
+                break;
+            }
             taken += 1;
-            self.begin()?;
+            let bytes = self.begin()?;
+            if limited {
+                self.disk.limiter.borrow_mut().charge(bytes.into());
+            }
         }
         self.pacing.taken(taken);
         Ok(())
     }
 
-    /// Start the request of the chain that was just taken.
-    fn begin(&mut self) -> Result<(), Failure> {
+    /// Start the request of the chain that was just taken; says how many bytes it moves.
+    fn begin(&mut self) -> Result<u32, Failure> {
         let head = self.chain.head();
         let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
         let request = &mut self.requests[usize::from(head)];
-        match request.begin(&mut self.chain, status, &self.disk.geometry) {
+        let begun = request.begin(&mut self.chain, status, &self.disk.geometry.borrow());
+        request.taken_at = self.visited_at;
+        let bytes = request.bytes_to_move();
+        self.bytes += u64::from(bytes);
+        match begun {
             Begun::Working => self.go_on(head),
             Begun::Done(status) => self.finish(head, status),
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Do the request's next step.
@@ -225,12 +251,21 @@ impl Server {
         if let Some(byte) = request.status.take() {
             byte.write(status);
         }
+        self.taken_at.push(request.taken_at);
         self.active.queue.push_used(head, request.written + 1);
         self.finished += 1;
     }
 
     fn publish(&mut self) -> Signalled {
-        self.pacing.published(std::mem::take(&mut self.finished));
+        let finished = std::mem::take(&mut self.finished);
+        self.pacing.published(finished);
+        if finished > 0 {
+            let (now, metrics) = (self.pacing.published_at(), self.active.metrics());
+            for taken_at in self.taken_at.drain(..) {
+                metrics.took(now.saturating_duration_since(taken_at));
+            }
+            metrics.moved(std::mem::take(&mut self.bytes));
+        }
         self.active.publish()
     }
 

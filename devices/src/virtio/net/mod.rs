@@ -325,6 +325,7 @@ impl Device for NetDevice {
     fn change(&mut self, change: &Change) -> Result<Effect, String> {
         let network = &self.network;
         match change {
+            Change::Size { .. } => return Err("a network has no size".into()),
             Change::Link(link) => {
                 let had = network.link.replace(*link);
                 return Ok(if had == *link { Effect::Unseen } else { Effect::Config });

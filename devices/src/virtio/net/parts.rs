@@ -50,6 +50,7 @@ impl Parts for NetParts {
     fn remember(&mut self, change: &Change) {
         let options = &mut self.options;
         match change {
+            Change::Size { .. } => {}
             Change::Link(link) => options.link = *link,
             Change::RateLimits { traffic, limits } => {
                 if *traffic != LimitedTraffic::Transmit {

@@ -273,6 +273,7 @@ impl Receiver {
         slot.deliver(bytes, |head, written| queue.push_used(head, written));
         let bytes = u64::from(bytes) - HEADER_BYTES as u64;
         self.network.receive_limit.borrow_mut().charge(bytes);
+        self.active.metrics().moved(bytes);
         received.count(|traffic| {
             traffic.frames += 1;
             traffic.bytes += bytes;

@@ -161,10 +161,14 @@ impl Transmitter {
     fn note(&self, result: &io::Result<u32>) {
         let counters = &self.network.transmitted;
         match result {
-            Ok(bytes) => counters.count(|traffic| {
-                traffic.frames += 1;
-                traffic.bytes += u64::from(*bytes).saturating_sub(HEADER_BYTES as u64);
-            }),
+            Ok(bytes) => {
+                let bytes = u64::from(*bytes).saturating_sub(HEADER_BYTES as u64);
+                self.active.metrics().moved(bytes);
+                counters.count(|traffic| {
+                    traffic.frames += 1;
+                    traffic.bytes += bytes;
+                });
+            }
             Err(error) => {
                 counters.count(|traffic| traffic.errors += 1);
                 // The interface is down or full: nothing to tell. The rest is a frame that the kernel

@@ -13,7 +13,7 @@ use super::layout::{
     BAR, BAR_BYTES, COMMON, DEVICE, ISR, MAX_QUEUES, MSIX_PENDING, MSIX_TABLE, NOTIFY,
     NOTIFY_MULTIPLIER, REGION_BYTES,
 };
-use super::link::{BackendLink, Deadlines, ResetOutcome, Succession};
+use super::link::{AfterPause, BackendLink, Deadlines, ResetOutcome, Succession};
 use super::registers::{CommonWrite, NO_VECTOR, Registers};
 use super::{Status, TransportError};
 use crate::interrupt::{KickRegistry, MsiController};
@@ -140,14 +140,39 @@ impl VirtioPciDevice {
         if link.turn_to(requests) {
             void();
         }
-        if !self.active.load(Ordering::Acquire) {
+        if !self.active.load(Ordering::Acquire) || link.defers_activation() {
             return Ok(());
         }
+        self.bring_in(&mut link)
+    }
+
+    /// Activates a successor with all that the driver negotiated, told and wrote.
+    fn bring_in(&self, link: &mut BackendLink) -> Result<(), String> {
         let features = self.registers.lock().features();
         self.queue_setups()
             .map_err(|error| format!("duplicating eventfds for the back end: {error}"))
             .and_then(|queues| link.activate(features, queues))?;
         link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))
+    }
+
+    /// Pauses the back end: when this returns it has finished what was in flight, and touches the
+    /// guest no more until [`VirtioPciDevice::resume`]. That holds for a driver that starts the
+    /// device anew meanwhile, and for a successor.
+    ///
+    /// Calls the back end as [`VirtioPciDevice::replace_backend`] does. After an error it may be
+    /// paused or not.
+    pub fn pause(&self) -> Result<(), String> {
+        self.link.lock().pause().map_err(|error| format!("pausing the back end: {error}"))
+    }
+
+    /// Lets the back end go on after [`VirtioPciDevice::pause`].
+    pub fn resume(&self) -> Result<(), String> {
+        let mut link = self.link.lock();
+        match link.resume() {
+            Ok(AfterPause::Done) => Ok(()),
+            Ok(AfterPause::Activate) => self.bring_in(&mut link),
+            Err(error) => Err(format!("resuming the back end: {error}")),
+        }
     }
 
     /// There will be no successor: the driver is told that the device needs a reset.

@@ -45,6 +45,25 @@ pub enum Succession {
     Expected,
 }
 
+/// Whether the machine is paused. The driver may touch the device all the same, and the back end
+/// may die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Motion {
+    Going,
+    Paused,
+    /// And a successor waits to be activated: it would go on with what is in flight.
+    PausedBeforeActivation,
+}
+
+/// What to do about the back end when a pause is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterPause {
+    /// Nothing more.
+    Done,
+    /// Activate it: it took over during the pause.
+    Activate,
+}
+
 /// Driver writes to the configuration space that a successor is told of: more than any device has
 /// writable fields.
 const REMEMBERED_WRITES: usize = 16;
@@ -68,6 +87,7 @@ pub(super) struct BackendLink {
     succession: Succession,
     condition: Condition,
     missed_deadline: bool,
+    motion: Motion,
     /// The back end died before a reset could reach it: what it left in flight is void.
     left_void: bool,
     /// What the driver wrote since the reset, by offset.
@@ -86,6 +106,7 @@ impl BackendLink {
             succession,
             condition: Condition::Idle,
             missed_deadline: false,
+            motion: Motion::Going,
             left_void: false,
             written: Vec::new(),
         }
@@ -96,6 +117,50 @@ impl BackendLink {
         self.requests = requests;
         self.missed_deadline = false;
         std::mem::take(&mut self.left_void) || self.condition == Condition::Idle
+    }
+
+    /// Whether a successor has to wait for the end of a pause. Asked when one takes over.
+    pub(super) fn defers_activation(&mut self) -> bool {
+        let paused = self.motion != Motion::Going;
+        if paused {
+            self.motion = Motion::PausedBeforeActivation;
+        }
+        paused
+    }
+
+    /// Has the back end finish what is in flight and touch the guest no more. One that is gone does
+    /// neither.
+    pub(super) fn pause(&mut self) -> Result<(), CallError> {
+        if self.motion != Motion::Going {
+            return Ok(());
+        }
+        self.motion = Motion::Paused;
+        self.call_unless_gone(|reply| BackendRequest::Pause { reply })
+    }
+
+    /// Lets the back end go on.
+    pub(super) fn resume(&mut self) -> Result<AfterPause, CallError> {
+        match std::mem::replace(&mut self.motion, Motion::Going) {
+            Motion::Going => Ok(AfterPause::Done),
+            Motion::PausedBeforeActivation => Ok(AfterPause::Activate),
+            Motion::Paused => {
+                self.call_unless_gone(|reply| BackendRequest::Resume { reply })?;
+                Ok(AfterPause::Done)
+            }
+        }
+    }
+
+    fn call_unless_gone<R: Message>(
+        &mut self,
+        make: impl FnOnce(Reply<R>) -> BackendRequest,
+    ) -> Result<(), CallError> {
+        if self.condition == Condition::Idle {
+            return Ok(());
+        }
+        match self.call(make) {
+            Ok(_) | Err(CallError::PeerDied | CallError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// There will be no successor.
@@ -125,8 +190,12 @@ impl BackendLink {
     ) -> Result<(), String> {
         self.condition = Condition::MayBeActive;
         match self.call(|reply| BackendRequest::Activate { features, queues, reply }) {
-            Ok(answer) => answer
-                .map_err(|reason| format!("the back end refused to start: {}", Foreign(&reason))),
+            Ok(Err(reason)) => Err(format!("the back end refused to start: {}", Foreign(&reason))),
+            // A driver that starts during a pause, which only its vCPUs were left out of.
+            Ok(Ok(())) if self.motion != Motion::Going => self
+                .call_unless_gone(|reply| BackendRequest::Pause { reply })
+                .map_err(|error| format!("pausing the back end: {error}")),
+            Ok(Ok(())) => Ok(()),
             Err(error) if self.awaits_successor(error) => Ok(()),
             Err(error) => Err(format!("activating the back end: {error}")),
         }
@@ -153,6 +222,9 @@ impl BackendLink {
             }
         };
         self.condition = Condition::Idle;
+        if self.motion == Motion::PausedBeforeActivation {
+            self.motion = Motion::Paused;
+        }
         self.written.clear();
         outcome
     }

@@ -1,4 +1,5 @@
 mod fuzz;
 mod lifecycle;
 mod model;
+mod pause;
 mod registers;

@@ -158,7 +158,8 @@ impl InflightRegion {
     }
 
     fn map(file: OwnedFd, queues: u16, max_size: u16) -> Result<Self, InflightError> {
-        let words = SharedWords::map(&file, Self::words(queues, max_size))?;
+        let words = SharedWords::map(&file, Self::words(queues, max_size))
+            .map_err(|source| InflightError::System { action: "map", source })?;
         Ok(Self { words: Arc::new(words), file: Arc::new(file), queues, max_size })
     }
 

@@ -28,7 +28,7 @@ mod packed;
 mod random;
 mod split;
 mod transfer;
-mod words;
+pub(super) mod words;
 
 use std::rc::Rc;
 
@@ -191,6 +191,15 @@ impl Queue {
         match self {
             Self::Split(queue) => queue.publish(),
             Self::Packed(queue) => queue.publish(),
+        }
+    }
+
+    /// How many buffers were given back since the last [`Queue::publish`].
+    #[inline]
+    pub fn unpublished(&self) -> u16 {
+        match self {
+            Self::Split(queue) => queue.unpublished(),
+            Self::Packed(queue) => queue.unpublished(),
         }
     }
 

@@ -200,6 +200,11 @@ impl SplitQueue {
         self.recovered.push_back(head);
     }
 
+    /// How many buffers were given back since the driver was shown any.
+    pub fn unpublished(&self) -> u16 {
+        self.batch.len() as u16
+    }
+
     /// Show the driver all buffers that were given back; says whether it wants an interrupt.
     pub fn publish(&mut self) -> Interrupt {
         let (old, new) = (self.published_used, self.next_used);

@@ -1,5 +1,6 @@
-//! The memory of in-flight records: 64-bit words that other processes may share.
+//! The memory of in-flight records and metrics: 64-bit words that other processes may share.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::crash::crash_point;
-use super::inflight::InflightError;
 
 /// Words shared with other processes, or private ones with the same interface.
 #[derive(Debug)]
-pub(super) struct SharedWords {
+pub(in crate::virtio) struct SharedWords {
     base: NonNull<AtomicU64>,
     length: usize,
     backing: Backing,
@@ -29,7 +29,7 @@ unsafe impl Send for SharedWords {}
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    pub(super) fn map(file: &OwnedFd, length: usize) -> Result<Self, InflightError> {
+    pub(in crate::virtio) fn map(file: &OwnedFd, length: usize) -> io::Result<Self> {
         let bytes = length * size_of::<u64>();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new shared mapping at an address of the kernel's choice touches no other
@@ -37,16 +37,14 @@ impl SharedWords {
         let base = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0)
         };
-        let base =
-            base.map_err(|error| InflightError::System { action: "map", source: error.into() })?;
         Ok(Self {
-            base: NonNull::new(base.cast()).expect("mmap never returns null"),
+            base: NonNull::new(base?.cast()).expect("mmap never returns null"),
             length,
             backing: Backing::Mapped,
         })
     }
 
-    pub(super) fn private(length: usize) -> Self {
+    pub(in crate::virtio) fn private(length: usize) -> Self {
         let words: Box<[AtomicU64]> = (0..length).map(|_| AtomicU64::new(0)).collect();
         let base = Box::into_raw(words).cast();
         Self {
@@ -57,20 +55,27 @@ impl SharedWords {
     }
 
     #[inline]
-    pub(super) fn load(&self, index: usize) -> u64 {
+    pub(in crate::virtio) fn load(&self, index: usize) -> u64 {
         self.get(index).load(Ordering::Acquire)
     }
 
     /// A store that stays after all stores before it.
     #[inline]
-    pub(super) fn store(&self, index: usize, word: u64) {
+    pub(in crate::virtio) fn store(&self, index: usize, word: u64) {
         crash_point();
         self.get(index).store(word, Ordering::Release);
     }
 
+    /// Adds to a word that nobody else writes. Its order to other words does not matter.
+    #[inline]
+    pub(in crate::virtio) fn add(&self, index: usize, count: u64) {
+        let word = self.get(index);
+        word.store(word.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
     #[inline]
     fn get(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.length, "in-flight word out of bounds");
+        assert!(index < self.length, "shared word out of bounds");
         // SAFETY: in bounds of memory that this value owns, aligned to pages or as boxed.
         unsafe { self.base.add(index).as_ref() }
     }

@@ -11,6 +11,7 @@ use ipc::Sender;
 use super::stop::{Stop, StopMode};
 use crate::memory::GuestMemory;
 use crate::virtio::backend::{BackendEvent, QueueSetup, QueueState};
+use crate::virtio::metrics::QueueMetrics;
 use crate::virtio::queue::{
     Availability, InflightRecord, Interrupt, Queue, QueueError, QueueLayout, RingFeatures,
     ring_layout,
@@ -36,6 +37,7 @@ pub struct ActiveQueue {
     call: Option<Fd>,
     events: Sender<BackendEvent>,
     stop: Stop,
+    metrics: QueueMetrics,
 }
 
 impl ActiveQueue {
@@ -44,6 +46,7 @@ impl ActiveQueue {
         features: u64,
         setup: QueueSetup,
         record: Option<InflightRecord>,
+        metrics: QueueMetrics,
         events: &Sender<BackendEvent>,
         stop: &Stop,
     ) -> Result<Self, String> {
@@ -76,6 +79,7 @@ impl ActiveQueue {
             call,
             events: events.clone(),
             stop: stop.clone(),
+            metrics,
         })
     }
 
@@ -94,10 +98,21 @@ impl ActiveQueue {
         QueueState { index: self.index, position: self.queue.position() }
     }
 
+    /// Where the queue counts what it does. Kicks, interrupts and batches are counted here.
+    #[inline]
+    pub fn metrics(&self) -> &QueueMetrics {
+        &self.metrics
+    }
+
     /// Show the driver what was given back; one interrupt for all of it, if it wants one.
     pub fn publish(&mut self) -> Signalled {
+        let count = self.queue.unpublished();
+        if count > 0 {
+            self.metrics.published(count);
+        }
         match (self.queue.publish(), &self.call) {
             (Interrupt::Wanted, Some(call)) => {
+                self.metrics.interrupted();
                 call.signal();
                 Signalled::Yes
             }
@@ -115,7 +130,11 @@ impl ActiveQueue {
 
     /// Ready when the driver kicked since the last call. Only with kicks enabled does it have to.
     pub fn poll_kick(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.kicks.poll_next(context)
+        let kick = self.kicks.poll_next(context);
+        if kick.is_ready() {
+            self.metrics.kicked();
+        }
+        kick
     }
 
     /// Wait until there is a buffer to take, or it is time to stop. For back ends that wait for

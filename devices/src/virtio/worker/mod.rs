@@ -35,6 +35,7 @@ pub use stop::{Stop, StopMode};
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState};
 use super::control::{Change, ControlRequest, Effect, Statistics};
+use super::metrics::MetricsRegion;
 use super::queue::InflightRegion;
 use crate::memory::GuestMemory;
 
@@ -78,8 +79,9 @@ pub async fn serve(
     inflight: Option<InflightRegion>,
     context: BackendContext,
 ) {
-    let BackendContext { memory, mut requests, mut controls, events } = context;
-    let mut queues = Queues { memory: Rc::new(memory), events, inflight, state: State::Idle };
+    let BackendContext { memory, mut requests, mut controls, events, metrics } = context;
+    let memory = Rc::new(memory);
+    let mut queues = Queues { memory, events, inflight, metrics, state: State::Idle };
     loop {
         let request = match select(pin!(requests.recv()), pin!(next(&mut controls))).await {
             Either::Left(Ok(request)) => request,
@@ -164,6 +166,7 @@ struct Queues {
     memory: Rc<GuestMemory>,
     events: Sender<BackendEvent>,
     inflight: Option<InflightRegion>,
+    metrics: Option<MetricsRegion>,
     state: State,
 }
 
@@ -187,8 +190,10 @@ impl Queues {
                     })
                 });
                 let record = record.transpose()?;
+                let metrics = self.metrics.as_ref().and_then(|region| region.queue(setup.index));
+                let metrics = metrics.unwrap_or_default();
                 let (memory, events) = (&self.memory, &self.events);
-                ActiveQueue::new(memory, features, setup, record, events, &stop)
+                ActiveQueue::new(memory, features, setup, record, metrics, events, &stop)
             })
             .collect::<Result<Vec<_>, String>>()
             .and_then(|queues| run(device, features, queues, stop));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ipc::{Deadline, Receiver, RecvBlockingError};
+use ipc::{Deadline, Receiver, RecvBlockingError, Sender};
 
 use super::super::layout::{BAR, COMMON, DEVICE, ISR, MSIX_TABLE, NOTIFY};
 use super::super::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
@@ -38,6 +38,8 @@ pub(super) enum Manner {
 pub(super) struct Seen {
     pub(super) activations: Vec<(u64, Vec<QueueSetup>)>,
     pub(super) resets: u32,
+    pub(super) pauses: u32,
+    pub(super) resumes: u32,
     pub(super) config: Vec<u8>,
     /// Requests that it keeps without an answer.
     pub(super) kept: usize,
@@ -70,12 +72,30 @@ pub(super) fn hasty_bed() -> Bed {
     bed_of(profile(), Duration::from_millis(5))
 }
 
+/// For back ends that die and are replaced.
+pub(super) fn replaceable_bed() -> Bed {
+    bed_with(profile(), Duration::from_mins(1), Succession::Expected)
+}
+
+/// Starts another back end, which has seen nothing, and gives the way to it.
+pub(super) fn successor(bed: &mut Bed) -> Sender<BackendRequest> {
+    let (requests, receiver) = ipc::channel(4);
+    bed.seen = Arc::new(Lock::new(Seen { config: profile().config, ..Seen::default() }));
+    let model = bed.seen.clone();
+    thread::spawn(move || run(receiver, &model));
+    requests
+}
+
 fn bed_of(profile: DeviceProfile, patient: Duration) -> Bed {
+    bed_with(profile, patient, Succession::None)
+}
+
+fn bed_with(profile: DeviceProfile, patient: Duration, succession: Succession) -> Bed {
     let (requests, receiver) = ipc::channel(4);
     let (msi, kicks) = (MockMsi::default(), MockKicks::default());
     let seen = Arc::new(Lock::new(Seen { config: profile.config.clone(), ..Seen::default() }));
     let device = VirtioPciDevice::new(VirtioPciParts {
-        succession: Succession::None,
+        succession,
         name: "model".into(),
         profile,
         requests,
@@ -140,8 +160,14 @@ fn answer(request: BackendRequest, seen: &mut Seen) {
             seen.config[offset..offset + data.len()].copy_from_slice(&data);
             reply.send(());
         }
-        BackendRequest::Pause { reply } => reply.send(Vec::new()),
-        BackendRequest::Resume { reply } => reply.send(()),
+        BackendRequest::Pause { reply } => {
+            seen.pauses += 1;
+            reply.send(Vec::new());
+        }
+        BackendRequest::Resume { reply } => {
+            seen.resumes += 1;
+            reply.send(());
+        }
     }
 }
 

@@ -190,6 +190,11 @@ impl PackedQueue {
         self.recovered.push_back(id);
     }
 
+    /// How many buffers were given back since the driver was shown any.
+    pub fn unpublished(&self) -> u16 {
+        self.batch.len() as u16
+    }
+
     /// Show the driver all buffers that were given back; says whether it wants an interrupt.
     pub fn publish(&mut self) -> Interrupt {
         let Some(first) = self.first.take() else {
