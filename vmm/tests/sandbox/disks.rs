@@ -74,7 +74,7 @@ fn a_disk_that_cannot_start_ends_with_a_status() {
         if kind == ActorKind::Blk {
             start.inflight = OwnedFd::from(tempfile::tempfile().expect("a file")).into();
         }
-        let start = Start::Blk(Box::new(start));
+        let start = Start::Virtio(Box::new(start));
         world.executor.block_on(link.sender.send(start)).expect("it takes its start");
         let death = world.death(id);
         assert_eq!(death.cause, Cause::Exited(1), "{death}");

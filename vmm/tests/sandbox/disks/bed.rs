@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
 use devices::virtio::backend::{BackendEvent, BackendRequest, QueueSetup, RingLayout};
-use devices::virtio::blk::{BlockImage, BlockStart, DiskOptions};
+use devices::virtio::blk::{BlockImage, DiskOptions};
+use devices::virtio::metrics::MetricsRegion;
+use devices::virtio::parts::{DeviceParts, Parts as _, VirtioStart};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::queue::{InflightRegion, RingFeatures};
 use executor::PollFlags;
@@ -43,6 +45,7 @@ pub(crate) struct Parts {
     memory: GuestMemory,
     image: BlockImage,
     inflight: InflightRegion,
+    metrics: MetricsRegion,
     file: File,
     _path: tempfile::TempPath,
 }
@@ -79,18 +82,22 @@ impl Parts {
         file.set_len(DISK_SECTORS * SECTOR as u64).expect("grows");
         let image = BlockImage::open(&DiskOptions::new(&path)).expect("opens");
         let inflight = InflightRegion::create(1, QUEUE_SIZE).expect("a record");
-        Self { memory, image, inflight, file, _path: path }
+        let metrics = MetricsRegion::create(1).expect("metrics");
+        Self { memory, image, inflight, metrics, file, _path: path }
     }
 
-    fn start(&self) -> (BlockStart, Ends) {
+    fn start(&self) -> (VirtioStart, Ends) {
         let (requests, receiver) = ipc::channel(4);
         let (sender, events) = ipc::channel(4);
         let file = self.inflight.file().try_clone_to_owned().expect("duplicates");
-        let start = BlockStart {
+        let metrics = self.metrics.file().try_clone_to_owned().expect("duplicates");
+        let start = VirtioStart {
+            device: DeviceParts::Blk(self.image.try_clone().expect("duplicates")),
             memory: self.memory.layout().expect("duplicates"),
-            image: self.image.try_clone().expect("duplicates"),
             inflight: file.into(),
+            metrics: metrics.into(),
             requests: receiver,
+            controls: ipc::channel(1).1,
             events: sender,
         };
         (start, Ends { requests, _events: events })
@@ -99,7 +106,7 @@ impl Parts {
 
 impl Bed {
     /// A start message for a disk of its own.
-    pub(crate) fn start() -> (BlockStart, Ends) {
+    pub(crate) fn start() -> (VirtioStart, Ends) {
         Parts::new().start()
     }
 
@@ -229,7 +236,7 @@ impl Bed {
 fn spawn(world: &mut World, parts: &Parts) -> (ActorId, i32, ActorLink, Ends) {
     let (id, pid, link) = world.spawn(ActorKind::Blk);
     let (start, ends) = parts.start();
-    let started = Start::Blk(Box::new(start));
+    let started = Start::Virtio(Box::new(start));
     world.executor.block_on(link.sender.send(started)).expect("it takes its start");
     (id, pid, link, ends)
 }
