@@ -61,6 +61,9 @@ impl MachineOptions {
         let root = if self.root.is_some() { RootDisk::First } else { RootDisk::Unnamed };
         let disks: Vec<_> = self.root.into_iter().chain(self.disks).collect();
         check_disks(&disks)?;
+        if self.nets.len() > MachineConfig::MAX_NETS {
+            return Err(Error::TooManyNets { count: self.nets.len() });
+        }
         let serial = self.serial.unwrap_or_default();
         check_serial(&serial)?;
         let single_process = self.single_process == Some(true);
@@ -73,6 +76,7 @@ impl MachineOptions {
             pages,
             residency,
             disks,
+            nets: self.nets,
             root,
             rng: self.rng.unwrap_or_default(),
             serial,

@@ -78,6 +78,12 @@ pub enum Error {
         /// What was asked for.
         count: usize,
     },
+    /// There are more networks than a guest can have.
+    #[error("{count} networks are more than the {} of a machine", MachineConfig::MAX_NETS)]
+    TooManyNets {
+        /// What was asked for.
+        count: usize,
+    },
     /// Two disks are one file, and one of them would write it.
     #[error("`{second}` is the same file as the disk `{first}`, and the guest would write it",
             first = .first.display(), second = .second.display())]
@@ -214,7 +220,10 @@ impl Hint for Error {
                 Some("use a shorter path, or one relative to where you are".into())
             }
             Self::FileTooLong { .. } => Some("--config wants a TOML file".into()),
-            Self::ParseFile { .. } | Self::TooManyDisks { .. } | Self::CommandLine { .. } => None,
+            Self::ParseFile { .. }
+            | Self::TooManyDisks { .. }
+            | Self::TooManyNets { .. }
+            | Self::CommandLine { .. } => None,
         }
     }
 }

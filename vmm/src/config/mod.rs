@@ -17,6 +17,7 @@ mod error;
 mod file;
 pub mod key_value;
 mod memory_size;
+mod net;
 mod options;
 mod restart;
 mod rng;
@@ -31,6 +32,9 @@ pub use cpu_count::{CpuCount, CpuCountError};
 pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
 pub use error::{Error, FileProblem, MemoryProblem};
 pub use memory_size::{MemorySize, MemorySizeError};
+pub use net::{
+    HostAddress, HostForward, Link, NetConfig, NetPeer, NetValueError, Protocol, QueuePairs,
+};
 pub use options::MachineOptions;
 pub use restart::{RestartLimit, RestartLimitError};
 pub use rng::{RngConfig, RngError};
@@ -56,6 +60,8 @@ pub struct MachineConfig {
     pub residency: Residency,
     /// All disks in the order in which the guest sees them; the root disk comes first.
     pub disks: Vec<DiskConfig>,
+    /// All networks in the order in which the guest sees them.
+    pub nets: Vec<NetConfig>,
     /// Where the guest's root file system is.
     pub root: RootDisk,
     /// The source of entropy.
@@ -120,10 +126,14 @@ pub enum Placement {
 impl MachineConfig {
     /// The most disks of a machine: `vda` to `vdz`.
     pub const MAX_DISKS: usize = 26;
+    /// The most networks of a machine: a bus has 31 places for all its devices.
+    pub const MAX_NETS: usize = 8;
 
     /// Whether it has any virtio device.
     pub fn has_devices(&self) -> bool {
-        !self.disks.is_empty() || self.rng != RngConfig::Absent
+        let present =
+            [!self.disks.is_empty(), !self.nets.is_empty(), self.rng != RngConfig::Absent];
+        present.contains(&true)
     }
 
     /// The whole command line of the guest.
@@ -165,6 +175,7 @@ mod tests {
             pages: Pages::Transparent,
             residency: Residency::OnDemand,
             disks: vec![DiskConfig::new("a.img")],
+            nets: Vec::new(),
             root: RootDisk::First,
             rng: RngConfig::Absent,
             serial: SerialConfig::Stdio,

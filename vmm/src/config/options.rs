@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{CpuCount, DiskConfig, MemorySize, RestartLimit, RngConfig, SerialConfig};
+use super::{CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig};
 
 /// All that can be said about a machine. What is not said has a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -58,6 +58,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<DiskConfig>,
 
+    /// Network: tap[=NAME], user[,hostfwd=RULE] or fd=N; then [,mac=..][,queues=1..16][,mtu=N]
+    /// [,address=A/P][,link=down]; may be repeated
+    #[arg(short, long = "net", value_name = "LIST")]
+    #[serde(rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<NetConfig>,
     /// Entropy source, limited to so many bytes per second if a number is given
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -106,6 +111,7 @@ impl MachineOptions {
             lock_memory: over.lock_memory.or(self.lock_memory),
             disks: join(self.disks, over.disks),
             root: over.root.or(self.root),
+            nets: join(self.nets, over.nets),
             rng: over.rng.or(self.rng),
             serial: over.serial.or(self.serial),
             single_process: over.single_process.or(self.single_process),

@@ -156,7 +156,7 @@ impl Builder<'_> {
     fn build(
         &self,
         line: &Arc<Line>,
-        devices: Vec<super::backends::OpenDevice>,
+        devices: super::backends::OpenDevices,
     ) -> Result<Assembly, Error> {
         let (events, receiver) = ipc::channel::<MachineEvent>(EVENT_CAPACITY);
         let events: Arc<dyn MachineEvents> = Arc::new(events);

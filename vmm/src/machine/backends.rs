@@ -18,6 +18,7 @@ use ipc::{Receiver, Sender};
 
 use super::Error;
 use super::supervisor::{Blueprint, Ward};
+use super::user_net::UserNet;
 use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::warden::{ActorId, ActorKind, Spawner};
@@ -41,14 +42,30 @@ pub(super) struct Attached {
 /// A device whose files are open.
 #[derive(Debug)]
 pub(super) struct OpenDevice {
-    name: String,
-    parts: DeviceParts,
+    pub(super) name: String,
+    pub(super) parts: DeviceParts,
+}
+
+/// All that the devices stand on.
+#[derive(Debug, Default)]
+pub(super) struct OpenDevices {
+    devices: Vec<OpenDevice>,
+    user_nets: Vec<UserNet>,
 }
 
 /// Opens what the devices stand on.
-pub(super) fn open(config: &MachineConfig) -> Result<Vec<OpenDevice>, Error> {
-    let disks = config.disks.iter().map(|disk| open_disk(disk, config));
-    disks.chain(rng(config.rng).map(Ok)).collect()
+pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
+    let mut open = OpenDevices::default();
+    for disk in &config.disks {
+        open.devices.push(open_disk(disk, config)?);
+    }
+    for net in &config.nets {
+        let (device, user_net) = super::networks::open(net)?;
+        open.devices.push(device);
+        open.user_nets.extend(user_net);
+    }
+    open.devices.extend(rng(config.rng));
+    Ok(open)
 }
 
 fn rng(config: RngConfig) -> Option<OpenDevice> {
@@ -85,18 +102,21 @@ pub(super) struct BackEnds {
     pub(super) threads: Vec<Attached>,
     /// Those in sandboxed processes.
     pub(super) wards: Vec<Ward>,
+    /// What carries the frames of user-mode networks.
+    pub(super) user_nets: Vec<UserNet>,
 }
 
 /// Starts the back ends and puts the devices on the bus. With a `spawner` each back end gets a
 /// process, else a thread.
 pub(super) fn start(
-    devices: Vec<OpenDevice>,
+    open: OpenDevices,
     vm: &Vm,
     memory: &GuestMemory,
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
-    let mut back_ends = BackEnds::default();
+    let OpenDevices { devices, user_nets } = open;
+    let mut back_ends = BackEnds { user_nets, ..BackEnds::default() };
     if devices.is_empty() {
         return Ok(back_ends);
     }

@@ -92,7 +92,10 @@ async fn run_assembled(
     let pumps = TaskGroup::new();
     pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
     pumps.spawn(ring_alarms(rtc));
-    let BackEnds { threads: attached, wards } = back_ends;
+    let BackEnds { threads: attached, wards, user_nets } = back_ends;
+    for user_net in user_nets {
+        pumps.spawn(user_net.pump());
+    }
     let mut threads = Vec::with_capacity(attached.len());
     for Attached { transport, events, thread } in attached {
         pumps.spawn(pump_back_end(transport, events));

@@ -7,10 +7,11 @@ use devices::bus::BusError;
 use devices::interrupt::InterruptError;
 use devices::pci::PciError;
 use devices::virtio::blk::BlkError;
+use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
 use devices::virtio::queue::InflightError;
 
-use super::{BootFailure, RamError};
+use super::{BootFailure, RamError, UserNetError};
 use crate::error::Hint;
 use crate::kvm::KvmError;
 use crate::outcome;
@@ -32,6 +33,12 @@ pub enum Error {
     /// A disk cannot be used.
     #[error("cannot use a disk")]
     Disk(#[source] BlkError),
+    /// A network cannot be used.
+    #[error("cannot use a network")]
+    Net(#[from] NetError),
+    /// A user-mode network cannot be had.
+    #[error("cannot start a user-mode network")]
+    UserNet(#[from] UserNetError),
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),
@@ -92,6 +99,7 @@ impl Hint for Error {
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Serial(error) => error.hint(),
+            Self::UserNet(error) => error.hint().map(Into::into),
             Self::Warden(error) => error.hint(),
             Self::Sandbox(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"

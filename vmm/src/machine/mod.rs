@@ -30,13 +30,16 @@ mod lifecycle;
 mod lives;
 mod loader;
 mod memory;
+mod networks;
 mod supervisor;
+mod user_net;
 mod vcpu;
 
 pub use error::Error;
 pub use kernel::BootFailure;
 pub use loader::LoadError;
 pub use memory::RamError;
+pub use user_net::UserNetError;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,61 @@
+//! Networks: what each is connected to on the host, opened before any sandbox is entered.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use devices::virtio::net::{LinkState, NetError, NetOptions, NetParts, Tap, TapOptions, TapSource};
+use devices::virtio::parts::DeviceParts;
+
+use super::Error;
+use super::backends::OpenDevice;
+use super::user_net::UserNet;
+use crate::config::{HostAddress, Link, NetConfig, NetPeer, QueuePairs};
+
+/// Opens a network. A user-mode one comes with what carries its frames.
+pub(super) fn open(net: &NetConfig) -> Result<(OpenDevice, Option<UserNet>), Error> {
+    let (tap, user_net) = match &net.peer {
+        NetPeer::Tap { name, address } => (open_tap(net, name.as_deref(), *address)?, None),
+        NetPeer::Descriptors(numbers) => (adopt(net, numbers)?, None),
+        NetPeer::User { forwards } => {
+            let (user_net, tap) = UserNet::start(forwards, net.mtu)?;
+            (tap, Some(user_net))
+        }
+    };
+    let options = NetOptions {
+        link: match net.link {
+            Link::Up => LinkState::Up,
+            Link::Down => LinkState::Down,
+        },
+        ..net.mac.map_or_else(NetOptions::random, |mac| Ok(NetOptions::new(mac)))?
+    };
+    let name = format!("network {}", tap.name());
+    let parts = DeviceParts::Net(NetParts::new(tap, options)?);
+    Ok((OpenDevice { name, parts }, user_net))
+}
+
+fn open_tap(
+    net: &NetConfig,
+    name: Option<&str>,
+    address: Option<HostAddress>,
+) -> Result<Tap, NetError> {
+    Tap::open(TapOptions {
+        source: name.map_or(TapSource::New, |name| TapSource::Name(name.to_owned())),
+        queue_pairs: net.queues.map_or(1, QueuePairs::get),
+        mtu: net.mtu,
+        address: address.map(|HostAddress { address, prefix }| (address, prefix)),
+    })
+}
+
+fn adopt(net: &NetConfig, numbers: &[i32]) -> Result<Tap, NetError> {
+    let descriptors = numbers.iter().map(|number| inherited(*number)).collect::<Result<_, _>>()?;
+    let source = TapSource::Descriptors(descriptors);
+    Tap::open(TapOptions { mtu: net.mtu, ..TapOptions::new(source) })
+}
+
+/// A duplicate of a descriptor that this process was started with. The original stays open and is
+/// nobody's, like any descriptor of a parent that the program knows nothing of.
+fn inherited(number: i32) -> Result<OwnedFd, NetError> {
+    // SAFETY: only duplicated, in one call, which fails on what is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 0)
+        .map_err(|errno| NetError::NotTap { descriptor: number, source: errno.into() })
+}
