@@ -1,7 +1,7 @@
 //! The command line: words that choose what the run does. A word that is not known fails the run.
 //!
 //! ```text
-//! check=LIST          cpu,memory,timer,processors,acpi,pci,virtio,blk (default: all)
+//! check=LIST          cpu,memory,timer,processors,acpi,pci,virtio,blk,net (default: all)
 //! blk=OP              load disks: read, write, rw, verify (the last three write to the disk)
 //! order=O             random (default) or sequential
 //! depth=N bs=BYTES    requests in flight for each queue (32), bytes of each (4096)
@@ -10,13 +10,22 @@
 //! seconds=N span=MIB  how long (1), how much of the disk (0: all; verify: 16)
 //! disk=N|all queues=N which disks (0), how many queues of each (1)
 //! pauses=N            report the N longest times without a finished request (0)
+//! net=OP              load a network: send, receive, echo, both (send and receive)
+//! frames=N bytes=N    as many frames each way (0: until the time is over), bytes of each (1514)
+//! buffer=BYTES        receive buffers of that size (2048); mergeable=off: a frame in each
+//! resets=N nic=N      reset the device N times under load (0); which network (0)
+//!                     depth, seconds, queues (here pairs) and pauses hold for networks, too
 //! ring=packed         packed rings; indirect=off, event-idx=off: without that feature
 //! hold=SECONDS        stay up that long before the end
 //! json                the report as one line of JSON
 //! panic reboot triple how a run that succeeded ends, instead of powering off
 //! ```
 
-use alloc::{format, string::String};
+mod net;
+
+use alloc::{format, string::String, vec::Vec};
+
+pub(crate) use self::net::{NetLoad, NetOperation};
 
 /// A check that can be chosen, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +38,10 @@ pub(crate) enum Check {
     Pci,
     Virtio,
     Blk,
+    Net,
 }
 
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("cpu", Check::Cpu),
     ("timer", Check::Timer),
     ("acpi", Check::Acpi),
@@ -40,14 +50,15 @@ const CHECKS: [(&str, Check); 8] = [
     ("pci", Check::Pci),
     ("virtio", Check::Virtio),
     ("blk", Check::Blk),
+    ("net", Check::Net),
 ];
 
 /// The checks to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Checks(u8);
+pub(crate) struct Checks(u16);
 
 impl Checks {
-    const ALL: Self = Self(0xff);
+    const ALL: Self = Self(0x1ff);
 
     pub(crate) fn has(self, check: Check) -> bool {
         self.0 & 1 << check as u8 != 0
@@ -145,6 +156,7 @@ pub(crate) enum Ending {
 pub(crate) struct Options {
     pub(crate) checks: Checks,
     pub(crate) load: Option<Load>,
+    pub(crate) net: Option<NetLoad>,
     pub(crate) rings: RingWishes,
     pub(crate) hold_seconds: u64,
     pub(crate) format: ReportFormat,
@@ -156,6 +168,7 @@ impl Options {
     pub(crate) const DEFAULT: Self = Self {
         checks: Checks::ALL,
         load: None,
+        net: None,
         rings: RingWishes {
             layout: RingLayout::Split,
             indirect: Wish::IfOffered,
@@ -183,32 +196,36 @@ impl Options {
     /// Reads a command line; the error names the word.
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
         let mut options = Self::DEFAULT;
-        let mut load = Self::DEFAULT_LOAD;
-        let mut operation = None;
-        let mut load_word = None;
+        let (mut load, mut net) = (Self::DEFAULT_LOAD, NetLoad::DEFAULT);
+        let (mut operation, mut net_operation) = (None, None);
+        // Words that only loads take, and which of them: blk, net.
+        let mut load_words = Vec::new();
         for word in line.split_ascii_whitespace() {
-            let refuse = |why: &str| format!("command line word `{word}`: {why}");
+            let refuse =
+                |refusal: Refusal| format!("command line word `{word}`: {}", refusal.reason());
             let (name, value) =
                 word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-            let is_load = match value {
-                None => options.apply_flag(name).map(|()| false),
-                Some(value) if name == "blk" => {
-                    operation_named(value).map(|chosen| operation = Some(chosen)).map(|()| false)
-                }
-                Some(value) => match load.apply(name, value) {
-                    Err(Refusal::UnknownWord) => options.apply(name, value).map(|()| false),
-                    applied => applied.map(|()| true),
+            let Some(value) = value else {
+                options.apply_flag(name).map_err(refuse)?;
+                continue;
+            };
+            match name {
+                "blk" => operation = Some(operation_named(value).map_err(refuse)?),
+                "net" => net_operation = Some(NetOperation::named(value).map_err(refuse)?),
+                _ => match (load.apply(name, value), net.apply(name, value)) {
+                    (Err(Refusal::UnknownWord), Err(Refusal::UnknownWord)) => {
+                        options.apply(name, value).map_err(refuse)?;
+                    }
+                    (blk, net) => load_words.push((word, blk, net)),
                 },
             }
-            .map_err(|refusal| refuse(refusal.reason()))?;
-            if is_load {
-                load_word = load_word.or(Some(word));
-            }
         }
-        if let Some(operation) = operation {
-            options.load = Some(Load { operation, ..load });
-        } else if let Some(word) = load_word {
-            return Err(format!("command line word `{word}` means nothing without blk="));
+        options.load = operation.map(|operation| Load { operation, ..load });
+        options.net = net_operation.map(|operation| NetLoad { operation, ..net });
+        for (word, blk, net) in load_words {
+            let takers =
+                [("blk=", options.load.is_some(), blk), ("net=", options.net.is_some(), net)];
+            judge_load_word(word, takers)?;
         }
         Ok(options)
     }
@@ -276,6 +293,29 @@ impl Refusal {
             Self::NotInRange => "not a number in range",
         }
     }
+}
+
+/// A word of loads is good if a load that was chosen takes it, and none refuses its value.
+fn judge_load_word(
+    word: &str,
+    takers: [(&str, bool, Result<(), Refusal>); 2],
+) -> Result<(), String> {
+    let mut taken = false;
+    let mut others = Vec::new();
+    for (load, chosen, result) in takers {
+        match result {
+            Err(Refusal::UnknownWord) => {}
+            _ if !chosen => others.push(load),
+            Ok(()) => taken = true,
+            Err(refusal) => {
+                return Err(format!("command line word `{word}`: {}", refusal.reason()));
+            }
+        }
+    }
+    if taken {
+        return Ok(());
+    }
+    Err(format!("command line word `{word}` means nothing without {}", others.join(" or ")))
 }
 
 fn operation_named(name: &str) -> Result<Operation, Refusal> {
@@ -367,6 +407,20 @@ mod tests {
 
     #[test]
     fn load_words_without_a_load_are_refused() {
-        assert!(Options::parse("depth=4").unwrap_err().contains("`depth=4`"));
+        let depth = Options::parse("depth=4").unwrap_err();
+        assert!(depth.contains("`depth=4`") && depth.contains("blk= or net="), "{depth}");
+        let frames = Options::parse("blk=read frames=4").unwrap_err();
+        assert!(frames.contains("`frames=4`") && frames.ends_with("net="), "{frames}");
+        assert!(Options::parse("net=send bs=512").unwrap_err().ends_with("blk="));
+    }
+
+    #[test]
+    fn words_of_both_loads_hold_for_both() {
+        let options = Options::parse("depth=4 net=both blk=read frames=9 seconds=2").unwrap();
+        let net = options.net.unwrap();
+        assert_eq!((net.depth, net.frames, net.seconds), (4, 9, 2));
+        assert_eq!(options.load.unwrap().depth, 4);
+        assert!(Options::parse("net=send queues=20").unwrap_err().contains("in range"));
+        assert!(Options::parse("blk=read queues=20").is_ok());
     }
 }

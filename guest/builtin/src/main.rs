@@ -23,6 +23,7 @@ mod boot_params;
 #[cfg(not(test))]
 mod checks;
 mod cmdline;
+mod net;
 #[cfg(not(test))]
 mod pci;
 mod platform;

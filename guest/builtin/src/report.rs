@@ -6,6 +6,7 @@
 //! FAIL pci: no PCI: ...
 //! blk: 5000 ios, 4998 IOPS, bs=4096 depth=32, errors=0, verify_failures=0, disk=0 kicks=161
 //! blk: latency us min=55.1 avg=71.0 p99=99.3 max=410.2
+//! net: send: 5000 frames sent, 4998 frames/s, 0 received, bytes=1514 depth=32 ... kicks=161
 //! builtin: 9 passed, 1 failed
 //! ```
 
@@ -13,7 +14,11 @@ use alloc::{format, string::String, vec::Vec};
 
 use crate::{
     blk::load::Outcome,
-    cmdline::{Load, ReportFormat},
+    cmdline::{Load, NetLoad, ReportFormat},
+    net::{
+        load::{Flow, Outcome as NetOutcome},
+        tally::Counts,
+    },
     platform::{serial, time},
     text::{json_string, microseconds},
 };
@@ -24,6 +29,7 @@ pub(crate) struct Report {
     format: ReportFormat,
     checks: Vec<Entry>,
     loads: Vec<String>,
+    networks: Vec<String>,
 }
 
 struct Entry {
@@ -33,7 +39,7 @@ struct Entry {
 
 impl Report {
     pub(crate) fn new(format: ReportFormat) -> Self {
-        Self { format, checks: Vec::new(), loads: Vec::new() }
+        Self { format, checks: Vec::new(), loads: Vec::new(), networks: Vec::new() }
     }
 
     /// Takes the result of a check: what was seen, or what is wrong.
@@ -86,6 +92,47 @@ impl Report {
         }
     }
 
+    /// Takes the figures of a network load, as [`Report::load`] does.
+    pub(crate) fn network(&mut self, load: &NetLoad, outcome: &NetOutcome) {
+        let NetOutcome { sent, received, counts, damaged, foreign, dropped, kicks, resets, .. } =
+            outcome;
+        let (name, Counts { lost, duplicates, reordered, .. }) = (load.operation.name(), *counts);
+        let NetLoad { frame_bytes, depth, pairs, nic, .. } = load;
+        let (send_rate, receive_rate) = (frames_per_second(sent), frames_per_second(received));
+        let pauses: Vec<String> = outcome
+            .pauses
+            .sorted()
+            .into_iter()
+            .map(|pause| format!("{}", nanoseconds(pause)))
+            .collect();
+        let pauses = pauses.join(",");
+        let (sent, received) = (sent.frames, received.frames);
+        match self.format {
+            ReportFormat::Text => {
+                serial::line(format_args!(
+                    "net: {name}: sent {sent} frames, {send_rate} frames/s; received {received} \
+                     frames, {receive_rate} frames/s; bytes={frame_bytes} depth={depth} \
+                     queues={pairs} nic={nic} kicks={kicks}"
+                ));
+                serial::line(format_args!(
+                    "net: lost={lost} duplicates={duplicates} reordered={reordered} \
+                     checksum_errors={damaged} foreign={foreign} dropped={dropped} resets={resets}"
+                ));
+                if !pauses.is_empty() {
+                    serial::line(format_args!("net: longest pauses ns {pauses}"));
+                }
+            }
+            ReportFormat::Json => self.networks.push(format!(
+                "{{\"nic\":{nic},\"operation\":\"{name}\",\"bytes\":{frame_bytes},\"depth\":{depth},\
+                 \"queues\":{pairs},\"sent\":{sent},\"sent_per_second\":{send_rate},\
+                 \"received\":{received},\"received_per_second\":{receive_rate},\"lost\":{lost},\
+                 \"duplicates\":{duplicates},\"reordered\":{reordered},\
+                 \"checksum_errors\":{damaged},\"foreign\":{foreign},\"dropped\":{dropped},\
+                 \"resets\":{resets},\"kicks\":{kicks},\"pauses_ns\":[{pauses}]}}"
+            )),
+        }
+    }
+
     /// Writes the last line. Whether all checks passed.
     pub(crate) fn finish(&self) -> Verdict {
         let failed = self.checks.iter().filter(|entry| entry.result.is_err()).count();
@@ -93,9 +140,11 @@ impl Report {
         if self.format == ReportFormat::Json {
             let checks: Vec<String> = self.checks.iter().map(Entry::json).collect();
             serial::line(format_args!(
-                "{{\"passed\":{passed},\"failed\":{failed},\"checks\":[{}],\"loads\":[{}]}}",
+                "{{\"passed\":{passed},\"failed\":{failed},\"checks\":[{}],\"loads\":[{}],\
+                 \"networks\":[{}]}}",
                 checks.join(","),
-                self.loads.join(",")
+                self.loads.join(","),
+                self.networks.join(",")
             ));
         }
         serial::line(format_args!("builtin: {passed} passed, {failed} failed"));
@@ -118,6 +167,10 @@ impl Entry {
         let (name, detail) = (json_string(&self.name), json_string(detail));
         format!("{{\"name\":{name},\"ok\":{ok},\"detail\":{detail}}}")
     }
+}
+
+fn frames_per_second(flow: &Flow) -> u128 {
+    u128::from(flow.frames) * NANOSECONDS / u128::from(nanoseconds(flow.elapsed()).max(1))
 }
 
 /// Nanoseconds of so many TSC counts. A TSC of unknown frequency counts nanoseconds.

@@ -3,6 +3,7 @@
 mod blk;
 mod cpu;
 mod memory;
+mod net;
 mod pci;
 mod processors;
 mod timer;
@@ -68,8 +69,14 @@ pub(crate) fn run(params: &BootParams, options: &Options, report: &mut Report) {
     if chosen(Check::Blk) {
         blk::check(&devices, options.rings, report);
     }
+    if chosen(Check::Net) {
+        net::check(&devices, options.rings, report);
+    }
     if let Some(load) = &options.load {
         blk::load(&devices, load, options.rings, report);
+    }
+    if let Some(load) = &options.net {
+        net::load(&devices, load, options.rings, report);
     }
 }
 

@@ -16,13 +16,15 @@ pub(crate) mod feature {
     pub(crate) const RING_PACKED: u64 = 1 << 34;
 }
 
+/// The virtio device type of a network card.
+pub(crate) const TYPE_NET: u16 = 1;
 /// The virtio device type of a block device.
 pub(crate) const TYPE_BLOCK: u16 = 2;
 
 /// The field's name of a device type (section 5).
 pub(crate) fn type_name(device_type: u16) -> &'static str {
     match device_type {
-        1 => "net",
+        TYPE_NET => "net",
         TYPE_BLOCK => "blk",
         3 => "console",
         4 => "rng",
