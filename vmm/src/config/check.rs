@@ -66,6 +66,9 @@ impl MachineOptions {
         }
         let serial = self.serial.unwrap_or_default();
         check_serial(&serial)?;
+        if let Some(path) = &self.control {
+            check_new_file(Role::Control, path, NewFile::Socket)?;
+        }
         let single_process = self.single_process == Some(true);
         Ok(MachineConfig {
             kernel: self.kernel,
@@ -80,6 +83,7 @@ impl MachineOptions {
             root,
             rng: self.rng.unwrap_or_default(),
             serial,
+            control: self.control,
             placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
             restart: self.restart.unwrap_or_default(),
             seccomp_policy_dir: self.seccomp_policy_dir,
@@ -210,14 +214,26 @@ fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
 }
 
 fn check_serial(serial: &SerialConfig) -> Result<(), Error> {
-    let (SerialConfig::File(path) | SerialConfig::Unix(path)) = serial else {
-        return Ok(());
-    };
-    let problem = |source| Error::File { role: Role::Serial, path: path.clone(), source };
+    match serial {
+        SerialConfig::File(path) => check_new_file(Role::Serial, path, NewFile::Regular),
+        SerialConfig::Unix(path) => check_new_file(Role::Serial, path, NewFile::Socket),
+        _ => Ok(()),
+    }
+}
+
+/// What will be made at a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NewFile {
+    Regular,
+    Socket,
+}
+
+fn check_new_file(role: Role, path: &Path, kind: NewFile) -> Result<(), Error> {
+    let problem = |source| Error::File { role, path: path.to_owned(), source };
     let length = path.as_os_str().as_bytes().len();
-    if matches!(serial, SerialConfig::Unix(_)) && length > MAX_SOCKET_PATH {
-        let limit = MAX_SOCKET_PATH;
-        return Err(Error::SocketPath { path: path.clone(), length, limit });
+    if kind == NewFile::Socket && length > MAX_SOCKET_PATH {
+        let (path, limit) = (path.to_owned(), MAX_SOCKET_PATH);
+        return Err(Error::SocketPath { role, path, length, limit });
     }
     let folder = folder_of(path);
     let metadata = fs::metadata(&folder).map_err(|error| problem(FileProblem::Missing(error)))?;

@@ -100,8 +100,10 @@ pub enum Error {
         character: char,
     },
     /// The path of a socket is longer than the system's structure for it.
-    #[error("the path of the serial socket `{path}` has {length} bytes, more than {limit}", path = .path.display())]
+    #[error("the path of the {role} `{path}` has {length} bytes, more than {limit}", path = .path.display())]
     SocketPath {
+        /// What the socket is for.
+        role: Role,
         /// The path.
         path: PathBuf,
         /// Its length.
@@ -124,6 +126,8 @@ pub enum Role {
     Disk,
     /// The file that the serial port writes, or the socket it listens on.
     Serial,
+    /// The socket by which others control the machine.
+    Control,
 }
 
 impl std::fmt::Display for Role {
@@ -133,6 +137,7 @@ impl std::fmt::Display for Role {
             Self::Initrd => "initrd",
             Self::ReadOnlyDisk | Self::Disk => "disk",
             Self::Serial => "serial port",
+            Self::Control => "control socket",
         })
     }
 }
@@ -234,7 +239,9 @@ impl FileProblem {
             (Self::Missing(source), Role::Disk) if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path, or make an empty disk with `truncate -s 4G FILE`".into())
             }
-            (Self::Missing(source), Role::Serial) if source.kind() == io::ErrorKind::NotFound => {
+            (Self::Missing(source), Role::Serial | Role::Control)
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
                 Some("make the folder first".into())
             }
 

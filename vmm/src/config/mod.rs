@@ -10,6 +10,7 @@
 //! file and later the message of the API. Two of them are laid over each other with
 //! [`MachineOptions::overlay`]. [`MachineOptions::check`] is the only way to a [`MachineConfig`].
 
+mod byte_count;
 mod check;
 mod cpu_count;
 mod disk;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use byte_count::{ByteCount, ByteCountError};
 pub use cpu_count::{CpuCount, CpuCountError};
 pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
 pub use error::{Error, FileProblem, MemoryProblem};
@@ -68,6 +70,8 @@ pub struct MachineConfig {
     pub rng: RngConfig,
     /// The host end of the serial port.
     pub serial: SerialConfig,
+    /// The socket by which others control the machine.
+    pub control: Option<PathBuf>,
     /// Where the device back ends run.
     pub placement: Placement,
     /// How often the process of a device may be started again.
@@ -179,6 +183,7 @@ mod tests {
             root: RootDisk::First,
             rng: RngConfig::Absent,
             serial: SerialConfig::Stdio,
+            control: None,
             placement: Placement::Processes,
             restart: RestartLimit::Always,
             seccomp_policy_dir: None,

@@ -12,6 +12,7 @@ use devices::virtio::pci::TransportError;
 use devices::virtio::queue::InflightError;
 
 use super::{BootFailure, RamError, UserNetError};
+use crate::control::SocketError;
 use crate::error::Hint;
 use crate::kvm::KvmError;
 use crate::outcome;
@@ -42,6 +43,9 @@ pub enum Error {
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),
+    /// The control socket cannot be made.
+    #[error("cannot be controlled")]
+    Control(#[from] SocketError),
     /// The firmware tables cannot describe it.
     #[error("cannot describe the machine to the guest")]
     Acpi(#[from] arch::x86_64::acpi::AcpiError),
@@ -100,6 +104,7 @@ impl Hint for Error {
             Self::Boot(error) => error.hint(),
             Self::Serial(error) => error.hint(),
             Self::UserNet(error) => error.hint().map(Into::into),
+            Self::Control(error) => error.hint(),
             Self::Warden(error) => error.hint(),
             Self::Sandbox(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"

@@ -24,13 +24,17 @@
 mod assembly;
 mod backends;
 mod control;
+mod directory;
 mod error;
 mod kernel;
 mod lifecycle;
 mod lives;
 mod loader;
 mod memory;
+mod metrics_text;
 mod networks;
+mod operator;
+mod resize;
 mod supervisor;
 mod user_net;
 mod vcpu;
