@@ -352,6 +352,8 @@ impl Core {
                 self.driver_turn(Wait::Forever);
             }
         }
+        // The last task may have woken another executor.
+        self.driver().flush();
         self.closed.set(true);
         self.shared.close();
         self.idle.clear();
