@@ -14,7 +14,7 @@ use std::time::Duration;
 use devices::virtio::parts::{DeviceParts, VirtioStart};
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::Reply;
-use ipc::link::{LinkConfig, LinkEnd, Opened};
+use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
 use seccomp::Program;
 use serde::{Deserialize, Serialize};
 
@@ -135,7 +135,9 @@ pub(super) struct Birth<'w> {
 pub(super) fn run(birth: Birth<'_>) -> ! {
     let kind = birth.kind;
     let status = match settle(birth) {
-        Ok((mut executor, opened)) => executor.block_on(act(kind, opened)),
+        Ok(Settled { mut executor, opened, looking }) => {
+            executor.block_on(act(kind, opened, looking))
+        }
         Err(error) => {
             let reason = Report::of(&*error).one_line();
             log::error!("a {} process cannot start: {reason}", kind.name());
@@ -147,7 +149,11 @@ pub(super) fn run(birth: Birth<'_>) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-type Settled = (Executor, Opened<(), Start>);
+struct Settled {
+    executor: Executor,
+    opened: Opened<(), Start>,
+    looking: Looking,
+}
 
 fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     let Birth { kind, end, note, program, parent } = birth;
@@ -160,8 +166,10 @@ fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     sandbox::keep_only(&end.descriptors())?;
     let executor = Executor::new(&kind.ring())?;
     let opened = end.open()?;
+    // Asks the kernel what the filter may forbid.
+    let looking = Looking::for_this_host();
     program.install()?;
-    Ok((executor, opened))
+    Ok(Settled { executor, opened, looking })
 }
 
 /// A panic must not unwind into the code of the warden that this process was forked from.
@@ -179,9 +187,11 @@ async fn shed_beginnings() {
 }
 
 /// The actor itself; returns the exit status.
-async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
+async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i32 {
     let Opened { link, mut receiver, .. } = opened;
     executor::spawn(link.drive()).detach();
+    // A vCPU that reads a configuration reads several fields, and waits for each.
+    let _looking = (looking == Looking::WhileItPays).then(|| link.look_when_idle());
     executor::spawn(shed_beginnings()).detach();
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {
