@@ -17,9 +17,9 @@ use std::time::Duration;
 /// For how long to look, and which waits end soon: about what a sleep, a wake-up and two changes of
 /// context cost together inside a virtual machine, so looking at most doubles the cost of a wait.
 pub(crate) const LONGEST: Duration = Duration::from_micros(50);
-/// Short waits in a row that are proof enough, whatever happened before: as many wake-ups cost
-/// several times what looking once in vain does.
-const MOST_NEEDED: u32 = 32;
+/// Short waits in a row that are proof enough, whatever happened before: as many wake-ups cost twenty
+/// times what looking once in vain does.
+const MOST_NEEDED: u32 = 128;
 
 /// What the waits so far say of the next.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ mod tests {
                 pace.missed();
             }
         }
-        assert!(misses <= 5 + 10_000 / MOST_NEEDED, "{misses}");
+        assert!(misses <= MOST_NEEDED.ilog2() + 10_000 / MOST_NEEDED, "{misses}");
     }
 
     #[test]
