@@ -8,6 +8,7 @@
 use ipc::Reply;
 use serde::{Deserialize, Serialize};
 
+use super::console::WindowSize;
 use super::net::{LinkState, NetStatistics};
 use crate::rate_limit::RateLimits;
 
@@ -38,6 +39,8 @@ pub enum Change {
         /// In bytes.
         bytes: u64,
     },
+    /// A console's window has another size.
+    Window(WindowSize),
     /// Go by other limits.
     RateLimits {
         /// Limits of what.

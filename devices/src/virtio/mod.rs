@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod blk;
+pub mod console;
 pub mod control;
 pub mod metrics;
 pub mod net;

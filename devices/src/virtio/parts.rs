@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use super::blk::BlockImage;
+use super::console::ConsoleParts;
 use super::control::{Change, ControlRequest};
 use super::metrics::MetricsRegion;
 use super::net::NetParts;
@@ -52,6 +53,8 @@ pub enum DeviceParts {
     Blk(BlockImage),
     /// A network.
     Net(NetParts),
+    /// A console.
+    Console(ConsoleParts),
     /// A source of entropy.
     Rng(RngParts),
 }
@@ -62,6 +65,7 @@ macro_rules! each {
         match $device {
             DeviceParts::Blk($parts) => $then,
             DeviceParts::Net($parts) => $then,
+            DeviceParts::Console($parts) => $then,
             DeviceParts::Rng($parts) => $then,
         }
     };
@@ -76,6 +80,7 @@ impl Parts for DeviceParts {
         Ok(match self {
             Self::Blk(parts) => Self::Blk(parts.try_clone()?),
             Self::Net(parts) => Self::Net(parts.try_clone()?),
+            Self::Console(parts) => Self::Console(parts.try_clone()?),
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
         })
     }

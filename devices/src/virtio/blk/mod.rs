@@ -110,7 +110,7 @@ impl Parts for BlockImage {
         match change {
             Change::Size { bytes } => self.geometry.size = *bytes,
             Change::RateLimits { limits, .. } => self.limits = *limits,
-            Change::Link(_) => {}
+            Change::Link(_) | Change::Window(_) => {}
         }
     }
 
@@ -268,7 +268,7 @@ impl Device for BlockDevice {
             Change::RateLimits { .. } => {
                 Err("the limits of a disk are for both directions together".into())
             }
-            Change::Link(_) => Err("a disk has no link".into()),
+            Change::Link(_) | Change::Window(_) => Err("a disk has no link and no window".into()),
         }
     }
 

@@ -330,6 +330,7 @@ impl Device for NetDevice {
                 let had = network.link.replace(*link);
                 return Ok(if had == *link { Effect::Unseen } else { Effect::Config });
             }
+            Change::Window(_) => return Err("a network has no window".into()),
             Change::RateLimits { traffic, limits } => {
                 let now = executor::now();
                 if *traffic != LimitedTraffic::Transmit {

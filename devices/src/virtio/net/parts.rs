@@ -52,6 +52,7 @@ impl Parts for NetParts {
         match change {
             Change::Size { .. } => {}
             Change::Link(link) => options.link = *link,
+            Change::Window(_) => {}
             Change::RateLimits { traffic, limits } => {
                 if *traffic != LimitedTraffic::Transmit {
                     options.receive = *limits;

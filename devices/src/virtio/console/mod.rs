@@ -1,0 +1,243 @@
+//! The console back end (virtio 1.3 section 5.3): an actor that moves bytes between guest memory and
+//! the host's ends of its ports.
+//!
+//! ```text
+//!   transmit:  kick ─► available ring ─► one write, gathered from guest memory ─► socket, file
+//!   receive:   interrupt ◄─ used ring ◄─ one read under way, into guest memory ◄─ socket
+//!   control:   DEVICE_READY, PORT_READY, PORT_OPEN ◄─► ADD, CONSOLE_PORT, NAME, OPEN, RESIZE
+//! ```
+//!
+//! One task per queue, no byte copied here. A device with one port has no control queues: the driver
+//! finds the size of the window in the configuration space, where all drivers agree on the order of
+//! its fields. With more ports the features say multiport, and a resize is a message.
+//!
+//! # After a crash
+//!
+//! Buffers that were taken are used for the next bytes. What was written of a buffer is known unless
+//! the end came during that very write, whose bytes may then come twice; bytes that were read and not
+//! yet given to the driver are lost. What the driver said of its ports is kept outside the process.
+
+mod batch;
+mod control;
+mod failure;
+mod parts;
+mod port;
+mod protocol;
+mod receive;
+mod state;
+mod transmit;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+pub use failure::ConsoleError;
+pub use parts::ConsoleParts;
+pub use port::{PortEnd, PortRole};
+pub use protocol::WindowSize;
+
+use self::port::{Owed, Port};
+use self::protocol::{FEATURE_MULTIPORT, FEATURE_SIZE, QueueRole};
+use self::state::{ConsoleState, StateFile};
+use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
+use super::control::{Change, Effect};
+use super::queue::{InflightRegion, RING_FEATURES};
+use super::worker::{self, ActiveQueue, Changes, Device, Work};
+use crate::log_limit::LogLimit;
+
+/// Most ports of a device.
+pub const MAX_PORTS: usize = 16;
+/// Longest name of a port: a file name is made of it.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Descriptors of a port's queue. Linux gives a page for each to receive into.
+const QUEUE_SIZE: u16 = 64;
+/// The offset of reads and writes on what has none, or goes on where it stands.
+const STREAM: u64 = u64::MAX;
+
+/// A console that is ready to run.
+#[derive(Debug)]
+pub struct ConsoleBackend {
+    parts: ConsoleParts,
+    inflight: Option<InflightRegion>,
+}
+
+impl ConsoleBackend {
+    /// Serve these ports.
+    pub fn new(parts: ConsoleParts) -> Self {
+        Self { parts, inflight: None }
+    }
+
+    /// Record what is in flight there, and take over what it says.
+    #[must_use]
+    pub fn with_inflight(mut self, region: InflightRegion) -> Self {
+        self.inflight = Some(region);
+        self
+    }
+
+    /// Serve the transport until it closes its request channel. Needs an executor on this thread.
+    pub async fn run(self, context: BackendContext) {
+        let ConsoleParts { ports, state } = self.parts;
+        let window = state.load().map_or(WindowSize::default(), |state| state.window);
+        let ports = ports.into_iter().map(|(role, end)| Port::new(role, end));
+        let ports = match ports.collect::<std::io::Result<_>>() {
+            Ok(ports) => ports,
+            // The transport sees the channel close.
+            Err(error) => return log::error!("the console cannot use its ports: {error}"),
+        };
+        let console = Console {
+            ports,
+            window: Cell::new(window),
+            ports_in_use: Cell::new(PortsInUse::One),
+            state,
+            changes: Changes::default(),
+            complaints: LogLimit::new(),
+        };
+        worker::serve(ConsoleDevice(Rc::new(console)), self.inflight, context).await;
+    }
+}
+
+fn profile(ports: &[(PortRole, PortEnd)], window: WindowSize) -> DeviceProfile {
+    let several = ports.len() > 1;
+    let mut queue_sizes = vec![QUEUE_SIZE; 2];
+    if several {
+        queue_sizes.extend([control::QUEUE_SIZE; 2]);
+        queue_sizes.extend(vec![QUEUE_SIZE; 2 * (ports.len() - 1)]);
+    }
+    DeviceProfile {
+        device_type: protocol::DEVICE_TYPE,
+        features: FEATURE_SIZE | if several { FEATURE_MULTIPORT } else { 0 } | RING_FEATURES,
+        queue_sizes,
+        config: protocol::config(window, ports.len()),
+        config_writes: ConfigWrites::Ignored,
+    }
+}
+
+/// Which ports the driver uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortsInUse {
+    /// The first, which is always open.
+    One,
+    /// All of which it says that they are open.
+    Many,
+}
+
+/// What the queues of a console share.
+#[derive(Debug)]
+struct Console {
+    ports: Vec<Port>,
+    window: Cell<WindowSize>,
+    ports_in_use: Cell<PortsInUse>,
+    state: StateFile,
+    /// Notified when ports open and close, and when the driver has to be told something.
+    changes: Changes,
+    complaints: LogLimit,
+}
+
+impl Console {
+    fn is_open(&self, port: &Port) -> bool {
+        self.ports_in_use.get() == PortsInUse::One || port.open.get()
+    }
+
+    /// For the log.
+    fn name_of(&self, port: usize) -> String {
+        match &self.ports[port].role {
+            PortRole::Console => "console".into(),
+            PortRole::Named(name) => format!("console port {name}"),
+        }
+    }
+
+    fn owe_size(&self, port: &Port) {
+        if port.role == PortRole::Console && port.ready.get() && self.window.get().is_known() {
+            port.owe(Owed::RESIZE);
+        }
+    }
+
+    fn config(&self) -> Vec<u8> {
+        protocol::config(self.window.get(), self.ports.len())
+    }
+
+    /// Keeps the state for a successor.
+    fn store(&self) {
+        let mut state = ConsoleState::new(self.window.get());
+        for (kept, port) in state.ports.iter_mut().zip(&self.ports) {
+            *kept = port.state();
+        }
+        if let Err(error) = self.state.store(&state) {
+            self.complaints.warn(format_args!("console: cannot keep the state: {error}"));
+        }
+    }
+
+    /// Go by what the driver told a predecessor.
+    fn take_over(&self) {
+        if let Some(state) = self.state.load() {
+            for (kept, port) in state.ports.iter().zip(&self.ports) {
+                port.set_state(*kept);
+            }
+        }
+    }
+}
+
+struct ConsoleDevice(Rc<Console>);
+
+impl Device for ConsoleDevice {
+    fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
+        let console = &self.0;
+        if queues.iter().any(|active| active.queue.was_taken_over()) {
+            console.take_over();
+        }
+        let multiport = features & FEATURE_MULTIPORT != 0;
+        console.ports_in_use.set(if multiport { PortsInUse::Many } else { PortsInUse::One });
+        let ports = if multiport { console.ports.len() } else { 1 };
+        let mut works: Vec<Work> = Vec::new();
+        for active in queues {
+            let console = console.clone();
+            works.push(match QueueRole::of(active.index()) {
+                QueueRole::Receive(port) if port < ports => {
+                    Box::pin(receive::serve(console, port, active))
+                }
+                QueueRole::Transmit(port) if port < ports => {
+                    Box::pin(transmit::serve(console, port, active))
+                }
+                QueueRole::ControlReceive if multiport => {
+                    Box::pin(control::receive(console, active))
+                }
+                QueueRole::ControlTransmit if multiport => {
+                    Box::pin(control::transmit(console, active))
+                }
+                _ => {
+                    let index = active.index();
+                    return Err(format!("queue {index} does not exist with these features"));
+                }
+            });
+        }
+        Ok(works)
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.0.config()
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Effect, String> {
+        let Change::Window(size) = change else {
+            return Err("a console has nothing to change but the size of its window".into());
+        };
+        let console = &self.0;
+        if console.window.replace(*size) == *size {
+            return Ok(Effect::Unseen);
+        }
+        console.ports.iter().for_each(|port| console.owe_size(port));
+        console.store();
+        console.changes.notify();
+        Ok(Effect::Config)
+    }
+
+    fn reset(&mut self) {
+        for port in &self.0.ports {
+            port.set_state(state::PortState::default());
+        }
+        self.0.store();
+    }
+}
+
+#[cfg(test)]
+mod tests;
