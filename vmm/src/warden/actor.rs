@@ -35,6 +35,8 @@ pub enum ActorKind {
     Blk,
     /// Serves a network.
     Net,
+    /// Serves a console.
+    Console,
     /// Serves an entropy source.
     Rng,
     /// Tries what the sandbox forbids; for tests.
@@ -55,13 +57,14 @@ pub enum Start {
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Rng, Self::Probe];
+    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Console, Self::Rng, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
         match device {
             DeviceParts::Blk(_) => Self::Blk,
             DeviceParts::Net(_) => Self::Net,
+            DeviceParts::Console(_) => Self::Console,
             DeviceParts::Rng(_) => Self::Rng,
         }
     }
@@ -71,6 +74,7 @@ impl ActorKind {
         match self {
             Self::Blk => "blk",
             Self::Net => "net",
+            Self::Console => "console",
             Self::Rng => "rng",
             Self::Probe => "probe",
         }
@@ -81,6 +85,7 @@ impl ActorKind {
         match self {
             Self::Blk => include_str!("policies/blk.policy"),
             Self::Net => include_str!("policies/net.policy"),
+            Self::Console => include_str!("policies/console.policy"),
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
@@ -97,6 +102,8 @@ impl ActorKind {
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
             // 16 pairs have 16 taps and 33 queues with two descriptors each.
             Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
+            // 16 ports have 16 ends and 34 queues with two descriptors each.
+            Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
             Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
@@ -113,6 +120,8 @@ impl ActorKind {
             ),
             // The reads that wait in each queue, beside what is sent.
             Self::Net => (defaults.entries, defaults.fixed_files, transfers),
+            // A read and a write for each port, kicks and interrupts.
+            Self::Console => (128, 128, transfers),
             // Kicks and interrupts of one queue.
             Self::Rng | Self::Probe => (16, 16, transfers),
         };

@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("blk", Arch::Aarch64, 38),
     ("net", Arch::X86_64, 40),
     ("net", Arch::Aarch64, 39),
+    ("console", Arch::X86_64, 37),
+    ("console", Arch::Aarch64, 36),
     ("rng", Arch::X86_64, 30),
     ("rng", Arch::Aarch64, 29),
     ("probe", Arch::X86_64, 30),

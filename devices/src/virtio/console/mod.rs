@@ -7,9 +7,9 @@
 //!   control:   DEVICE_READY, PORT_READY, PORT_OPEN ◄─► ADD, CONSOLE_PORT, NAME, OPEN, RESIZE
 //! ```
 //!
-//! One task per queue, no byte copied here. A device with one port has no control queues: the driver
+//! One task per queue, no byte copied here. A device with a console alone has no control queues: the driver
 //! finds the size of the window in the configuration space, where all drivers agree on the order of
-//! its fields. With more ports the features say multiport, and a resize is a message.
+//! its fields. With other ports the features say multiport, and a resize is a message.
 //!
 //! # After a crash
 //!
@@ -97,15 +97,16 @@ impl ConsoleBackend {
 }
 
 fn profile(ports: &[(PortRole, PortEnd)], window: WindowSize) -> DeviceProfile {
-    let several = ports.len() > 1;
+    // A driver without multiport takes the first port for a console.
+    let multiport = ports.iter().any(|(role, _)| *role != PortRole::Console) || ports.len() > 1;
     let mut queue_sizes = vec![QUEUE_SIZE; 2];
-    if several {
+    if multiport {
         queue_sizes.extend([control::QUEUE_SIZE; 2]);
         queue_sizes.extend(vec![QUEUE_SIZE; 2 * (ports.len() - 1)]);
     }
     DeviceProfile {
         device_type: protocol::DEVICE_TYPE,
-        features: FEATURE_SIZE | if several { FEATURE_MULTIPORT } else { 0 } | RING_FEATURES,
+        features: FEATURE_SIZE | if multiport { FEATURE_MULTIPORT } else { 0 } | RING_FEATURES,
         queue_sizes,
         config: protocol::config(window, ports.len()),
         config_writes: ConfigWrites::Ignored,

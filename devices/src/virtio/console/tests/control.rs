@@ -6,6 +6,7 @@ use super::bed::*;
 use crate::rate_limit::RateLimits;
 use crate::virtio::backend::BackendEvent;
 use crate::virtio::control::{Change, LimitedTraffic};
+use crate::virtio::parts::Parts;
 
 const SIZE: WindowSize = WindowSize { columns: 132, rows: 43 };
 
@@ -67,7 +68,13 @@ fn a_driver_without_multiport_has_the_first_port_open() {
 }
 
 #[test]
-fn one_port_has_no_control_queues() {
+fn a_console_alone_has_no_control_queues() {
+    let named = vec![(PortRole::Named("a".into()), PortEnd::Null)];
+    let profile = ConsoleParts::new(named, WindowSize::default()).unwrap().profile();
+    assert_eq!(
+        (profile.features & FEATURE_MULTIPORT, profile.queue_sizes.len()),
+        (FEATURE_MULTIPORT, 4)
+    );
     on_both(|| async {
         let bed = Bed::start(1);
         assert_eq!(bed.features & FEATURE_MULTIPORT, 0);
