@@ -1,6 +1,4 @@
 //! Timers.
 
 pub(crate) mod sleep;
-#[cfg(test)]
-mod tests;
 pub(crate) mod wheel;

@@ -100,7 +100,7 @@ pub enum Error {
         character: char,
     },
     /// The path of a socket is longer than the system's structure for it.
-    #[error("the path of the {role} `{path}` has {length} bytes, more than {limit}", path = .path.display())]
+    #[error("the path of the {role} socket `{path}` has {length} bytes, more than {limit}", path = .path.display(), role = .role.socket())]
     SocketPath {
         /// What the socket is for.
         role: Role,
@@ -126,8 +126,14 @@ pub enum Role {
     Disk,
     /// The file that the serial port writes, or the socket it listens on.
     Serial,
-    /// The socket by which others control the machine.
-    Control,
+    /// The socket for programs of the host that connect to the guest.
+    Vsock,
+}
+
+impl Role {
+    fn socket(self) -> &'static str {
+        if self == Self::Vsock { "vsock" } else { "serial" }
+    }
 }
 
 impl std::fmt::Display for Role {
@@ -137,7 +143,7 @@ impl std::fmt::Display for Role {
             Self::Initrd => "initrd",
             Self::ReadOnlyDisk | Self::Disk => "disk",
             Self::Serial => "serial port",
-            Self::Control => "control socket",
+            Self::Vsock => "vsock",
         })
     }
 }
@@ -239,7 +245,7 @@ impl FileProblem {
             (Self::Missing(source), Role::Disk) if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path, or make an empty disk with `truncate -s 4G FILE`".into())
             }
-            (Self::Missing(source), Role::Serial | Role::Control)
+            (Self::Missing(source), Role::Serial | Role::Vsock)
                 if source.kind() == io::ErrorKind::NotFound =>
             {
                 Some("make the folder first".into())

@@ -40,7 +40,7 @@ pub use line::Line;
 
 use input::Pending;
 use summary::SummaryTap;
-pub(crate) use unix::{SocketFile, remove_stale};
+use unix::SocketFile;
 
 /// How long the last output may take; a reader that has stalled loses it.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);

@@ -17,11 +17,8 @@ fn assert_golden(name: &str, shown: &str) {
 #[test]
 fn help_is_as_recorded() {
     let here = Path::new(".");
-    for (arguments, golden) in [
-        (&["--help"][..], "help.txt"),
-        (&["run", "--help"], "help-run.txt"),
-        (&["ctl", "--help"], "help-ctl.txt"),
-    ] {
+    for (arguments, golden) in [(&["--help"][..], "help.txt"), (&["run", "--help"], "help-run.txt")]
+    {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));
         assert_eq!(output.status.code(), Some(0));
@@ -41,9 +38,7 @@ fn the_version_is_told_in_both_ways() {
 fn completion_scripts_know_the_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let output = vmm(Path::new("."), &["completion", shell]);
-        for word in ["single-process", "disk-resize"] {
-            assert!(text(&output.stdout).contains(word), "{shell}: {word}");
-        }
+        assert!(text(&output.stdout).contains("single-process"), "{shell}");
         assert_eq!(output.status.code(), Some(0));
     }
 }

@@ -143,19 +143,15 @@ impl VirtioPciDevice {
         if !self.active.load(Ordering::Acquire) || link.defers_activation() {
             return Ok(());
         }
-        self.bring_in(&mut link, BackendLink::activate_successor)
+        self.bring_in(&mut link)
     }
 
     /// Activates a successor with all that the driver negotiated, told and wrote.
-    fn bring_in(
-        &self,
-        link: &mut BackendLink,
-        activate: impl FnOnce(&mut BackendLink, u64, Vec<QueueSetup>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn bring_in(&self, link: &mut BackendLink) -> Result<(), String> {
         let features = self.registers.lock().features();
         self.queue_setups()
             .map_err(|error| format!("duplicating eventfds for the back end: {error}"))
-            .and_then(|queues| activate(link, features, queues))?;
+            .and_then(|queues| link.activate(features, queues))?;
         link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))
     }
 
@@ -174,8 +170,7 @@ impl VirtioPciDevice {
         let mut link = self.link.lock();
         match link.resume() {
             Ok(AfterPause::Done) => Ok(()),
-            // One that has died since is no hindrance: there will be another.
-            Ok(AfterPause::Activate) => self.bring_in(&mut link, BackendLink::activate),
+            Ok(AfterPause::Activate) => self.bring_in(&mut link),
             Err(error) => Err(format!("resuming the back end: {error}")),
         }
     }

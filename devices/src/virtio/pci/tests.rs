@@ -3,4 +3,3 @@ mod lifecycle;
 mod model;
 mod pause;
 mod registers;
-mod succession;
