@@ -96,7 +96,8 @@ pub struct Config {
     pub fixed_files: u32,
     /// Lock the ring down to these operations.
     pub restrictions: Option<Restrictions>,
-    /// How long to look for work before sleeping in the kernel. Zero: sleep at once.
+    /// How long to look for work before each sleep in the kernel. Zero: sleep at once, unless
+    /// [something](crate::Lookout::patience) expects work.
     pub idle_spin: Duration,
     /// Kernel features not to use even where they exist.
     pub without: KernelFeatures,

@@ -19,6 +19,9 @@ use crate::task::queue::{LiveList, ReadyQueue};
 use crate::task::waker::LocalWaker;
 use crate::time::wheel::Wheel;
 
+/// Looks for work between two readings of the clock: less than a microsecond.
+const LOOKS_PER_READING: u32 = 16;
+
 /// What an executor has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -221,11 +224,11 @@ impl Core {
     pub(crate) fn turn(&self) {
         self.turns.set(self.turns.get() + 1);
         let mut wait = Wait::No;
-        if !self.has_ready() {
-            if self.idle.is_used() {
-                self.spin();
-            }
-            if !self.has_ready() && !self.driver().has_completions() {
+        // Also while there is other work: what is found this way may not come in any other.
+        let found = self.idle.look();
+        if !found && !self.has_ready() {
+            self.linger();
+            if !self.has_ready() && !self.driver().has_completions() && !self.idle.settle() {
                 wait = self.wait();
             }
         }
@@ -312,23 +315,31 @@ impl Core {
         }
     }
 
-    /// Looks for work without system calls for a while, before sleeping.
-    fn spin(&self) {
+    /// Looks for work without system calls for a while, if that is expected to pay.
+    fn linger(&self) {
+        let patience = self.idle.patience();
+        if patience.is_none() {
+            return;
+        }
         // What was queued must be under way, or there is nothing to look for.
         self.driver().flush();
-        let mut until: Option<Instant> = None;
+        let mut until = None;
         loop {
-            if self.idle.poll() || self.has_ready() {
-                return;
+            for _ in 0..LOOKS_PER_READING {
+                std::hint::spin_loop();
+                if self.idle.look() || self.has_ready() {
+                    return;
+                }
+                if self.driver().has_completions() || self.shared.is_notified() {
+                    return;
+                }
             }
-            if self.driver().has_completions() || self.shared.is_notified() || self.timer_is_due() {
-                return;
-            }
+            // The clock itself costs as much as some looks, so the first ones do without.
             let now = Instant::now();
-            if now >= *until.get_or_insert(now + self.idle.spin()) {
+            let until = *until.get_or_insert_with(|| self.idle.until(now, patience));
+            if now >= until || self.timer_is_due() {
                 return;
             }
-            std::hint::spin_loop();
         }
     }
 
@@ -352,6 +363,8 @@ impl Core {
                 self.driver_turn(Wait::Forever);
             }
         }
+        // The last task may have woken another executor.
+        self.driver().flush();
         self.closed.set(true);
         self.shared.close();
         self.idle.clear();

@@ -72,10 +72,12 @@ impl Executor {
     }
 
     /// Runs `future` and the tasks it spawns until `future` is ready. Tasks that are not finished
-    /// then go on in the next call.
+    /// then go on in the next call. What they and `future` have queued until then, wake-ups of other
+    /// executors above all, is under way when this returns.
     pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
         let core = &*self.core;
         let _entered = core::enter(&self.core);
+        let _flushed = FlushedAtEnd(core);
         let mut future = pin!(future);
         // SAFETY: `self.main` outlives the loop.
         let waker = unsafe { waker::borrowed(self.main.as_ptr()) };
@@ -97,6 +99,16 @@ impl Executor {
             }
             core.turn();
         }
+    }
+}
+
+/// Hands over what is queued when it is dropped. No turn follows that would do so, and others may
+/// wait for it: wake-ups of executors on other threads go through this one's ring.
+struct FlushedAtEnd<'a>(&'a Core);
+
+impl Drop for FlushedAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.driver().flush();
     }
 }
 

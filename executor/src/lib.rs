@@ -52,7 +52,7 @@ pub use core::Stats;
 pub use error::Error;
 pub use executor::{Executor, driver, flush, remote, stats};
 pub use fd::Fd;
-pub use idle::{IdlePoller, idle_poller};
+pub use idle::{IdlePoller, Lookout, idle_poller};
 pub use libc::iovec;
 pub use ops::op::Op;
 pub use ops::set::{Full, OpSet};

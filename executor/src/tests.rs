@@ -4,18 +4,15 @@
 #![allow(clippy::async_yields_async, reason = "handles of tasks are results here")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::driver::still::Still;
-use crate::task::waker::LocalWaker;
-use crate::time::wheel::Wheel;
 use crate::{Fd, Op, OpSet, PollFlags, TaskGroup, select, sleep, spawn, timeout, yield_now};
 
 #[test]
@@ -281,106 +278,6 @@ fn a_foreign_waker_works_inside_operations() {
         sync.await.unwrap();
         nap.await;
     });
-}
-
-/// Wakers that note which timer they belong to.
-struct Note {
-    number: usize,
-    fired: Arc<Mutex<Vec<usize>>>,
-}
-
-impl Wake for Note {
-    fn wake(self: Arc<Self>) {
-        self.fired.lock().unwrap().push(self.number);
-    }
-}
-
-#[test]
-fn the_wheel_agrees_with_a_sorted_list() {
-    let epoch = Instant::now();
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = move |below: u64| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random % below
-    };
-    let rounds = if cfg!(miri) { 3 } else { 300 };
-    for round in 0..rounds {
-        let mut wheel = Wheel::new(epoch);
-        let fired: Arc<Mutex<Vec<usize>>> = Arc::default();
-        let mut model: Vec<(Duration, usize, _)> = Vec::new();
-        let mut now = Duration::ZERO;
-        let mut expired = VecDeque::new();
-        for number in 0..200 {
-            match next(4) {
-                0 | 1 => {
-                    // From nanoseconds to hours.
-                    let bits = 8 + next(36);
-                    let ahead = next(1 << bits);
-                    let deadline = now + Duration::from_nanos(ahead);
-                    let waker = Waker::from(Arc::new(Note { number, fired: Arc::clone(&fired) }));
-                    let key =
-                        wheel.insert(epoch + now, epoch + deadline, LocalWaker::foreign(waker));
-                    model.push((deadline, number, key));
-                }
-                2 if !model.is_empty() => {
-                    let (_, _, key) = model.remove(next(model.len() as u64) as usize);
-                    assert!(wheel.remove(key).is_some());
-                    assert!(wheel.remove(key).is_none(), "the key is of the past");
-                }
-                _ => {
-                    let bits = 8 + next(36);
-                    let step = Duration::from_nanos(next(1 << bits));
-                    let soon = wheel.next_expiry().map(|at| at.duration_since(epoch));
-                    now = if next(2) == 0 { now + step } else { soon.unwrap_or(now).max(now) };
-                    check(&mut wheel, &mut model, &mut expired, &fired, (epoch, now));
-                }
-            }
-            assert_eq!(wheel.is_empty(), model.is_empty(), "round {round}");
-            let earliest = model.iter().map(|(deadline, ..)| *deadline).min();
-            let next_expiry = wheel.next_expiry().map(|at| at.duration_since(epoch));
-            assert_eq!(earliest.is_some(), next_expiry.is_some());
-            if let (Some(earliest), Some(next_expiry)) = (earliest, next_expiry) {
-                // Never later than a tick after the deadline, unless that has passed.
-                let tick = Duration::from_nanos(1 << 12);
-                assert!(next_expiry <= earliest.max(now) + 2 * tick, "round {round}");
-            }
-        }
-    }
-}
-
-type Model = Vec<(Duration, usize, crate::time::wheel::TimerKey)>;
-
-fn check(
-    wheel: &mut Wheel,
-    model: &mut Model,
-    expired: &mut VecDeque<LocalWaker>,
-    fired: &Mutex<Vec<usize>>,
-    (epoch, now): (Instant, Duration),
-) {
-    wheel.expire(epoch + now, expired);
-    for waker in expired.drain(..) {
-        let Err(waker) = waker.into_parts() else {
-            unreachable!("only such wakers were inserted");
-        };
-        waker.wake();
-    }
-    let fired = std::mem::take(&mut *fired.lock().unwrap());
-    let deadline_of = |number| model.iter().find(|(_, n, _)| *n == number).unwrap().0;
-    let deadlines: Vec<_> = fired.iter().map(|&number| deadline_of(number)).collect();
-    assert!(deadlines.is_sorted(), "earliest first");
-    assert!(deadlines.iter().all(|&deadline| deadline <= now), "never early");
-    for &number in &fired {
-        let position = model.iter().position(|(_, n, _)| *n == number).unwrap();
-        let (_, _, key) = model.remove(position);
-        assert!(wheel.waker(key).is_none());
-        assert!(wheel.remove(key).is_none(), "its waker has gone");
-    }
-    let tick = Duration::from_nanos(1 << 12);
-    for (deadline, ..) in model {
-        assert!(*deadline + 2 * tick > now, "a timer was missed");
-    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use common::{on_each_driver, pipe, turn_until, write_now, yield_turns};
 use executor::{
-    Config, DriverChoice, Either, Elapsed, Executor, Fd, Remote, TaskGroup, idle_poller, select,
-    sleep, sleep_until, spawn, timeout, yield_now,
+    Config, DriverChoice, Either, Elapsed, Executor, Remote, TaskGroup, idle_poller, select, sleep,
+    sleep_until, spawn, timeout, yield_now,
 };
 
 /// A flag that a thread raises and a task waits for.
@@ -439,34 +439,6 @@ on_each_driver! {
                 let _ = select(slow, yield_now()).await;
             }
             sleep(Duration::from_micros(100)).await;
-        });
-    }
-}
-
-#[test]
-fn spinning_finds_what_wakers_and_rings_bring() {
-    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
-        let idle_spin = Duration::from_micros(200);
-        let config = Config { driver, idle_spin, ..Config::default() };
-        let mut executor = Executor::new(&config).unwrap();
-        executor.block_on(async {
-            let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
-            let (left, right) = (Fd::new(left).unwrap(), right);
-            let thread = thread::spawn(move || {
-                use std::io::{Read, Write};
-                let mut right = right;
-                let mut byte = [0];
-                for _ in 0..500 {
-                    right.read_exact(&mut byte).unwrap();
-                    right.write_all(&byte).unwrap();
-                }
-            });
-            for _ in 0..500 {
-                assert_eq!(left.write("x").await.0.unwrap(), 1);
-                assert_eq!(left.read(vec![0; 1]).await.0.unwrap(), 1);
-            }
-            thread.join().unwrap();
-            sleep(Duration::from_millis(1)).await;
         });
     }
 }

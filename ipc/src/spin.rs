@@ -12,6 +12,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::Deadline;
+use crate::link::looking;
 
 /// Longest time to look before sleeping: about what a sleep, a wake-up and two changes of context
 /// cost together inside a virtual machine, so looking at most doubles the cost of a wait.
@@ -121,7 +122,7 @@ pub(crate) fn block_until<T>(
     SLEEPER.with(|waker| {
         let mut context = Context::from_waker(waker);
         loop {
-            if let Poll::Ready(ready) = poll(&mut context) {
+            if let Poll::Ready(ready) = looking::blocking(|| poll(&mut context)) {
                 return Some(ready);
             }
             std::thread::park_timeout(deadline.remaining()?);

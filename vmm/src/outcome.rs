@@ -7,6 +7,7 @@
 //! | 33        | the machine crashed: triple fault, or a fault of the VMM |
 //! | 34        | the guest's kernel panicked, or a built-in check failed  |
 //! | 35        | the arguments, a file or the host cannot do it           |
+//! | 36        | somebody stopped it by its control socket                |
 //! | 128 + N   | signal N ended it                                        |
 
 use std::fmt;
@@ -35,6 +36,8 @@ pub enum Outcome {
     },
     /// The guest's kernel said that it panicked.
     GuestPanic,
+    /// Somebody stopped it by its control socket.
+    Stopped,
     /// The signal of this number ended the machine in order.
     Signal(i32),
 }
@@ -56,6 +59,7 @@ impl Outcome {
             Self::Reset => 32,
             Self::Crash { .. } => CRASH,
             Self::BuiltIn(_) | Self::GuestPanic => 34,
+            Self::Stopped => 36,
             // As a shell reports a process that a signal killed. Signal numbers end at 64.
             Self::Signal(number) => 128_u8.saturating_add(*number as u8),
         }
@@ -68,6 +72,7 @@ impl Outcome {
             Self::Reset => "reset",
             Self::Crash { .. } => "crash",
             Self::GuestPanic => "guest-panic",
+            Self::Stopped => "stop",
             Self::Signal(_) => "signal",
         }
     }
@@ -83,6 +88,7 @@ impl fmt::Display for Outcome {
             Self::Reset => f.write_str("the guest asked for a reset"),
             Self::Crash { reason } => write!(f, "the machine crashed: {reason}"),
             Self::GuestPanic => f.write_str("the guest's kernel panicked"),
+            Self::Stopped => f.write_str("the machine was stopped by its control socket"),
             Self::Signal(number) => match signal_name(*number) {
                 Some(name) => write!(f, "{name} ended the machine"),
                 None => write!(f, "signal {number} ended the machine"),
@@ -116,6 +122,7 @@ mod tests {
             (Outcome::Reset, 32),
             (Outcome::Crash { reason: "triple fault".into() }, 33),
             (Outcome::GuestPanic, 34),
+            (Outcome::Stopped, 36),
             (Outcome::Signal(libc::SIGHUP), 129),
             (Outcome::Signal(libc::SIGINT), 130),
             (Outcome::Signal(libc::SIGTERM), 143),

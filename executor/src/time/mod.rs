@@ -1,4 +1,6 @@
 //! Timers.
 
 pub(crate) mod sleep;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wheel;

@@ -29,7 +29,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { created: now(), deadline, timer: None }
 }
 
-/// The future of [`sleep`] and [`sleep_until`]. Never ready before its deadline.
+/// The future of [`sleep`] and [`sleep_until`]. Never ready before its deadline, and meant to be later
+/// by a sixteenth of its length, a quarter of a millisecond at most.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     /// Spares asking the clock again: the first poll mostly follows at once.

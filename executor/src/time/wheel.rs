@@ -25,6 +25,12 @@ const SLOTS: usize = 1 << LEVEL_BITS;
 const LEVELS: usize = 8;
 const LAST_TICK: u64 = (1 << (LEVEL_BITS * LEVELS as u32)) - 1;
 
+/// A timer may be late by this part of its length, so that those due about the same time share one
+/// visit to the kernel.
+const LATENESS_SHIFT: u32 = 4;
+/// But by no more than this many ticks, a quarter of a millisecond.
+const MOST_LATE: u64 = 64;
+
 const NONE: u32 = u32::MAX;
 
 /// Names a timer.
@@ -99,7 +105,8 @@ impl Wheel {
         self.waiting == 0
     }
 
-    /// Adds a timer. A deadline in the past is due with the next tick.
+    /// Adds a timer. A deadline in the past is due with the next tick, one that is far away with the
+    /// next multiple of a few ticks.
     pub(crate) fn insert(
         &mut self,
         now: Instant,
@@ -113,6 +120,8 @@ impl Wheel {
         let since = deadline.saturating_duration_since(self.epoch).as_nanos();
         let deadline = u64::try_from(since).unwrap_or(u64::MAX);
         let tick = deadline.div_ceil(1 << TICK_SHIFT).clamp(self.present + 1, LAST_TICK);
+        let ahead = tick.saturating_sub(self.tick_of(now));
+        let tick = tick.next_multiple_of(grain(ahead)).min(LAST_TICK);
         let index = self.allocate();
         let timer = &mut self.timers[index as usize];
         timer.tick = tick;
@@ -275,4 +284,12 @@ impl Wheel {
         );
         self.due = due;
     }
+}
+
+/// The ticks at which a timer of that length may be due are multiples of this, a power of two: then
+/// multiples of a large one are multiples of a small one as well, and timers that begin together end
+/// in order.
+fn grain(ticks: u64) -> u64 {
+    let most = (ticks >> LATENESS_SHIFT).clamp(1, MOST_LATE);
+    1 << most.ilog2()
 }

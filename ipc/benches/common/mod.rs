@@ -55,9 +55,14 @@ pub fn compare(title: &str, count: u32, rounds: usize, mut cases: Vec<Case<'_>>)
     figures
 }
 
+/// Whether programs read the figures.
+pub fn is_for_programs() -> bool {
+    std::env::args().any(|argument| argument == "--json")
+}
+
 fn report(title: &str, figures: &[Figure]) {
     let first = figures[0].median_ns;
-    if std::env::args().any(|argument| argument == "--json") {
+    if is_for_programs() {
         for Figure { name, median_ns, best_ns } in figures {
             println!(
                 r#"{{"comparison":"{title}","case":"{name}","median_ns":{median_ns:.1},"best_ns":{best_ns:.1}}}"#

@@ -12,6 +12,7 @@ use rustix::thread::futex;
 use super::arena::Arena;
 use super::fds::Lane;
 use super::layout::{Layout, Side};
+use super::looking::Looker;
 use super::memory::{Memory, futex_half};
 use super::sleepers::{EVENT, FUTEX, Sleepers};
 use super::slots::SlotTable;
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     death: OnceLock<LinkDeath>,
     /// A task of this process listens to the bell and to the socket.
     pub(crate) driven: AtomicBool,
+    /// The thread whose executor looks before it sleeps.
+    pub(crate) looker: Looker,
 }
 
 /// The descriptors of one end.
@@ -89,6 +92,7 @@ impl Core {
             peer_bell: parts.peer_bell,
             death: OnceLock::new(),
             driven: AtomicBool::new(false),
+            looker: Looker::default(),
         })
     }
 
@@ -128,15 +132,18 @@ impl Core {
         self.slots.notify_all();
     }
 
-    /// Wakes the tasks that the peer has rung for, and says whether there were any. `scratch` is
-    /// empty before and after.
+    /// Wakes the tasks that the peer has done something for, and says whether there were any.
+    /// `scratch` is empty before and after.
     pub(crate) fn wake_tasks(&self, scratch: &mut Vec<Waker>) -> bool {
         self.sleepers.signalled(&self.memory, self.is_dead(), scratch);
-        let any = !scratch.is_empty();
-        for waker in scratch.drain(..) {
-            waker.wake();
-        }
-        any
+        wake_all(scratch)
+    }
+
+    /// The thread that looks stops looking: raises the flags of its tasks, and wakes those for which
+    /// the peer has done something by then.
+    pub(crate) fn raise_flags(&self, scratch: &mut Vec<Waker>) -> bool {
+        self.sleepers.raise_flags(&self.memory, scratch);
+        wake_all(scratch)
     }
 
     /// Looks whether the peer still lives, which costs a system call.
@@ -171,6 +178,9 @@ impl Core {
         word: usize,
         context: &Context<'_>,
     ) -> u64 {
+        if self.looker.is_here() {
+            return self.sleepers.register_unflagged(&self.memory, key, word, context.waker());
+        }
         self.sleepers.register_task(key, word, context.waker());
         self.memory.word(word).fetch_or(EVENT, Ordering::SeqCst)
     }
@@ -225,6 +235,14 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.lane.hang_up();
     }
+}
+
+fn wake_all(wakers: &mut Vec<Waker>) -> bool {
+    let any = !wakers.is_empty();
+    for waker in wakers.drain(..) {
+        waker.wake();
+    }
+    any
 }
 
 fn wake_threads(word: &AtomicU64) {

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -43,14 +42,6 @@ pub(crate) fn drive(core: &Arc<Core>) -> impl Future<Output = io::Result<LinkDea
         // It was ended above, if not before.
         Ok(core.death().unwrap_or(LinkDeath::PeerDied))
     }
-}
-
-/// Registers a look at the link with this thread's executor.
-pub(crate) fn look_when_idle(core: &Arc<Core>) -> executor::IdlePoller {
-    let link = Arc::downgrade(core);
-    executor::idle_poller(Rc::new(move || {
-        link.upgrade().is_some_and(|core| core.wake_tasks(&mut Vec::new()))
-    }))
 }
 
 /// Wakes the tasks for which the peer rings.

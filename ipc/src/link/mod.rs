@@ -38,7 +38,9 @@ pub(crate) mod handle;
 #[doc(hidden)]
 pub mod hostile;
 mod layout;
+pub(crate) mod looking;
 mod memory;
+mod pace;
 pub(crate) mod ring;
 mod sleepers;
 pub(crate) mod slots;
@@ -62,6 +64,7 @@ use crate::{Fd, Message, Receiver, Sender};
 
 pub use self::core::LinkDeath;
 pub use self::layout::LinkConfig;
+pub use self::looking::Looking;
 
 /// A link could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -212,15 +215,20 @@ impl Link {
     }
 
     /// Lets this thread's executor look at the link before it sleeps, in addition to
-    /// [`Link::drive`], until the guard is dropped.
+    /// [`Link::drive`], until the guard is dropped. One thread at a time.
     ///
-    /// For executors with a [`Config::idle_spin`](executor::Config::idle_spin): they find a request
-    /// before the bell has gone through the kernel. Others gain nothing from it.
+    /// A message or answer that follows soon after the last is then found without a system call on
+    /// either side. The executor looks for some tens of microseconds at most, and only while that
+    /// has been paying; who waits for the link without hearing of it costs nothing. See
+    /// [`Looking`] for where it never pays.
+    ///
+    /// While the guard lives, tasks of this thread that wait for the link are to run on this
+    /// executor.
     ///
     /// # Panics
     /// When no executor runs on this thread.
     pub fn look_when_idle(&self) -> executor::IdlePoller {
-        drive::look_when_idle(&self.core)
+        looking::look_when_idle(&self.core)
     }
 
     /// Why the link ended, if it has.

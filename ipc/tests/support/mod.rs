@@ -55,13 +55,7 @@ pub fn on_executor<F: Future>(future: F) -> F::Output {
 /// Drives a future on a new executor with this driver.
 pub fn on_driver<F: Future>(driver: DriverChoice, future: F) -> F::Output {
     let config = executor::Config { driver, ..executor::Config::default() };
-    executor::Executor::new(&config).unwrap().block_on(async {
-        let output = future.await;
-        // What the future dropped last may have woken other executors; no turn follows that would
-        // send these wake-ups.
-        executor::flush();
-        output
-    })
+    executor::Executor::new(&config).unwrap().block_on(future)
 }
 
 /// A waker that counts.

@@ -1,5 +1,6 @@
-//! The command line: `vmm run`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
 
+mod ctl;
 mod logging;
 mod run;
 mod seccomp;
@@ -30,6 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Ctl(ctl::CtlArgs),
     Doctor(doctor::DoctorArgs),
     Seccomp(seccomp::SeccompArgs),
     /// Say which version this is
@@ -73,6 +75,7 @@ fn dispatch<E: Hint + 'static>(
     logging::start(cli.verbosity);
     match cli.command {
         Command::Run(arguments) => run::run(*arguments, run_machine),
+        Command::Ctl(arguments) => ctl::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),

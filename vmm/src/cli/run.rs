@@ -19,7 +19,8 @@ Examples:
   vmm run --config vm.toml --disk path=data.img,ro,direct,queues=4
 
 Ctrl-A x quits, Ctrl-A h lists the other keys. The exit status is 0 when the guest powered off,
-32 for a reset, 33 for a crash, 34 for a guest panic, 35 for bad arguments, 128+N for signal N.";
+32 for a reset, 33 for a crash, 34 for a guest panic, 35 for bad arguments, 36 after
+`vmm ctl SOCK stop`, 128+N for signal N.";
 
 /// Run a virtual machine until it ends
 #[derive(Debug, Args)]

@@ -18,7 +18,7 @@ use rustix::thread::CapabilitySet;
 use super::error::{Error, FileProblem, MemoryProblem, Role};
 use super::{
     CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
-    RootDisk, SeccompMode, SerialConfig, VsockConfig,
+    RootDisk, SeccompMode, SerialConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -39,9 +39,6 @@ const FREE_HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hu
 
 /// `sun_path` has 108 bytes, the last of which is 0.
 const MAX_SOCKET_PATH: usize = 107;
-
-/// What follows the path of a vsock in the names of other sockets: `_` and a port.
-const LONGEST_VSOCK_SUFFIX: usize = "_4294967295".len();
 
 impl MachineOptions {
     /// Checks everything that can be checked without opening or making anything.
@@ -67,9 +64,11 @@ impl MachineOptions {
         if self.nets.len() > MachineConfig::MAX_NETS {
             return Err(Error::TooManyNets { count: self.nets.len() });
         }
-        self.vsock.as_ref().map_or(Ok(()), check_vsock)?;
         let serial = self.serial.unwrap_or_default();
         check_serial(&serial)?;
+        if let Some(path) = &self.control {
+            check_new_file(Role::Control, path, NewFile::Socket)?;
+        }
         let single_process = self.single_process == Some(true);
         Ok(MachineConfig {
             kernel: self.kernel,
@@ -81,10 +80,10 @@ impl MachineOptions {
             residency,
             disks,
             nets: self.nets,
-            vsock: self.vsock,
             root,
             rng: self.rng.unwrap_or_default(),
             serial,
+            control: self.control,
             placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
             restart: self.restart.unwrap_or_default(),
             seccomp_policy_dir: self.seccomp_policy_dir,
@@ -215,31 +214,27 @@ fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
 }
 
 fn check_serial(serial: &SerialConfig) -> Result<(), Error> {
-    let (SerialConfig::File(path) | SerialConfig::Unix(path)) = serial else {
-        return Ok(());
-    };
-    if matches!(serial, SerialConfig::Unix(_)) {
-        check_socket_path(Role::Serial, path, MAX_SOCKET_PATH)?;
+    match serial {
+        SerialConfig::File(path) => check_new_file(Role::Serial, path, NewFile::Regular),
+        SerialConfig::Unix(path) => check_new_file(Role::Serial, path, NewFile::Socket),
+        _ => Ok(()),
     }
-    check_new_file(Role::Serial, path)
 }
 
-fn check_vsock(vsock: &VsockConfig) -> Result<(), Error> {
-    check_socket_path(Role::Vsock, &vsock.path, MAX_SOCKET_PATH - LONGEST_VSOCK_SUFFIX)?;
-    check_new_file(Role::Vsock, &vsock.path)
+/// What will be made at a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NewFile {
+    Regular,
+    Socket,
 }
 
-fn check_socket_path(role: Role, path: &Path, limit: usize) -> Result<(), Error> {
-    let length = path.as_os_str().as_bytes().len();
-    if length > limit {
-        return Err(Error::SocketPath { role, path: path.to_owned(), length, limit });
-    }
-    Ok(())
-}
-
-/// A file that is made must be in a directory, and be none.
-fn check_new_file(role: Role, path: &Path) -> Result<(), Error> {
+fn check_new_file(role: Role, path: &Path, kind: NewFile) -> Result<(), Error> {
     let problem = |source| Error::File { role, path: path.to_owned(), source };
+    let length = path.as_os_str().as_bytes().len();
+    if kind == NewFile::Socket && length > MAX_SOCKET_PATH {
+        let (path, limit) = (path.to_owned(), MAX_SOCKET_PATH);
+        return Err(Error::SocketPath { role, path, length, limit });
+    }
     let folder = folder_of(path);
     let metadata = fs::metadata(&folder).map_err(|error| problem(FileProblem::Missing(error)))?;
     if !metadata.is_dir() {

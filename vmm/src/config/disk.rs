@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::key_value;
+use super::{ByteCount, key_value};
 
 /// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,12 @@ pub struct DiskConfig {
     /// What the guest sees as the serial number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<DiskId>,
+    /// Bytes that it moves each second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<ByteCount>,
+    /// Requests that it begins each second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ops: Option<u64>,
 }
 
 impl DiskConfig {
@@ -41,6 +47,8 @@ impl DiskConfig {
             queues: None,
             block_size: BlockSize::default(),
             id: None,
+            limit_bytes: None,
+            limit_ops: None,
         }
     }
 }
@@ -179,13 +187,16 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let disk: DiskConfig = "path=a.img,ro,direct,queues=16,block-size=4096,id=root disk"
+        let disk: DiskConfig = "path=a.img,ro,direct,queues=16,block-size=4096,id=root disk,\
+                              limit-bytes=10M,limit-ops=500"
             .parse()
             .expect("all keys");
         assert_eq!(disk.path, PathBuf::from("a.img"));
         assert!(disk.read_only && disk.direct);
         assert_eq!(disk.queues.map(QueueCount::get), Some(16));
         assert_eq!(disk.block_size.bytes(), 4096);
+        assert_eq!(disk.limit_bytes.map(ByteCount::get), Some(10 << 20));
+        assert_eq!(disk.limit_ops, Some(500));
         assert_eq!(disk.id.as_ref().map(DiskId::as_str), Some("root disk"));
         assert_eq!("path=a.img".parse(), Ok(DiskConfig::new("a.img")));
     }
@@ -199,6 +210,11 @@ mod tests {
                 "block-size=1024",
                 "`1024` is no value for `block-size`: a block has 512 or 4096 bytes",
             ),
+            (
+                "limit-bytes=much",
+                "`much` is no value for `limit-bytes`: \
+                 a number of bytes like 1000000, 64K, 10M or 1G is wanted",
+            ),
             ("id=", "`` is no value for `id`: an id has 1 to 20 printable ASCII characters"),
             (
                 "id=123456789012345678901",
@@ -208,7 +224,7 @@ mod tests {
             (
                 "rw",
                 "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, queues, \
-                 block-size and id",
+                 block-size, id, limit-bytes and limit-ops",
             ),
             ("ro", "the key `path` is missing"),
             ("path=a,path=b", "the key `path` is repeated"),

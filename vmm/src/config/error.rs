@@ -100,7 +100,7 @@ pub enum Error {
         character: char,
     },
     /// The path of a socket is longer than the system's structure for it.
-    #[error("the path of the {role} socket `{path}` has {length} bytes, more than {limit}", path = .path.display(), role = .role.socket())]
+    #[error("the path of the {role} `{path}` has {length} bytes, more than {limit}", path = .path.display())]
     SocketPath {
         /// What the socket is for.
         role: Role,
@@ -126,14 +126,8 @@ pub enum Role {
     Disk,
     /// The file that the serial port writes, or the socket it listens on.
     Serial,
-    /// The socket for programs of the host that connect to the guest.
-    Vsock,
-}
-
-impl Role {
-    fn socket(self) -> &'static str {
-        if self == Self::Vsock { "vsock" } else { "serial" }
-    }
+    /// The socket by which others control the machine.
+    Control,
 }
 
 impl std::fmt::Display for Role {
@@ -143,7 +137,7 @@ impl std::fmt::Display for Role {
             Self::Initrd => "initrd",
             Self::ReadOnlyDisk | Self::Disk => "disk",
             Self::Serial => "serial port",
-            Self::Vsock => "vsock",
+            Self::Control => "control socket",
         })
     }
 }
@@ -245,7 +239,7 @@ impl FileProblem {
             (Self::Missing(source), Role::Disk) if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path, or make an empty disk with `truncate -s 4G FILE`".into())
             }
-            (Self::Missing(source), Role::Serial | Role::Vsock)
+            (Self::Missing(source), Role::Serial | Role::Control)
                 if source.kind() == io::ErrorKind::NotFound =>
             {
                 Some("make the folder first".into())

@@ -10,6 +10,7 @@
 //! file and later the message of the API. Two of them are laid over each other with
 //! [`MachineOptions::overlay`]. [`MachineOptions::check`] is the only way to a [`MachineConfig`].
 
+mod byte_count;
 mod check;
 mod cpu_count;
 mod disk;
@@ -23,12 +24,12 @@ mod restart;
 mod rng;
 mod serial;
 mod suggest;
-mod vsock;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use byte_count::{ByteCount, ByteCountError};
 pub use cpu_count::{CpuCount, CpuCountError};
 pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
 pub use error::{Error, FileProblem, MemoryProblem};
@@ -41,7 +42,6 @@ pub use restart::{RestartLimit, RestartLimitError};
 pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
 pub use suggest::nearest;
-pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
 
 /// A machine that can be built: every value is in range, every file was there when it was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,14 +64,14 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// All networks in the order in which the guest sees them.
     pub nets: Vec<NetConfig>,
-    /// The sockets between guest and host.
-    pub vsock: Option<VsockConfig>,
     /// Where the guest's root file system is.
     pub root: RootDisk,
     /// The source of entropy.
     pub rng: RngConfig,
     /// The host end of the serial port.
     pub serial: SerialConfig,
+    /// The socket by which others control the machine.
+    pub control: Option<PathBuf>,
     /// Where the device back ends run.
     pub placement: Placement,
     /// How often the process of a device may be started again.
@@ -135,12 +135,8 @@ impl MachineConfig {
 
     /// Whether it has any virtio device.
     pub fn has_devices(&self) -> bool {
-        let present = [
-            !self.disks.is_empty(),
-            !self.nets.is_empty(),
-            self.vsock.is_some(),
-            self.rng != RngConfig::Absent,
-        ];
+        let present =
+            [!self.disks.is_empty(), !self.nets.is_empty(), self.rng != RngConfig::Absent];
         present.contains(&true)
     }
 
@@ -184,10 +180,10 @@ mod tests {
             residency: Residency::OnDemand,
             disks: vec![DiskConfig::new("a.img")],
             nets: Vec::new(),
-            vsock: None,
             root: RootDisk::First,
             rng: RngConfig::Absent,
             serial: SerialConfig::Stdio,
+            control: None,
             placement: Placement::Processes,
             restart: RestartLimit::Always,
             seccomp_policy_dir: None,

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig, VsockConfig,
-};
+use super::{CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig};
 
 /// All that can be said about a machine. What is not said has a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -50,7 +48,7 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_memory: Option<bool>,
 
-    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT]; may be repeated
+    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT][,limit-bytes=SIZE][,limit-ops=N]; may be repeated
     #[arg(short, long = "disk", value_name = "LIST")]
     #[serde(rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
@@ -65,12 +63,6 @@ pub struct MachineOptions {
     #[arg(short, long = "net", value_name = "LIST")]
     #[serde(rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetConfig>,
-
-    /// Sockets between guest and host: path=SOCKET[,cid=N][,connections=N]
-    #[arg(long, value_name = "LIST")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vsock: Option<VsockConfig>,
-
     /// Entropy source, limited to so many bytes per second if a number is given
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -81,6 +73,11 @@ pub struct MachineOptions {
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
+
+    /// Listen on this Unix socket for `vmm ctl`; for this user and root alone
+    #[arg(long, value_name = "SOCK")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<PathBuf>,
 
     /// Run everything in one process, for debuggers and profilers
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -120,9 +117,9 @@ impl MachineOptions {
             disks: join(self.disks, over.disks),
             root: over.root.or(self.root),
             nets: join(self.nets, over.nets),
-            vsock: over.vsock.or(self.vsock),
             rng: over.rng.or(self.rng),
             serial: over.serial.or(self.serial),
+            control: over.control.or(self.control),
             single_process: over.single_process.or(self.single_process),
             restart: over.restart.or(self.restart),
             seccomp_policy_dir: over.seccomp_policy_dir.or(self.seccomp_policy_dir),
@@ -138,10 +135,8 @@ impl MachineOptions {
             Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
             _ => None,
         };
-        let vsock = self.vsock.iter_mut().map(|vsock| &mut vsock.path);
-        for path in
-            files.chain(disks).chain(serial).chain(vsock).chain(self.seccomp_policy_dir.iter_mut())
-        {
+        let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
+        for path in files.chain(disks).chain(serial).chain(others) {
             *path = folder.join(&*path);
         }
     }

@@ -50,6 +50,7 @@ pub(super) struct Assembly {
     pub(super) spaces: Arc<AddressSpaces>,
     pub(super) serial: SerialDevice,
     pub(super) rtc: RtcDevice,
+    pub(super) power: Arc<AcpiPm>,
     pub(super) events: Receiver<MachineEvent>,
     pub(super) back_ends: BackEnds,
 }
@@ -172,7 +173,7 @@ impl Builder<'_> {
         let back_ends = super::backends::start(devices, self.vm, self.memory, &root, self.spawner)?;
 
         let serial = self.serial(line)?;
-        let rtc = self.legacy(&mut port_bus, &serial, &events)?;
+        let (rtc, power) = self.legacy(&mut port_bus, &serial, &events)?;
         let spaces = AddressSpaces {
             ports: port_bus,
             mmio,
@@ -184,6 +185,7 @@ impl Builder<'_> {
             spaces: Arc::new(spaces),
             serial,
             rtc,
+            power,
             events: receiver,
             back_ends,
         })
@@ -209,7 +211,7 @@ impl Builder<'_> {
         bus: &mut Bus,
         serial: &SerialDevice,
         events: &Arc<dyn MachineEvents>,
-    ) -> Result<RtcDevice, Error> {
+    ) -> Result<(RtcDevice, Arc<AcpiPm>), Error> {
         let clock: Arc<dyn Clock> = Arc::new(HostClock::default());
         let mut insert = |base: u16, length: u64, device: Arc<dyn BusDevice>| {
             bus.insert(BusRange { base: u64::from(base), length }, device)
@@ -231,14 +233,14 @@ impl Builder<'_> {
         insert(ports::I8042_COMMAND, 1, keyboard.command_port())?;
         insert(ports::PVPANIC, 1, Arc::new(Pvpanic::new(Arc::clone(events))))?;
         insert(ports::RESET, 1, Arc::new(ResetRegister::new(Arc::clone(events))))?;
-        let power = AcpiPm::new(AcpiPmParts {
+        let power = Arc::new(AcpiPm::new(AcpiPmParts {
             sci: Arc::new(self.vm.irq_line(u32::from(ports::ACPI_SCI_IRQ))?),
             events: Arc::clone(events),
             clock,
             power_off_sleep_type: ports::ACPI_S5_SLEEP_TYPE,
-        });
-        insert(ports::ACPI_PM1_EVENT, acpi_pm::PORTS, Arc::new(power))?;
-        Ok(RtcDevice { device: cmos, alarm_changed })
+        }));
+        insert(ports::ACPI_PM1_EVENT, acpi_pm::PORTS, power.clone())?;
+        Ok((RtcDevice { device: cmos, alarm_changed }, power))
     }
 }
 

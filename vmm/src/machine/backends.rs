@@ -17,7 +17,7 @@ use executor::Executor;
 use ipc::{Receiver, Sender};
 
 use super::Error;
-use super::host_sockets::HostSockets;
+use super::directory::{DeviceHandle, SharedParts};
 use super::supervisor::{Blueprint, Ward};
 use super::user_net::UserNet;
 use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
@@ -52,7 +52,6 @@ pub(super) struct OpenDevice {
 pub(super) struct OpenDevices {
     devices: Vec<OpenDevice>,
     user_nets: Vec<UserNet>,
-    host_sockets: Option<HostSockets>,
 }
 
 /// Opens what the devices stand on.
@@ -65,11 +64,6 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
         let (device, user_net) = super::networks::open(net)?;
         open.devices.push(device);
         open.user_nets.extend(user_net);
-    }
-    if let Some(vsock) = &config.vsock {
-        let (device, host_sockets) = super::host_sockets::open(vsock)?;
-        open.devices.push(device);
-        open.host_sockets = Some(host_sockets);
     }
     open.devices.extend(rng(config.rng));
     Ok(open)
@@ -95,6 +89,10 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Er
         },
         queues: disk.queues.unwrap_or_else(|| QueueCount::for_cpus(config.cpus)).get(),
         id: disk.id.as_ref().map(|id| id.as_str().to_owned()),
+        limits: RateLimits {
+            bytes: disk.limit_bytes.map(|bytes| RateLimit::per_second(bytes.get())),
+            operations: disk.limit_ops.map(RateLimit::per_second),
+        },
         ..DiskOptions::new(&disk.path)
     };
     let image = BlockImage::open(&options).map_err(Error::Disk)?;
@@ -111,8 +109,8 @@ pub(super) struct BackEnds {
     pub(super) wards: Vec<Ward>,
     /// What carries the frames of user-mode networks.
     pub(super) user_nets: Vec<UserNet>,
-    /// What connects a vsock to programs of the host.
-    pub(super) host_sockets: Option<HostSockets>,
+    /// All of them, for those who control the machine.
+    pub(super) handles: Vec<DeviceHandle>,
 }
 
 /// Starts the back ends and puts the devices on the bus. With a `spawner` each back end gets a
@@ -124,8 +122,8 @@ pub(super) fn start(
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
-    let OpenDevices { devices, user_nets, host_sockets } = open;
-    let mut back_ends = BackEnds { user_nets, host_sockets, ..BackEnds::default() };
+    let OpenDevices { devices, user_nets } = open;
+    let mut back_ends = BackEnds { user_nets, ..BackEnds::default() };
     if devices.is_empty() {
         return Ok(back_ends);
     }
@@ -134,9 +132,15 @@ pub(super) fn start(
         match spawner {
             Some(spawner) => {
                 let id = ActorId(index as u64);
-                back_ends.wards.push(start_process(id, device, memory, spawner, &bus)?);
+                let (ward, handle) = start_process(id, device, memory, spawner, &bus)?;
+                back_ends.wards.push(ward);
+                back_ends.handles.push(handle);
             }
-            None => back_ends.threads.push(start_thread(index, device, memory, &bus)?),
+            None => {
+                let (attached, handle) = start_thread(index, device, memory, &bus)?;
+                back_ends.threads.push(attached);
+                back_ends.handles.push(handle);
+            }
         }
     }
     Ok(back_ends)
@@ -148,17 +152,26 @@ fn start_process(
     memory: &GuestMemory,
     spawner: &Spawner,
     bus: &DeviceBus<'_>,
-) -> Result<Ward, Error> {
+) -> Result<(Ward, DeviceHandle), Error> {
     let OpenDevice { name, parts } = device;
     let profile = parts.profile();
     let (queues, size) = profile.inflight_size();
     let inflight = InflightRegion::create(queues, size)?;
     let metrics = metrics(queues)?;
-    let blueprint =
-        Blueprint { name: name.clone(), parts, inflight, metrics, memory: memory.clone() };
+    let parts = SharedParts::new(parts);
+    let blueprint = Blueprint {
+        name: name.clone(),
+        parts: parts.clone(),
+        inflight,
+        metrics: metrics.clone(),
+        memory: memory.clone(),
+    };
     let process = blueprint.start(id, spawner)?;
-    let transport = bus.attach(name, profile, process.requests.clone(), Succession::Expected)?;
-    Ok(Ward { blueprint, transport, process })
+    let requests = process.requests.clone();
+    let transport = bus.attach(name.clone(), profile, requests, Succession::Expected)?;
+    let handle =
+        DeviceHandle { name, parts, transport: Arc::clone(&transport), metrics, controls: None };
+    Ok((Ward { blueprint, transport, process }, handle))
 }
 
 fn metrics(queues: u16) -> Result<MetricsRegion, Error> {
@@ -214,18 +227,21 @@ fn start_thread(
     device: OpenDevice,
     memory: &GuestMemory,
     bus: &DeviceBus<'_>,
-) -> Result<Attached, Error> {
+) -> Result<(Attached, DeviceHandle), Error> {
     let OpenDevice { name, parts } = device;
     let profile = parts.profile();
     let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
-    let (_, controls) = ipc::channel(CONTROL_CAPACITY);
+    let (control_sender, controls) = ipc::channel(CONTROL_CAPACITY);
+    let metrics = metrics(profile.queue_sizes.len() as u16)?;
+    // What it is made of goes to the thread; changes of it are checked with another handle.
+    let known = parts.try_clone().map_err(Error::host("duplicate a device's files"))?;
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
     let context = BackendContext {
         memory: memory.clone(),
         requests: request_receiver,
         controls,
         events: event_sender,
-        metrics: Some(metrics(profile.queue_sizes.len() as u16)?),
+        metrics: Some(metrics.clone()),
     };
     let kind = ActorKind::of(&parts).name();
     let thread = std::thread::Builder::new()
@@ -239,6 +255,13 @@ fn start_thread(
             }
         })
         .map_err(Error::host("start a back end thread"))?;
-    let transport = bus.attach(name, profile, requests, Succession::None)?;
-    Ok(Attached { transport, events, thread: BackEndThread { thread } })
+    let transport = bus.attach(name.clone(), profile, requests, Succession::None)?;
+    let handle = DeviceHandle {
+        name,
+        parts: SharedParts::new(known),
+        transport: Arc::clone(&transport),
+        metrics,
+        controls: Some(control_sender),
+    };
+    Ok((Attached { transport, events, thread: BackEndThread { thread } }, handle))
 }

@@ -1,6 +1,7 @@
 //! Runs an assembled machine to its end: the control loop and the pumps around it.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,17 @@ use ipc::{Receiver, Sender};
 
 use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
 use super::backends::{Attached, BackEndThread, BackEnds};
+use super::directory::Directory;
 use super::lifecycle::Machine;
+use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
-use crate::config::{MachineConfig, Placement, RestartLimit, SeccompMode};
+use crate::config::{MachineConfig, Placement, SeccompMode};
+use crate::control::{ControlSocket, EventHub, EventKind, Server};
+use crate::error::Hint;
 use crate::kvm;
-use crate::outcome::Outcome;
+use crate::outcome::{BuiltInSummary, Outcome};
 use crate::serial_port::{Connected, Guest, Receive, SerialPort};
 use crate::signals::{Listener, Signals};
 use crate::warden::{Enforcement, PolicySource, Warden, WardenEvent};
@@ -29,6 +34,8 @@ use crate::warden::{Enforcement, PolicySource, Warden, WardenEvent};
 const VCPU_EVENTS: usize = 64;
 /// More descriptors than all but the largest machines have: 16 disks of 16 queues have 600.
 const MANY_DESCRIPTORS: i32 = 1000;
+/// Requests of clients that wait; each client has one at most.
+const COMMANDS: usize = 8;
 /// How long the beginning of a line waits for its end before it is shown.
 const LINE_PATIENCE: Duration = Duration::from_millis(5);
 
@@ -41,10 +48,18 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
     let port = SerialPort::open(&config.serial, guest)?;
     grow_descriptor_table().map_err(Error::host("make room for descriptors"))?;
+    let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     let spawner = warden.as_ref().map(|(warden, _)| warden.spawner().clone());
     let assembly = assembly::build(config, &port.line(), spawner.as_ref())?;
     let mut executor = Executor::new(&executor::Config::default())?;
-    executor.block_on(run_assembled(assembly, port, signals, warden, config.restart))
+    executor.block_on(run_assembled(config, assembly, Outside { port, signals, control }, warden))
+}
+
+/// What the outside has of a machine.
+struct Outside {
+    port: SerialPort,
+    signals: Signals,
+    control: Option<ControlSocket>,
 }
 
 /// The warden with what it says.
@@ -78,13 +93,13 @@ fn grow_descriptor_table() -> std::io::Result<()> {
 }
 
 async fn run_assembled(
+    config: &MachineConfig,
     assembly: Assembly,
-    port: SerialPort,
-    signals: Signals,
+    outside: Outside,
     warden: Option<WardenLink>,
-    restart: RestartLimit,
 ) -> Result<Outcome, Error> {
-    let Assembly { vcpus, spaces, serial, rtc, mut events, back_ends } = assembly;
+    let Assembly { vcpus, spaces, serial, rtc, power, mut events, back_ends } = assembly;
+    let Outside { port, signals, control } = outside;
     let SerialDevice { device: serial, unfinished_line } = serial;
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
     let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
@@ -92,10 +107,9 @@ async fn run_assembled(
     let pumps = TaskGroup::new();
     pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
     pumps.spawn(ring_alarms(rtc));
-    let BackEnds { threads: attached, wards, user_nets, host_sockets } = back_ends;
-    if let Some(host_sockets) = host_sockets {
-        pumps.spawn(host_sockets.serve());
-    }
+    let hub = EventHub::new();
+    let BackEnds { threads: attached, wards, user_nets, handles } = back_ends;
+    let directory = Directory::new(handles, config, &hub);
     for user_net in user_nets {
         pumps.spawn(user_net.pump());
     }
@@ -104,19 +118,35 @@ async fn run_assembled(
         pumps.spawn(pump_back_end(transport, events));
         threads.push(thread);
     }
-    let mut supervisor = warden.map(|warden| Supervisor::new(warden, wards, restart));
+    let mut supervisor =
+        warden.map(|warden| Supervisor::new(warden, wards, config.restart, &directory));
+    let (commands, mut asked) = ipc::channel(COMMANDS);
+    let start = |socket| Server::start(socket, commands, Rc::clone(&hub));
+    let server = control.map(start).transpose().map_err(Error::host("serve the control socket"))?;
 
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
+    let size = Size { vcpus: vcpus.len() as u32, memory: config.memory.bytes() };
     let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?);
     machine.run();
-    let end = wait_for_end(&mut events, &mut crashes, &mut signals, &connected);
-    let outcome = match select(pin!(end), pin!(supervise(supervisor.as_mut()))).await {
-        Either::Left(outcome) => outcome,
-        Either::Right(error) => Err(error),
+    hub.say(EventKind::Started);
+    let outcome = {
+        let machine = &mut machine;
+        let mut operator =
+            Operator { machine, directory: &directory, hub: &hub, power: &power, size };
+        let end = wait_for_end(&mut events, &mut crashes, &mut signals, &connected, &hub);
+        let ask = operator.run(&mut asked);
+        let work = supervise(supervisor.as_mut());
+        match select(pin!(end), select(pin!(ask), pin!(work))).await {
+            Either::Left(outcome) => outcome,
+            Either::Right(Either::Left(outcome)) => Ok(outcome),
+            Either::Right(Either::Right(error)) => Err(error),
+        }
     };
     // Whoever called does not wait for a guest that goes on.
     machine.stop().await;
     pumps.cancel_all().await;
+    // It holds ends of the devices' channels.
+    drop(directory);
     // The buses hold the transports, and these the senders that the back ends live by.
     match supervisor {
         Some(supervisor) => supervisor.finish(spaces).await,
@@ -127,12 +157,31 @@ async fn run_assembled(
     threads.into_iter().for_each(BackEndThread::join);
     serial.flush();
     let summary = connected.finish().await;
-    Ok(match (outcome?, summary) {
+    let outcome = outcome.map(|outcome| conclude(outcome, summary));
+    if let Some(server) = server {
+        hub.say(ended(outcome.as_ref()));
+        hub.close();
+        server.finish().await;
+    }
+    outcome
+}
+
+/// What the built-in guest said last is part of how it ended.
+fn conclude(outcome: Outcome, summary: Option<BuiltInSummary>) -> Outcome {
+    match (outcome, summary) {
         (Outcome::Shutdown, Some(summary)) => Outcome::BuiltIn(summary),
         // The built-in guest says by a panic that a check failed; a panic on request is just that.
         (Outcome::GuestPanic, Some(summary)) if summary.failed > 0 => Outcome::BuiltIn(summary),
         (outcome, _) => outcome,
-    })
+    }
+}
+
+fn ended(outcome: Result<&Outcome, &Error>) -> EventKind {
+    let (exit, status) = match outcome {
+        Ok(outcome) => (outcome.name(), outcome.exit_code()),
+        Err(error) => ("error", error.exit_code()),
+    };
+    EventKind::Ended { exit: exit.to_owned(), status }
 }
 
 async fn supervise(supervisor: Option<&mut Supervisor>) -> Error {
@@ -160,9 +209,10 @@ async fn wait_for_end(
     crashes: &mut Receiver<Event>,
     signals: &mut Listener,
     port: &Connected,
+    hub: &EventHub,
 ) -> Result<Outcome, Error> {
     let terminal = port.terminal();
-    let guest = pin!(guest_ends(events));
+    let guest = pin!(guest_ends(events, hub));
     let crash = pin!(crashes.recv());
     let signal = pin!(signals.ending(terminal.as_deref()));
     match select(guest, select(crash, signal)).await {
@@ -177,7 +227,7 @@ async fn wait_for_end(
     }
 }
 
-async fn guest_ends(events: &mut Receiver<MachineEvent>) -> Outcome {
+async fn guest_ends(events: &mut Receiver<MachineEvent>, hub: &EventHub) -> Outcome {
     loop {
         match events.recv().await {
             Ok(MachineEvent::Shutdown) => return Outcome::Shutdown,
@@ -187,6 +237,7 @@ async fn guest_ends(events: &mut Receiver<MachineEvent>) -> Outcome {
             }
             Ok(MachineEvent::GuestPanic { then: AfterPanic::CrashKernel }) => {
                 log::warn!("the guest's kernel panicked and starts its crash kernel");
+                hub.say(EventKind::GuestPanic);
             }
             // The devices hold the senders, and the machine holds the devices.
             Err(_) => std::future::pending().await,

@@ -11,8 +11,8 @@ use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
 use devices::virtio::queue::InflightError;
 
-use super::host_sockets::HostSocketError;
 use super::{BootFailure, RamError, UserNetError};
+use crate::control::SocketError;
 use crate::error::Hint;
 use crate::kvm::KvmError;
 use crate::outcome;
@@ -37,15 +37,15 @@ pub enum Error {
     /// A network cannot be used.
     #[error("cannot use a network")]
     Net(#[from] NetError),
-    /// The sockets of a vsock cannot be had.
-    #[error("cannot connect guest and host by sockets")]
-    HostSockets(#[from] HostSocketError),
     /// A user-mode network cannot be had.
     #[error("cannot start a user-mode network")]
     UserNet(#[from] UserNetError),
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),
+    /// The control socket cannot be made.
+    #[error("cannot be controlled")]
+    Control(#[from] SocketError),
     /// The firmware tables cannot describe it.
     #[error("cannot describe the machine to the guest")]
     Acpi(#[from] arch::x86_64::acpi::AcpiError),
@@ -103,8 +103,8 @@ impl Hint for Error {
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Serial(error) => error.hint(),
-            Self::HostSockets(error) => error.hint(),
             Self::UserNet(error) => error.hint().map(Into::into),
+            Self::Control(error) => error.hint(),
             Self::Warden(error) => error.hint(),
             Self::Sandbox(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"

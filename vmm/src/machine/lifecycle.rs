@@ -28,6 +28,11 @@ impl Machine {
         Self { state: State::Created, vcpus }
     }
 
+    /// Whether the vCPUs are out of the guest for a while.
+    pub(super) fn is_paused(&self) -> bool {
+        self.state == State::Paused
+    }
+
     /// Lets the vCPUs enter the guest: for the first time, or to go on.
     pub(super) fn run(&mut self) {
         if self.state != State::Running {

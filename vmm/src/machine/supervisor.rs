@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use devices::memory::GuestMemory;
 use devices::virtio::backend::{BackendEvent, BackendRequest};
 use devices::virtio::control::ControlRequest;
 use devices::virtio::metrics::MetricsRegion;
-use devices::virtio::parts::{DeviceParts, Parts, VirtioStart};
+use devices::virtio::parts::{Parts, VirtioStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
 use executor::{Either, TaskGroup, select};
@@ -29,6 +30,7 @@ use ipc::{CallError, Deadline, Receiver, Sender};
 use super::Error;
 use super::backends::{CONTROL_CAPACITY, EVENT_CAPACITY, REQUEST_CAPACITY};
 use super::control::pump_back_end;
+use super::directory::{Device, Directory, SharedParts};
 use super::lives::{Lives, Verdict};
 use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
@@ -46,7 +48,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Blueprint {
     pub(super) name: String,
-    pub(super) parts: DeviceParts,
+    pub(super) parts: SharedParts,
     pub(super) inflight: InflightRegion,
     pub(super) metrics: MetricsRegion,
     pub(super) memory: GuestMemory,
@@ -69,7 +71,7 @@ impl Blueprint {
     }
 
     fn kind(&self) -> ActorKind {
-        ActorKind::of(&self.parts)
+        ActorKind::of(&self.parts.lock())
     }
 
     /// Sends a process what it works on. It need not run yet.
@@ -81,7 +83,7 @@ impl Blueprint {
         let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let metrics = self.metrics.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let start = VirtioStart {
-            device: self.parts.try_clone().map_err(Error::host(doing))?,
+            device: self.parts.lock().try_clone().map_err(Error::host(doing))?,
             memory: self.memory.layout().map_err(super::RamError::from)?,
             inflight: inflight.into(),
             metrics: metrics.into(),
@@ -110,11 +112,13 @@ struct Charge {
     blueprint: Arc<Blueprint>,
     transport: Arc<VirtioPciDevice>,
     lives: Lives,
+    device: Rc<Device>,
 }
 
 impl Charge {
     /// The device stays without a back end, and its driver is told.
     fn give_up(self, reason: &str) {
+        self.device.given_up(reason);
         self.blueprint.inflight.clear();
         self.transport.give_up(reason);
     }
@@ -148,15 +152,19 @@ impl Supervisor {
         (warden, events): (Warden, Receiver<WardenEvent>),
         wards: Vec<Ward>,
         limit: RestartLimit,
+        directory: &Directory,
     ) -> Self {
         let (tasks, carrier) = (TaskGroup::new(), TaskGroup::new());
         carrier.spawn(warden.link().drive());
         let (charges, next_id) = (HashMap::new(), wards.len() as u64);
         let mourned = Vec::new();
         let mut supervisor = Self { warden, events, charges, mourned, next_id, tasks, carrier };
-        for Ward { blueprint, transport, process } in wards {
+        // In the same order: with a warden each device has a process.
+        for (ward, device) in wards.into_iter().zip(&directory.devices) {
+            let Ward { blueprint, transport, process } = ward;
             let lives = Lives::new(limit, Instant::now());
-            let charge = Charge { blueprint: Arc::new(blueprint), transport, lives };
+            let device = Rc::clone(device);
+            let charge = Charge { blueprint: Arc::new(blueprint), transport, lives, device };
             supervisor.attend(charge, process);
         }
         supervisor
@@ -164,7 +172,8 @@ impl Supervisor {
 
     /// Runs what a living process needs beside it, and watches it from now on.
     fn attend(&mut self, charge: Charge, process: Process) {
-        let Process { id, link, requests, controls: _, events } = process;
+        let Process { id, link, requests, controls, events } = process;
+        charge.device.attended(controls, charge.lives.restarts());
         self.tasks.spawn(async move { link.drive().await });
         self.tasks.spawn(pump_back_end(Arc::clone(&charge.transport), events));
         self.tasks.spawn(heartbeat(id, requests, self.warden.spawner().clone()));
@@ -194,6 +203,7 @@ impl Supervisor {
         match event {
             WardenEvent::Started { id, pid } => {
                 if let Some(charge) = self.charges.get(&id) {
+                    charge.device.started(pid);
                     log::info!("{}: served by process {pid}", charge.blueprint.name);
                 }
             }
@@ -210,6 +220,7 @@ impl Supervisor {
 
     fn bury(&mut self, id: ActorId, death: Death) {
         let Some(mut charge) = self.charges.remove(&id) else { return };
+        charge.device.died(&death);
         let name = &charge.blueprint.name;
         let now = Instant::now();
         match charge.lives.died(now) {

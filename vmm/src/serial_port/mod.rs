@@ -40,7 +40,7 @@ pub use line::Line;
 
 use input::Pending;
 use summary::SummaryTap;
-use unix::SocketFile;
+pub(crate) use unix::{SocketFile, remove_stale};
 
 /// How long the last output may take; a reader that has stalled loses it.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);

@@ -21,10 +21,10 @@ pub(super) struct Client(Rc<RefCell<Option<Fd>>>);
 
 /// The socket in the file system; it goes with this.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl SocketFile {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 }
@@ -37,7 +37,7 @@ impl Drop for SocketFile {
 }
 
 /// Removes a socket that nobody listens on any more. Anything else stays.
-pub(super) fn remove_stale(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket =
         fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if !is_socket {

@@ -12,10 +12,9 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
-use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::Reply;
-use ipc::link::{LinkConfig, LinkEnd, Opened};
+use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
 use seccomp::Program;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +35,6 @@ pub enum ActorKind {
     Blk,
     /// Serves a network.
     Net,
-    /// Serves sockets.
-    Vsock,
     /// Serves a console.
     Console,
     /// Serves an entropy source.
@@ -60,15 +57,13 @@ pub enum Start {
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] =
-        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Probe];
+    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Console, Self::Rng, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
         match device {
             DeviceParts::Blk(_) => Self::Blk,
             DeviceParts::Net(_) => Self::Net,
-            DeviceParts::Vsock(_) => Self::Vsock,
             DeviceParts::Console(_) => Self::Console,
             DeviceParts::Rng(_) => Self::Rng,
         }
@@ -79,7 +74,6 @@ impl ActorKind {
         match self {
             Self::Blk => "blk",
             Self::Net => "net",
-            Self::Vsock => "vsock",
             Self::Console => "console",
             Self::Rng => "rng",
             Self::Probe => "probe",
@@ -91,7 +85,6 @@ impl ActorKind {
         match self {
             Self::Blk => include_str!("policies/blk.policy"),
             Self::Net => include_str!("policies/net.policy"),
-            Self::Vsock => include_str!("policies/vsock.policy"),
             Self::Console => include_str!("policies/console.policy"),
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
@@ -109,11 +102,6 @@ impl ActorKind {
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
             // 16 pairs have 16 taps and 33 queues with two descriptors each.
             Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
-            // A socket for each connection, and what all of them may have waiting for the host.
-            Self::Vsock => Limits {
-                descriptors: vsock::MAX_CONNECTIONS as u64 + 128,
-                private_bytes: vsock::BUFFERED_BYTES as u64 + (128 << 20),
-            },
             // 16 ports have 16 ends and 34 queues with two descriptors each.
             Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
             Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
@@ -130,8 +118,8 @@ impl ActorKind {
                 defaults.fixed_files,
                 transfers | Operations::SYNC | Operations::ALLOCATE,
             ),
-            // The reads that wait in each queue, beside what is sent. Waiting for many sockets.
-            Self::Net | Self::Vsock => (defaults.entries, defaults.fixed_files, transfers),
+            // The reads that wait in each queue, beside what is sent.
+            Self::Net => (defaults.entries, defaults.fixed_files, transfers),
             // A read and a write for each port, kicks and interrupts.
             Self::Console => (128, 128, transfers),
             // Kicks and interrupts of one queue.
@@ -156,7 +144,9 @@ pub(super) struct Birth<'w> {
 pub(super) fn run(birth: Birth<'_>) -> ! {
     let kind = birth.kind;
     let status = match settle(birth) {
-        Ok((mut executor, opened)) => executor.block_on(act(kind, opened)),
+        Ok(Settled { mut executor, opened, looking }) => {
+            executor.block_on(act(kind, opened, looking))
+        }
         Err(error) => {
             let reason = Report::of(&*error).one_line();
             log::error!("a {} process cannot start: {reason}", kind.name());
@@ -168,7 +158,11 @@ pub(super) fn run(birth: Birth<'_>) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-type Settled = (Executor, Opened<(), Start>);
+struct Settled {
+    executor: Executor,
+    opened: Opened<(), Start>,
+    looking: Looking,
+}
 
 fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     let Birth { kind, end, note, program, parent } = birth;
@@ -181,8 +175,10 @@ fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     sandbox::keep_only(&end.descriptors())?;
     let executor = Executor::new(&kind.ring())?;
     let opened = end.open()?;
+    // Asks the kernel what the filter may forbid.
+    let looking = Looking::for_this_host();
     program.install()?;
-    Ok((executor, opened))
+    Ok(Settled { executor, opened, looking })
 }
 
 /// A panic must not unwind into the code of the warden that this process was forked from.
@@ -200,9 +196,11 @@ async fn shed_beginnings() {
 }
 
 /// The actor itself; returns the exit status.
-async fn act(kind: ActorKind, opened: Opened<(), Start>) -> i32 {
+async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i32 {
     let Opened { link, mut receiver, .. } = opened;
     executor::spawn(link.drive()).detach();
+    // A vCPU that reads a configuration reads several fields, and waits for each.
+    let _looking = (looking == Looking::WhileItPays).then(|| link.look_when_idle());
     executor::spawn(shed_beginnings()).detach();
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {

@@ -17,8 +17,11 @@ fn assert_golden(name: &str, shown: &str) {
 #[test]
 fn help_is_as_recorded() {
     let here = Path::new(".");
-    for (arguments, golden) in [(&["--help"][..], "help.txt"), (&["run", "--help"], "help-run.txt")]
-    {
+    for (arguments, golden) in [
+        (&["--help"][..], "help.txt"),
+        (&["run", "--help"], "help-run.txt"),
+        (&["ctl", "--help"], "help-ctl.txt"),
+    ] {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));
         assert_eq!(output.status.code(), Some(0));
@@ -38,7 +41,9 @@ fn the_version_is_told_in_both_ways() {
 fn completion_scripts_know_the_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let output = vmm(Path::new("."), &["completion", shell]);
-        assert!(text(&output.stdout).contains("single-process"), "{shell}");
+        for word in ["single-process", "disk-resize"] {
+            assert!(text(&output.stdout).contains(word), "{shell}: {word}");
+        }
         assert_eq!(output.status.code(), Some(0));
     }
 }

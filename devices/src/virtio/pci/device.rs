@@ -143,15 +143,19 @@ impl VirtioPciDevice {
         if !self.active.load(Ordering::Acquire) || link.defers_activation() {
             return Ok(());
         }
-        self.bring_in(&mut link)
+        self.bring_in(&mut link, BackendLink::activate_successor)
     }
 
     /// Activates a successor with all that the driver negotiated, told and wrote.
-    fn bring_in(&self, link: &mut BackendLink) -> Result<(), String> {
+    fn bring_in(
+        &self,
+        link: &mut BackendLink,
+        activate: impl FnOnce(&mut BackendLink, u64, Vec<QueueSetup>) -> Result<(), String>,
+    ) -> Result<(), String> {
         let features = self.registers.lock().features();
         self.queue_setups()
             .map_err(|error| format!("duplicating eventfds for the back end: {error}"))
-            .and_then(|queues| link.activate(features, queues))?;
+            .and_then(|queues| activate(link, features, queues))?;
         link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))
     }
 
@@ -170,7 +174,8 @@ impl VirtioPciDevice {
         let mut link = self.link.lock();
         match link.resume() {
             Ok(AfterPause::Done) => Ok(()),
-            Ok(AfterPause::Activate) => self.bring_in(&mut link),
+            // One that has died since is no hindrance: there will be another.
+            Ok(AfterPause::Activate) => self.bring_in(&mut link, BackendLink::activate),
             Err(error) => Err(format!("resuming the back end: {error}")),
         }
     }

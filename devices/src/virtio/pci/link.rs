@@ -188,17 +188,33 @@ impl BackendLink {
         features: u64,
         queues: Vec<QueueSetup>,
     ) -> Result<(), String> {
-        self.condition = Condition::MayBeActive;
-        match self.call(|reply| BackendRequest::Activate { features, queues, reply }) {
-            Ok(Err(reason)) => Err(format!("the back end refused to start: {}", Foreign(&reason))),
+        match self.call_activate(features, queues) {
             // A driver that starts during a pause, which only its vCPUs were left out of.
             Ok(Ok(())) if self.motion != Motion::Going => self
                 .call_unless_gone(|reply| BackendRequest::Pause { reply })
                 .map_err(|error| format!("pausing the back end: {error}")),
-            Ok(Ok(())) => Ok(()),
             Err(error) if self.awaits_successor(error) => Ok(()),
-            Err(error) => Err(format!("activating the back end: {error}")),
+            answer => judge(answer),
         }
+    }
+
+    /// Activates a successor that was turned to. The error is a sentence for the log, also when it
+    /// has died as well.
+    pub(super) fn activate_successor(
+        &mut self,
+        features: u64,
+        queues: Vec<QueueSetup>,
+    ) -> Result<(), String> {
+        judge(self.call_activate(features, queues))
+    }
+
+    fn call_activate(
+        &mut self,
+        features: u64,
+        queues: Vec<QueueSetup>,
+    ) -> Result<Result<(), String>, CallError> {
+        self.condition = Condition::MayBeActive;
+        self.call(|reply| BackendRequest::Activate { features, queues, reply })
     }
 
     /// Resets the back end, unless it has nothing to reset.
@@ -266,4 +282,11 @@ impl BackendLink {
         self.missed_deadline = matches!(result, Err(CallError::TimedOut));
         result
     }
+}
+
+/// What the answer to an activation means.
+fn judge(answer: Result<Result<(), String>, CallError>) -> Result<(), String> {
+    answer
+        .map_err(|error| format!("activating the back end: {error}"))?
+        .map_err(|reason| format!("the back end refused to start: {}", Foreign(&reason)))
 }

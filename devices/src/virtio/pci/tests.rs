@@ -3,3 +3,4 @@ mod lifecycle;
 mod model;
 mod pause;
 mod registers;
+mod succession;

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ipc::{Deadline, Receiver, RecvBlockingError, Sender};
@@ -31,6 +31,8 @@ pub(super) enum Manner {
     DropReplies,
     /// It ends at the next request.
     Die,
+    /// It ends.
+    Gone,
 }
 
 /// What the back end has seen.
@@ -51,6 +53,7 @@ pub(super) struct Bed {
     pub(super) seen: Arc<Lock<Seen>>,
     pub(super) msi: MockMsi,
     pub(super) kicks: MockKicks,
+    back_end: Option<JoinHandle<()>>,
 }
 
 pub(super) fn profile() -> DeviceProfile {
@@ -64,40 +67,33 @@ pub(super) fn profile() -> DeviceProfile {
 }
 
 pub(super) fn bed() -> Bed {
-    bed_of(profile(), Duration::from_mins(1))
+    bed_of(Duration::from_mins(1), Succession::None)
 }
 
 /// For back ends that hang: their deadlines pass at once.
 pub(super) fn hasty_bed() -> Bed {
-    bed_of(profile(), Duration::from_millis(5))
+    bed_of(Duration::from_millis(5), Succession::None)
 }
 
 /// For back ends that die and are replaced.
 pub(super) fn replaceable_bed() -> Bed {
-    bed_with(profile(), Duration::from_mins(1), Succession::Expected)
+    bed_of(Duration::from_mins(1), Succession::Expected)
 }
 
 /// Starts another back end, which has seen nothing, and gives the way to it.
 pub(super) fn successor(bed: &mut Bed) -> Sender<BackendRequest> {
-    let (requests, receiver) = ipc::channel(4);
-    bed.seen = Arc::new(Lock::new(Seen { config: profile().config, ..Seen::default() }));
-    let model = bed.seen.clone();
-    thread::spawn(move || run(receiver, &model));
+    let BackEnd { requests, seen, .. } = back_end();
+    bed.seen = seen;
     requests
 }
 
-fn bed_of(profile: DeviceProfile, patient: Duration) -> Bed {
-    bed_with(profile, patient, Succession::None)
-}
-
-fn bed_with(profile: DeviceProfile, patient: Duration, succession: Succession) -> Bed {
-    let (requests, receiver) = ipc::channel(4);
+fn bed_of(patient: Duration, succession: Succession) -> Bed {
     let (msi, kicks) = (MockMsi::default(), MockKicks::default());
-    let seen = Arc::new(Lock::new(Seen { config: profile.config.clone(), ..Seen::default() }));
+    let BackEnd { requests, seen, thread } = back_end();
     let device = VirtioPciDevice::new(VirtioPciParts {
         succession,
         name: "model".into(),
-        profile,
+        profile: profile(),
         requests,
         deadlines: Deadlines { patient, impatient: Duration::from_millis(1) },
         msi: &msi,
@@ -105,9 +101,31 @@ fn bed_with(profile: DeviceProfile, patient: Duration, succession: Succession) -
     })
     .unwrap();
     device.place_bar(BAR, BAR_ADDRESS);
+    Bed { device: Arc::new(device), seen, msi, kicks, back_end: Some(thread) }
+}
+
+/// A back end on a thread of its own, and the way to it.
+pub(super) struct BackEnd {
+    pub(super) requests: Sender<BackendRequest>,
+    pub(super) seen: Arc<Lock<Seen>>,
+    thread: JoinHandle<()>,
+}
+
+impl BackEnd {
+    /// It dies; the way to it is left.
+    pub(super) fn bury(self) -> Sender<BackendRequest> {
+        self.seen.lock().manner = Manner::Gone;
+        self.thread.join().unwrap();
+        self.requests
+    }
+}
+
+pub(super) fn back_end() -> BackEnd {
+    let (requests, receiver) = ipc::channel(4);
+    let seen = Arc::new(Lock::new(Seen { config: profile().config, ..Seen::default() }));
     let model = seen.clone();
-    thread::spawn(move || run(receiver, &model));
-    Bed { device: Arc::new(device), seen, msi, kicks }
+    let thread = thread::spawn(move || run(receiver, &model));
+    BackEnd { requests, seen, thread }
 }
 
 /// Ends when the device is dropped.
@@ -123,6 +141,7 @@ fn run(mut requests: Receiver<BackendRequest>, seen: &Lock<Seen>) {
         }
         let request = match request {
             Ok(request) => request,
+            _ if seen.manner == Manner::Gone => return,
             Err(RecvBlockingError::TimedOut) => continue,
             Err(_) => return,
         };
@@ -132,7 +151,7 @@ fn run(mut requests: Receiver<BackendRequest>, seen: &Lock<Seen>) {
                 seen.kept += 1;
             }
             Manner::DropReplies => drop(request),
-            Manner::Die => return,
+            Manner::Die | Manner::Gone => return,
             Manner::Serve | Manner::RefuseToStart => answer(request, &mut seen),
         }
     }
@@ -175,6 +194,12 @@ fn answer(request: BackendRequest, seen: &mut Seen) {
 impl Bed {
     pub(super) fn set_manner(&self, manner: Manner) {
         self.seen.lock().manner = manner;
+    }
+
+    /// The first back end dies, and nothing of it answers any more.
+    pub(super) fn bury(&mut self) {
+        self.set_manner(Manner::Gone);
+        self.back_end.take().unwrap().join().unwrap();
     }
 
     pub(super) fn read<const N: usize>(&self, offset: u64) -> [u8; N] {

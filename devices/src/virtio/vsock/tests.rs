@@ -1,6 +1,0 @@
-mod bed;
-mod crash;
-mod ends;
-mod flow;
-mod hostile;
-mod opening;
