@@ -17,4 +17,5 @@ pub mod queue;
 pub mod rng;
 #[cfg(test)]
 mod test_bed;
+pub mod vsock;
 pub mod worker;

@@ -22,6 +22,7 @@ use super::metrics::MetricsRegion;
 use super::net::NetParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
+use super::vsock::VsockParts;
 use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
 
 /// What one kind of device is made of. All that had to be opened is open.
@@ -53,6 +54,8 @@ pub enum DeviceParts {
     Blk(BlockImage),
     /// A network.
     Net(NetParts),
+    /// Sockets.
+    Vsock(VsockParts),
     /// A console.
     Console(ConsoleParts),
     /// A source of entropy.
@@ -65,6 +68,7 @@ macro_rules! each {
         match $device {
             DeviceParts::Blk($parts) => $then,
             DeviceParts::Net($parts) => $then,
+            DeviceParts::Vsock($parts) => $then,
             DeviceParts::Console($parts) => $then,
             DeviceParts::Rng($parts) => $then,
         }
@@ -80,6 +84,7 @@ impl Parts for DeviceParts {
         Ok(match self {
             Self::Blk(parts) => Self::Blk(parts.try_clone()?),
             Self::Net(parts) => Self::Net(parts.try_clone()?),
+            Self::Vsock(parts) => Self::Vsock(parts.try_clone()?),
             Self::Console(parts) => Self::Console(parts.try_clone()?),
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
         })

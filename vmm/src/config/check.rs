@@ -40,6 +40,9 @@ const FREE_HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hu
 /// `sun_path` has 108 bytes, the last of which is 0.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// What follows the path of a vsock in the names of other sockets: `_` and a port.
+const LONGEST_VSOCK_SUFFIX: usize = "_4294967295".len();
+
 impl MachineOptions {
     /// Checks everything that can be checked without opening or making anything.
     pub fn check(self) -> Result<MachineConfig, Error> {
@@ -64,6 +67,9 @@ impl MachineOptions {
         if self.nets.len() > MachineConfig::MAX_NETS {
             return Err(Error::TooManyNets { count: self.nets.len() });
         }
+        if let Some(vsock) = &self.vsock {
+            check_new_file(Role::Vsock, &vsock.path, NewFile::Sockets)?;
+        }
         let serial = self.serial.unwrap_or_default();
         check_serial(&serial)?;
         if let Some(path) = &self.control {
@@ -80,6 +86,7 @@ impl MachineOptions {
             residency,
             disks,
             nets: self.nets,
+            vsock: self.vsock,
             root,
             rng: self.rng.unwrap_or_default(),
             serial,
@@ -226,14 +233,25 @@ fn check_serial(serial: &SerialConfig) -> Result<(), Error> {
 enum NewFile {
     Regular,
     Socket,
+    /// A socket, and others with longer names.
+    Sockets,
+}
+
+impl NewFile {
+    fn longest_path(self) -> usize {
+        match self {
+            Self::Regular => usize::MAX,
+            Self::Socket => MAX_SOCKET_PATH,
+            Self::Sockets => MAX_SOCKET_PATH - LONGEST_VSOCK_SUFFIX,
+        }
+    }
 }
 
 fn check_new_file(role: Role, path: &Path, kind: NewFile) -> Result<(), Error> {
     let problem = |source| Error::File { role, path: path.to_owned(), source };
-    let length = path.as_os_str().as_bytes().len();
-    if kind == NewFile::Socket && length > MAX_SOCKET_PATH {
-        let (path, limit) = (path.to_owned(), MAX_SOCKET_PATH);
-        return Err(Error::SocketPath { role, path, length, limit });
+    let (length, limit) = (path.as_os_str().as_bytes().len(), kind.longest_path());
+    if length > limit {
+        return Err(Error::SocketPath { role, path: path.to_owned(), length, limit });
     }
     let folder = folder_of(path);
     let metadata = fs::metadata(&folder).map_err(|error| problem(FileProblem::Missing(error)))?;

@@ -128,6 +128,8 @@ pub enum Role {
     Serial,
     /// The socket by which others control the machine.
     Control,
+    /// The socket for programs of the host that connect to the guest.
+    Vsock,
 }
 
 impl std::fmt::Display for Role {
@@ -138,6 +140,7 @@ impl std::fmt::Display for Role {
             Self::ReadOnlyDisk | Self::Disk => "disk",
             Self::Serial => "serial port",
             Self::Control => "control socket",
+            Self::Vsock => "vsock",
         })
     }
 }
@@ -239,7 +242,7 @@ impl FileProblem {
             (Self::Missing(source), Role::Disk) if source.kind() == io::ErrorKind::NotFound => {
                 Some("check the path, or make an empty disk with `truncate -s 4G FILE`".into())
             }
-            (Self::Missing(source), Role::Serial | Role::Control)
+            (Self::Missing(source), Role::Serial | Role::Control | Role::Vsock)
                 if source.kind() == io::ErrorKind::NotFound =>
             {
                 Some("make the folder first".into())

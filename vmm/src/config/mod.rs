@@ -24,6 +24,7 @@ mod restart;
 mod rng;
 mod serial;
 mod suggest;
+mod vsock;
 
 use std::path::PathBuf;
 
@@ -42,6 +43,7 @@ pub use restart::{RestartLimit, RestartLimitError};
 pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
 pub use suggest::nearest;
+pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
 
 /// A machine that can be built: every value is in range, every file was there when it was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +66,8 @@ pub struct MachineConfig {
     pub disks: Vec<DiskConfig>,
     /// All networks in the order in which the guest sees them.
     pub nets: Vec<NetConfig>,
+    /// The sockets between guest and host.
+    pub vsock: Option<VsockConfig>,
     /// Where the guest's root file system is.
     pub root: RootDisk,
     /// The source of entropy.
@@ -135,8 +139,12 @@ impl MachineConfig {
 
     /// Whether it has any virtio device.
     pub fn has_devices(&self) -> bool {
-        let present =
-            [!self.disks.is_empty(), !self.nets.is_empty(), self.rng != RngConfig::Absent];
+        let present = [
+            !self.disks.is_empty(),
+            !self.nets.is_empty(),
+            self.vsock.is_some(),
+            self.rng != RngConfig::Absent,
+        ];
         present.contains(&true)
     }
 
@@ -180,6 +188,7 @@ mod tests {
             residency: Residency::OnDemand,
             disks: vec![DiskConfig::new("a.img")],
             nets: Vec::new(),
+            vsock: None,
             root: RootDisk::First,
             rng: RngConfig::Absent,
             serial: SerialConfig::Stdio,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig};
+use super::{
+    CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig, VsockConfig,
+};
 
 /// All that can be said about a machine. What is not said has a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
@@ -63,6 +65,12 @@ pub struct MachineOptions {
     #[arg(short, long = "net", value_name = "LIST")]
     #[serde(rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetConfig>,
+
+    /// Sockets between guest and host: path=SOCKET[,cid=N][,connections=N]
+    #[arg(long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+
     /// Entropy source, limited to so many bytes per second if a number is given
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -117,6 +125,7 @@ impl MachineOptions {
             disks: join(self.disks, over.disks),
             root: over.root.or(self.root),
             nets: join(self.nets, over.nets),
+            vsock: over.vsock.or(self.vsock),
             rng: over.rng.or(self.rng),
             serial: over.serial.or(self.serial),
             control: over.control.or(self.control),
@@ -135,8 +144,9 @@ impl MachineOptions {
             Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
             _ => None,
         };
+        let vsock = self.vsock.iter_mut().map(|vsock| &mut vsock.path);
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
-        for path in files.chain(disks).chain(serial).chain(others) {
+        for path in files.chain(disks).chain(serial).chain(vsock).chain(others) {
             *path = folder.join(&*path);
         }
     }

@@ -18,6 +18,7 @@ use ipc::{Receiver, Sender};
 
 use super::Error;
 use super::directory::{DeviceHandle, SharedParts};
+use super::host_sockets::HostSockets;
 use super::supervisor::{Blueprint, Ward};
 use super::user_net::UserNet;
 use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
@@ -52,6 +53,7 @@ pub(super) struct OpenDevice {
 pub(super) struct OpenDevices {
     devices: Vec<OpenDevice>,
     user_nets: Vec<UserNet>,
+    host_sockets: Option<HostSockets>,
 }
 
 /// Opens what the devices stand on.
@@ -64,6 +66,11 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
         let (device, user_net) = super::networks::open(net)?;
         open.devices.push(device);
         open.user_nets.extend(user_net);
+    }
+    if let Some(vsock) = &config.vsock {
+        let (device, host_sockets) = super::host_sockets::open(vsock)?;
+        open.devices.push(device);
+        open.host_sockets = Some(host_sockets);
     }
     open.devices.extend(rng(config.rng));
     Ok(open)
@@ -109,6 +116,8 @@ pub(super) struct BackEnds {
     pub(super) wards: Vec<Ward>,
     /// What carries the frames of user-mode networks.
     pub(super) user_nets: Vec<UserNet>,
+    /// What connects a vsock to programs of the host.
+    pub(super) host_sockets: Option<HostSockets>,
     /// All of them, for those who control the machine.
     pub(super) handles: Vec<DeviceHandle>,
 }
@@ -122,8 +131,8 @@ pub(super) fn start(
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
-    let OpenDevices { devices, user_nets } = open;
-    let mut back_ends = BackEnds { user_nets, ..BackEnds::default() };
+    let OpenDevices { devices, user_nets, host_sockets } = open;
+    let mut back_ends = BackEnds { user_nets, host_sockets, ..BackEnds::default() };
     if devices.is_empty() {
         return Ok(back_ends);
     }

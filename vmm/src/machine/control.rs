@@ -108,8 +108,11 @@ async fn run_assembled(
     pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
     pumps.spawn(ring_alarms(rtc));
     let hub = EventHub::new();
-    let BackEnds { threads: attached, wards, user_nets, handles } = back_ends;
+    let BackEnds { threads: attached, wards, user_nets, host_sockets, handles } = back_ends;
     let directory = Directory::new(handles, config, &hub);
+    if let Some(host_sockets) = host_sockets {
+        pumps.spawn(host_sockets.serve());
+    }
     for user_net in user_nets {
         pumps.spawn(user_net.pump());
     }

@@ -11,6 +11,7 @@ use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
 use devices::virtio::queue::InflightError;
 
+use super::host_sockets::HostSocketError;
 use super::{BootFailure, RamError, UserNetError};
 use crate::control::SocketError;
 use crate::error::Hint;
@@ -37,6 +38,9 @@ pub enum Error {
     /// A network cannot be used.
     #[error("cannot use a network")]
     Net(#[from] NetError),
+    /// The sockets of a vsock cannot be had.
+    #[error("cannot connect guest and host by sockets")]
+    HostSockets(#[from] HostSocketError),
     /// A user-mode network cannot be had.
     #[error("cannot start a user-mode network")]
     UserNet(#[from] UserNetError),
@@ -103,6 +107,7 @@ impl Hint for Error {
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::Serial(error) => error.hint(),
+            Self::HostSockets(error) => error.hint(),
             Self::UserNet(error) => error.hint().map(Into::into),
             Self::Control(error) => error.hint(),
             Self::Warden(error) => error.hint(),

@@ -26,6 +26,7 @@ mod backends;
 mod control;
 mod directory;
 mod error;
+mod host_sockets;
 mod kernel;
 mod lifecycle;
 mod lives;

@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
+use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::Reply;
 use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
@@ -35,6 +36,8 @@ pub enum ActorKind {
     Blk,
     /// Serves a network.
     Net,
+    /// Serves sockets.
+    Vsock,
     /// Serves a console.
     Console,
     /// Serves an entropy source.
@@ -57,13 +60,15 @@ pub enum Start {
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Blk, Self::Net, Self::Console, Self::Rng, Self::Probe];
+    pub const ALL: &[Self] =
+        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
         match device {
             DeviceParts::Blk(_) => Self::Blk,
             DeviceParts::Net(_) => Self::Net,
+            DeviceParts::Vsock(_) => Self::Vsock,
             DeviceParts::Console(_) => Self::Console,
             DeviceParts::Rng(_) => Self::Rng,
         }
@@ -74,6 +79,7 @@ impl ActorKind {
         match self {
             Self::Blk => "blk",
             Self::Net => "net",
+            Self::Vsock => "vsock",
             Self::Console => "console",
             Self::Rng => "rng",
             Self::Probe => "probe",
@@ -85,6 +91,7 @@ impl ActorKind {
         match self {
             Self::Blk => include_str!("policies/blk.policy"),
             Self::Net => include_str!("policies/net.policy"),
+            Self::Vsock => include_str!("policies/vsock.policy"),
             Self::Console => include_str!("policies/console.policy"),
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
@@ -102,6 +109,11 @@ impl ActorKind {
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
             // 16 pairs have 16 taps and 33 queues with two descriptors each.
             Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
+            // A socket for each connection, and what all of them may have waiting for the host.
+            Self::Vsock => Limits {
+                descriptors: vsock::MAX_CONNECTIONS as u64 + 128,
+                private_bytes: vsock::BUFFERED_BYTES as u64 + (128 << 20),
+            },
             // 16 ports have 16 ends and 34 queues with two descriptors each.
             Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
             Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
@@ -118,8 +130,8 @@ impl ActorKind {
                 defaults.fixed_files,
                 transfers | Operations::SYNC | Operations::ALLOCATE,
             ),
-            // The reads that wait in each queue, beside what is sent.
-            Self::Net => (defaults.entries, defaults.fixed_files, transfers),
+            // The reads that wait in each queue, beside what is sent. Waiting for many sockets.
+            Self::Net | Self::Vsock => (defaults.entries, defaults.fixed_files, transfers),
             // A read and a write for each port, kicks and interrupts.
             Self::Console => (128, 128, transfers),
             // Kicks and interrupts of one queue.

@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("blk", Arch::Aarch64, 38),
     ("net", Arch::X86_64, 40),
     ("net", Arch::Aarch64, 39),
+    ("vsock", Arch::X86_64, 32),
+    ("vsock", Arch::Aarch64, 31),
     ("console", Arch::X86_64, 37),
     ("console", Arch::Aarch64, 36),
     ("rng", Arch::X86_64, 30),
@@ -47,7 +49,7 @@ fn no_policy_allows_what_reaches_beyond_the_process() {
     const NEVER: &str = "
         open openat openat2 creat stat newfstatat statx access readlink unlink rename mkdir
         chmod chdir chroot mount umount2 pivot_root fsopen move_mount open_tree
-        name_to_handle_at open_by_handle_at socket socketpair connect bind listen accept accept4
+        name_to_handle_at open_by_handle_at socket socketpair connect bind listen accept
         setsockopt clone clone3 fork vfork execve execveat unshare setns kill tkill
         rt_sigqueueinfo rt_sigaction sigaltstack pidfd_open pidfd_send_signal pidfd_getfd ptrace
         process_vm_readv process_vm_writev process_madvise kcmp prctl arch_prctl seccomp capset
@@ -82,6 +84,22 @@ fn device_controls_are_the_few_that_are_needed() {
             let action = if needed { Action::Allow } else { Action::Trap };
             let verdict = program.run(arch.audit(), number, &[3, control, 0, 0, 0, 0]);
             assert_eq!(verdict, Some(Verdict(action.code())), "{}: {control:#x}", kind.name());
+        }
+    }
+}
+
+/// Whoever accepts talks to strangers: one kind does, and only on what it was given.
+#[test]
+fn connections_are_accepted_by_one_kind() {
+    let (arch, number) = (Arch::X86_64, Arch::X86_64.number("accept4").expect("a call"));
+    for kind in ActorKind::ALL {
+        let policy = built_in_policy(*kind, arch).expect("no mistakes");
+        let program = compile_policy(&policy, arch, Enforcement::Enforce).expect("compiles");
+        for flags in [0, libc::SOCK_CLOEXEC as u64, libc::SOCK_NONBLOCK as u64] {
+            let needed = *kind == ActorKind::Vsock && flags == libc::SOCK_CLOEXEC as u64;
+            let action = if needed { Action::Allow } else { Action::Trap };
+            let verdict = program.run(arch.audit(), number, &[3, 0, 0, flags, 0, 0]);
+            assert_eq!(verdict, Some(Verdict(action.code())), "{}: {flags:#x}", kind.name());
         }
     }
 }

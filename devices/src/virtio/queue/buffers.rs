@@ -70,6 +70,38 @@ impl GuestBuffers {
         other.bytes = 0;
     }
 
+    /// Add up to `length` bytes of `other` from byte `from` on behind what is there.
+    ///
+    /// # Panics
+    ///
+    /// As for [`GuestBuffers::append`].
+    pub fn append_part(&mut self, other: &Self, from: u32, length: u32) {
+        assert!(Rc::ptr_eq(&self.memory, &other.memory), "one memory for all pieces");
+        let (mut skipped, mut left) = (from as usize, length as usize);
+        for segment in &other.segments {
+            let skip = segment.len().min(skipped);
+            skipped -= skip;
+            let part = segment.skip(skip).first(left);
+            if part.is_empty() {
+                continue;
+            }
+            left -= part.len();
+            self.bytes = self.bytes.checked_add(part.len() as u32).expect("less than 4 GiB in all");
+            self.segments.push(part);
+        }
+    }
+
+    /// Keep the first `bytes` bytes only.
+    pub fn truncate(&mut self, bytes: u32) {
+        let mut left = bytes as usize;
+        for segment in &mut self.segments {
+            *segment = segment.first(left);
+            left -= segment.len();
+        }
+        self.segments.retain(|segment| !segment.is_empty());
+        self.bytes = self.bytes.min(bytes);
+    }
+
     /// Let go of all pieces.
     pub fn clear(&mut self) {
         self.segments.clear();

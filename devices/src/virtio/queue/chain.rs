@@ -52,6 +52,10 @@ impl Segment {
         assert!(bytes <= self.length);
         Self { base: self.base.wrapping_add(bytes), length: self.length - bytes }
     }
+
+    pub(super) fn first(self, bytes: usize) -> Self {
+        Self { base: self.base, length: self.length.min(bytes) }
+    }
 }
 
 /// A chain of descriptors, translated.

@@ -211,6 +211,34 @@ impl GuestOps {
     }
 }
 
+/// Send what a socket takes at once from guest memory; one message, where it has messages.
+pub fn send_now(socket: BorrowedFd<'_>, buffers: &GuestBuffers) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let message = message(buffers);
+    // SAFETY: the segments lie in guest memory that `buffers` keeps mapped during the call.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receive what a socket has at once into guest memory.
+pub fn receive_now(socket: BorrowedFd<'_>, buffers: &GuestBuffers) -> io::Result<usize> {
+    let mut message = message(buffers);
+    // SAFETY: as in `send_now`; guest memory is mapped writable.
+    let received =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+fn message(buffers: &GuestBuffers) -> libc::msghdr {
+    // SAFETY: all zero is a message without address, pieces or anything beside them.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    let segments = as_iovecs(buffers.segments());
+    // The kernel does not write to the list.
+    header.msg_iov = segments.as_ptr().cast_mut().cast();
+    header.msg_iovlen = segments.len().min(libc::UIO_MAXIOV as usize) as _;
+    header
+}
+
 /// Move what can be moved. None if that is nothing, or if it failed: the ring says why.
 fn transfer_now(
     file: BorrowedFd<'_>,

@@ -1,0 +1,6 @@
+mod bed;
+mod crash;
+mod ends;
+mod flow;
+mod hostile;
+mod opening;
