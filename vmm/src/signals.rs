@@ -115,14 +115,18 @@ impl Listener {
     }
 
     /// Waits for a signal that ends the machine and gives its number. Until then the terminal, if
-    /// there is one, follows the job control of the shell.
-    pub async fn ending(&mut self, terminal: Option<&RawTerminal>) -> io::Result<i32> {
+    /// there is one, follows the job control of the shell, and `resized` hears of its new sizes.
+    pub async fn ending(
+        &mut self,
+        terminal: Option<&RawTerminal>,
+        resized: impl Fn(),
+    ) -> io::Result<i32> {
         loop {
             match self.next().await? {
                 Event::End(number) => return Ok(number),
                 Event::Suspend => suspend(terminal)?,
                 Event::Continued => resume(terminal)?,
-                Event::Resized => {}
+                Event::Resized => resized(),
             }
         }
     }
@@ -224,9 +228,9 @@ mod tests {
             let later = executor::spawn(async {
                 executor::yield_now().await;
                 raise(libc::SIGWINCH);
-                raise(libc::SIGTERM);
             });
-            assert_eq!(listener.ending(None).await.expect("a number"), libc::SIGTERM);
+            let end = || raise(libc::SIGTERM);
+            assert_eq!(listener.ending(None, end).await.expect("a number"), libc::SIGTERM);
             later.await;
         });
     }

@@ -81,6 +81,8 @@ pub mod ports {
     pub const KEYBOARD_IRQ: u8 = 1;
     /// Debug console: each byte written is a character.
     pub const DEBUGCON: u16 = 0x402;
+    /// The debug console, where early code of kernels and hypervisors looks for it.
+    pub const DEBUGCON_E9: u16 = 0xe9;
     /// The pvpanic device.
     pub const PVPANIC: u16 = 0x505;
     /// ACPI PM1 event block: status word, enable word.

@@ -11,14 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use devices::virtio::console::{MAX_PORTS, PortRole};
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
 use super::error::{Error, FileProblem, MemoryProblem, Role};
 use super::{
-    CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
-    RootDisk, SeccompMode, SerialConfig,
+    ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages,
+    Placement, Residency, RootDisk, SeccompMode, SerialConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -70,8 +71,11 @@ impl MachineOptions {
         if let Some(vsock) = &self.vsock {
             check_new_file(Role::Vsock, &vsock.path, NewFile::Sockets)?;
         }
-        let serial = self.serial.unwrap_or_default();
-        check_serial(&serial)?;
+        check_consoles(&self.consoles)?;
+        let debugcon = self.debugcon.unwrap_or(SerialConfig::Null);
+        let serial = choose_serial(self.serial, &self.consoles, &debugcon);
+        let ends = self.consoles.iter().map(|console| &console.end).chain([&serial, &debugcon]);
+        check_ends(&ends.collect::<Vec<_>>())?;
         if let Some(path) = &self.control {
             check_new_file(Role::Control, path, NewFile::Socket)?;
         }
@@ -89,7 +93,9 @@ impl MachineOptions {
             vsock: self.vsock,
             root,
             rng: self.rng.unwrap_or_default(),
+            consoles: self.consoles,
             serial,
+            debugcon,
             control: self.control,
             placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
             restart: self.restart.unwrap_or_default(),
@@ -218,6 +224,47 @@ fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
     };
     check_access(&disk.path, mode, purpose).map_err(problem)?;
     Ok(metadata)
+}
+
+fn check_consoles(consoles: &[ConsoleConfig]) -> Result<(), Error> {
+    let names = consoles.iter().filter_map(|console| console.name.as_ref());
+    let names = names.collect::<Vec<_>>();
+    if names.len() > MAX_PORTS {
+        return Err(Error::TooManyPorts { count: names.len() });
+    }
+    if consoles.len() - names.len() > 1 {
+        return Err(Error::SeveralConsoles);
+    }
+    for (index, name) in names.iter().enumerate() {
+        PortRole::Named((*name).clone()).check().map_err(Error::PortName)?;
+        if names[..index].contains(name) {
+            return Err(Error::SamePort { name: (*name).clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Standard input and output are the serial port's unless somebody else was given them.
+fn choose_serial(
+    wanted: Option<SerialConfig>,
+    consoles: &[ConsoleConfig],
+    debugcon: &SerialConfig,
+) -> SerialConfig {
+    let mut others = consoles.iter().map(|console| &console.end).chain([debugcon]);
+    let taken = others.any(|end| *end == SerialConfig::Stdio);
+    wanted.unwrap_or(if taken { SerialConfig::Null } else { SerialConfig::Stdio })
+}
+
+/// The ends of all lines of characters: those that there can be, and none twice.
+fn check_ends(ends: &[&SerialConfig]) -> Result<(), Error> {
+    for (index, end) in ends.iter().enumerate() {
+        check_serial(end)?;
+        let shared = !matches!(end, SerialConfig::Null | SerialConfig::Pty);
+        if shared && ends[..index].contains(end) {
+            return Err(Error::SameEnd { end: (*end).clone() });
+        }
+    }
+    Ok(())
 }
 
 fn check_serial(serial: &SerialConfig) -> Result<(), Error> {

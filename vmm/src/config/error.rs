@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
+use devices::virtio::console::{ConsoleError, MAX_PORTS};
 use thiserror::Error;
 
-use super::{MachineConfig, MemorySize};
+use super::{MachineConfig, MemorySize, SerialConfig};
 use crate::error::Hint;
 
 /// Why a description of a machine is refused.
@@ -83,6 +84,30 @@ pub enum Error {
     TooManyNets {
         /// What was asked for.
         count: usize,
+    },
+    /// There are more named ports than a console has.
+    #[error("{count} named ports are more than the {MAX_PORTS} of a console")]
+    TooManyPorts {
+        /// What was asked for.
+        count: usize,
+    },
+    /// Two consoles have no name.
+    #[error("a machine has one console without a name, and two are given")]
+    SeveralConsoles,
+    /// The name of a port is none.
+    #[error("a console has a port that cannot be")]
+    PortName(#[source] ConsoleError),
+    /// Two ports have one name.
+    #[error("two ports of the console are called `{name}`")]
+    SamePort {
+        /// The name.
+        name: String,
+    },
+    /// Two of serial port, consoles and debug console end at one place.
+    #[error("two of serial port, consoles and debug console end at `{end}`")]
+    SameEnd {
+        /// The place.
+        end: SerialConfig,
     },
     /// Two disks are one file, and one of them would write it.
     #[error("`{second}` is the same file as the disk `{first}`, and the guest would write it",
@@ -228,7 +253,12 @@ impl Hint for Error {
                 Some("use a shorter path, or one relative to where you are".into())
             }
             Self::FileTooLong { .. } => Some("--config wants a TOML file".into()),
+            Self::SeveralConsoles => Some("give the others names: --console KIND,name=NAME".into()),
+            Self::SameEnd { .. } => Some("give each one of its own, or `null`".into()),
             Self::ParseFile { .. }
+            | Self::TooManyPorts { .. }
+            | Self::PortName(_)
+            | Self::SamePort { .. }
             | Self::TooManyDisks { .. }
             | Self::TooManyNets { .. }
             | Self::CommandLine { .. } => None,

@@ -12,6 +12,7 @@
 
 mod byte_count;
 mod check;
+mod console;
 mod cpu_count;
 mod disk;
 mod error;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use byte_count::{ByteCount, ByteCountError};
+pub use console::ConsoleConfig;
 pub use cpu_count::{CpuCount, CpuCountError};
 pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
 pub use error::{Error, FileProblem, MemoryProblem};
@@ -72,8 +74,12 @@ pub struct MachineConfig {
     pub root: RootDisk,
     /// The source of entropy.
     pub rng: RngConfig,
+    /// The ports of the virtio console.
+    pub consoles: Vec<ConsoleConfig>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
+    /// The host end of the debug console.
+    pub debugcon: SerialConfig,
     /// The socket by which others control the machine.
     pub control: Option<PathBuf>,
     /// Where the device back ends run.
@@ -143,6 +149,7 @@ impl MachineConfig {
             !self.disks.is_empty(),
             !self.nets.is_empty(),
             self.vsock.is_some(),
+            !self.consoles.is_empty(),
             self.rng != RngConfig::Absent,
         ];
         present.contains(&true)
@@ -151,8 +158,8 @@ impl MachineConfig {
     /// The whole command line of the guest.
     ///
     /// A kernel gets `console=ttyS0` when there is a serial port that somebody could read and no
-    /// word names a console, and the place of the root disk. The built-in guest gets the words
-    /// as they are.
+    /// word names a console, `console=hvc0` when there is that, and the place of the root disk. The
+    /// built-in guest gets the words as they are.
     pub fn kernel_command_line(&self) -> String {
         let mut words = Vec::with_capacity(self.cmdline.len() + 2);
         if self.kernel.is_some() {
@@ -163,6 +170,10 @@ impl MachineConfig {
                 .any(|word| word.starts_with("console="));
             if !console_named && self.serial != SerialConfig::Null {
                 words.push("console=ttyS0");
+            }
+            // The last one is what `/dev/console` is.
+            if !console_named && self.consoles.iter().any(|console| console.name.is_none()) {
+                words.push("console=hvc0");
             }
             if let (RootDisk::First, Some(disk)) = (self.root, self.disks.first()) {
                 words.push(if disk.read_only { "root=/dev/vda ro" } else { "root=/dev/vda rw" });
@@ -191,7 +202,9 @@ mod tests {
             vsock: None,
             root: RootDisk::First,
             rng: RngConfig::Absent,
+            consoles: Vec::new(),
             serial: SerialConfig::Stdio,
+            debugcon: SerialConfig::Null,
             control: None,
             placement: Placement::Processes,
             restart: RestartLimit::Always,
@@ -207,6 +220,10 @@ mod tests {
         linux.disks[0].read_only = true;
         linux.serial = SerialConfig::Null;
         assert_eq!(linux.kernel_command_line(), "root=/dev/vda ro quiet init=/x");
+        linux.consoles = vec!["null,name=a".parse().expect("a port")];
+        assert_eq!(linux.kernel_command_line(), "root=/dev/vda ro quiet init=/x");
+        linux.consoles.push("pty".parse().expect("a console"));
+        assert_eq!(linux.kernel_command_line(), "console=hvc0 root=/dev/vda ro quiet init=/x");
         let linux = config(Some("vmlinux"), &["quiet console=hvc0"]);
         assert_eq!(linux.kernel_command_line(), "root=/dev/vda rw quiet console=hvc0");
         assert_eq!(

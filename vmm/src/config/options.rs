@@ -6,7 +6,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig, VsockConfig,
+    ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig,
+    SerialConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -77,7 +78,14 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<RngConfig>,
 
-    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
+    /// Console hvc0, or with a name a port of bytes: KIND[,name=NAME], KIND as for --serial; may be
+    /// repeated
+    #[arg(long = "console", value_name = "KIND")]
+    #[serde(rename = "console", skip_serializing_if = "Vec::is_empty")]
+    pub consoles: Vec<ConsoleConfig>,
+
+    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
+    /// stdio]
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
@@ -86,6 +94,11 @@ pub struct MachineOptions {
     #[arg(long, value_name = "SOCK")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<PathBuf>,
+
+    /// Debug console at ports 0xe9 and 0x402: KIND as for --serial [default: null]
+    #[arg(long, value_name = "KIND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debugcon: Option<SerialConfig>,
 
     /// Run everything in one process, for debuggers and profilers
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -127,7 +140,9 @@ impl MachineOptions {
             nets: join(self.nets, over.nets),
             vsock: over.vsock.or(self.vsock),
             rng: over.rng.or(self.rng),
+            consoles: join(self.consoles, over.consoles),
             serial: over.serial.or(self.serial),
+            debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),
             single_process: over.single_process.or(self.single_process),
             restart: over.restart.or(self.restart),
@@ -140,13 +155,15 @@ impl MachineOptions {
     pub(super) fn rebase(&mut self, folder: &Path) {
         let files = self.kernel.iter_mut().chain(self.initrd.iter_mut());
         let disks = self.disks.iter_mut().chain(self.root.iter_mut()).map(|disk| &mut disk.path);
-        let serial = match &mut self.serial {
-            Some(SerialConfig::File(path) | SerialConfig::Unix(path)) => Some(path),
-            _ => None,
-        };
         let vsock = self.vsock.iter_mut().map(|vsock| &mut vsock.path);
+        let ends = self.consoles.iter_mut().map(|console| &mut console.end);
+        let ends = ends.chain(self.serial.iter_mut()).chain(self.debugcon.iter_mut());
+        let ends = ends.filter_map(|end| match end {
+            SerialConfig::File(path) | SerialConfig::Unix(path) => Some(path),
+            SerialConfig::Stdio | SerialConfig::Pty | SerialConfig::Null => None,
+        });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
-        for path in files.chain(disks).chain(serial).chain(vsock).chain(others) {
+        for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
             *path = folder.join(&*path);
         }
     }

@@ -15,6 +15,7 @@ use arch::x86_64::msrs;
 use devices::bus::{Bus, BusDevice, BusRange};
 use devices::legacy::acpi_pm::{self, AcpiPm, AcpiPmParts};
 use devices::legacy::cmos::{self, Cmos, CmosParts, MemorySizes};
+use devices::legacy::debugcon::Debugcon;
 use devices::legacy::i8042::I8042;
 use devices::legacy::output::SerialOutput;
 use devices::legacy::pvpanic::Pvpanic;
@@ -49,6 +50,7 @@ pub(super) struct Assembly {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) spaces: Arc<AddressSpaces>,
     pub(super) serial: SerialDevice,
+    pub(super) debugcon: Option<DebugconDevice>,
     pub(super) rtc: RtcDevice,
     pub(super) power: Arc<AcpiPm>,
     pub(super) events: Receiver<MachineEvent>,
@@ -63,6 +65,23 @@ pub(super) struct SerialDevice {
     pub(super) unfinished_line: Receiver<()>,
 }
 
+/// The debug console with what connects it to its host end.
+#[derive(Debug)]
+pub(super) struct DebugconDevice {
+    pub(super) device: Arc<Debugcon>,
+    /// Says that characters wait for the end of their line.
+    pub(super) unfinished_line: Receiver<()>,
+}
+
+/// Where characters of the guest go.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// Those of the serial port.
+    pub(super) serial: Arc<Line>,
+    /// Those of the debug console, if there is one.
+    pub(super) debugcon: Option<Arc<Line>>,
+}
+
 /// The real-time clock with what says that its timer is to be set again.
 #[derive(Debug)]
 pub(super) struct RtcDevice {
@@ -70,10 +89,10 @@ pub(super) struct RtcDevice {
     pub(super) alarm_changed: Receiver<()>,
 }
 
-/// Builds everything that `config` names. `line` is where the serial port's output goes.
+/// Builds everything that `config` names.
 pub(super) fn build(
     config: &MachineConfig,
-    line: &Arc<Line>,
+    lines: &Lines,
     spawner: Option<&Spawner>,
 ) -> Result<Assembly, Error> {
     let kernel = Kernel::open(config)?;
@@ -103,7 +122,7 @@ pub(super) fn build(
         });
         let vm = hypervisor.create_vm(cpus as usize, &memory)?;
         let machine =
-            Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(line, devices);
+            Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(lines, devices);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
         loading
@@ -156,7 +175,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn build(
         &self,
-        line: &Arc<Line>,
+        lines: &Lines,
         devices: super::backends::OpenDevices,
     ) -> Result<Assembly, Error> {
         let (events, receiver) = ipc::channel::<MachineEvent>(EVENT_CAPACITY);
@@ -172,7 +191,14 @@ impl Builder<'_> {
         root.insert_memory(&mut mmio)?;
         let back_ends = super::backends::start(devices, self.vm, self.memory, &root, self.spawner)?;
 
-        let serial = self.serial(line)?;
+        let serial = self.serial(&lines.serial)?;
+        let debugcon = lines.debugcon.as_ref().map(debugcon);
+        if let Some(console) = &debugcon {
+            for base in [ports::DEBUGCON, ports::DEBUGCON_E9] {
+                let range = BusRange { base: u64::from(base), length: 1 };
+                port_bus.insert(range, console.device.clone())?;
+            }
+        }
         let (rtc, power) = self.legacy(&mut port_bus, &serial, &events)?;
         let spaces = AddressSpaces {
             ports: port_bus,
@@ -184,6 +210,7 @@ impl Builder<'_> {
             vcpus: Vec::new(),
             spaces: Arc::new(spaces),
             serial,
+            debugcon,
             rtc,
             power,
             events: receiver,
@@ -242,6 +269,12 @@ impl Builder<'_> {
         insert(ports::ACPI_PM1_EVENT, acpi_pm::PORTS, power.clone())?;
         Ok((RtcDevice { device: cmos, alarm_changed }, power))
     }
+}
+
+fn debugcon(line: &Arc<Line>) -> DebugconDevice {
+    let (notice, unfinished_line) = ipc::channel(1);
+    let output = LineOutput { line: Arc::clone(line), notify: Box::new(notify(notice)) };
+    DebugconDevice { device: Arc::new(Debugcon::new(Box::new(output))), unfinished_line }
 }
 
 fn window(range: GuestRange) -> Window {

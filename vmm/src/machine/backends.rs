@@ -23,6 +23,7 @@ use super::supervisor::{Blueprint, Ward};
 use super::user_net::UserNet;
 use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
+use crate::serial_port::Bridge;
 use crate::warden::{ActorId, ActorKind, Spawner};
 
 /// Requests under way to a back end: one from each vCPU at most is waited for by the transport.
@@ -54,6 +55,7 @@ pub(super) struct OpenDevices {
     devices: Vec<OpenDevice>,
     user_nets: Vec<UserNet>,
     host_sockets: Option<HostSockets>,
+    bridges: Vec<Bridge>,
 }
 
 /// Opens what the devices stand on.
@@ -72,6 +74,9 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
         open.devices.push(device);
         open.host_sockets = Some(host_sockets);
     }
+    let consoles = super::consoles::open(&config.consoles)?;
+    open.devices.extend(consoles.devices);
+    open.bridges = consoles.bridges;
     open.devices.extend(rng(config.rng));
     Ok(open)
 }
@@ -118,6 +123,8 @@ pub(super) struct BackEnds {
     pub(super) user_nets: Vec<UserNet>,
     /// What connects a vsock to programs of the host.
     pub(super) host_sockets: Option<HostSockets>,
+    /// The host's ends of consoles.
+    pub(super) bridges: Vec<Bridge>,
     /// All of them, for those who control the machine.
     pub(super) handles: Vec<DeviceHandle>,
 }
@@ -131,8 +138,8 @@ pub(super) fn start(
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
-    let OpenDevices { devices, user_nets, host_sockets } = open;
-    let mut back_ends = BackEnds { user_nets, host_sockets, ..BackEnds::default() };
+    let OpenDevices { devices, user_nets, host_sockets, bridges } = open;
+    let mut back_ends = BackEnds { user_nets, host_sockets, bridges, ..BackEnds::default() };
     if devices.is_empty() {
         return Ok(back_ends);
     }

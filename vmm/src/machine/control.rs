@@ -13,21 +13,22 @@ use devices::virtio::pci::VirtioPciDevice;
 use executor::{Either, Executor, TaskGroup, select};
 use ipc::{Receiver, Sender};
 
-use super::assembly::{self, Assembly, RtcDevice, SerialDevice};
+use super::assembly::{self, Assembly, DebugconDevice, Lines, RtcDevice, SerialDevice};
 use super::backends::{Attached, BackEndThread, BackEnds};
+use super::consoles;
 use super::directory::Directory;
 use super::lifecycle::Machine;
 use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
-use crate::config::{MachineConfig, Placement, SeccompMode};
+use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig};
 use crate::control::{ControlSocket, EventHub, EventKind, Server};
 use crate::error::Hint;
 use crate::kvm;
 use crate::outcome::{BuiltInSummary, Outcome};
-use crate::serial_port::{Connected, Guest, Receive, SerialPort};
-use crate::signals::{Listener, Signals};
+use crate::serial_port::{Bridge, Bridged, Guest, Receive, SerialPort};
+use crate::signals::Signals;
 use crate::warden::{Enforcement, PolicySource, Warden, WardenEvent};
 
 /// A vCPU says one thing: that it has crashed. Every one of them may.
@@ -47,17 +48,28 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     kvm::install_kick_handler().map_err(Error::host("install the handler of the kick signal"))?;
     let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
     let port = SerialPort::open(&config.serial, guest)?;
+    let debugcon = match &config.debugcon {
+        SerialConfig::Null => None,
+        end => Some(SerialPort::open(end, Guest::Kernel).map_err(Error::Debugcon)?),
+    };
     grow_descriptor_table().map_err(Error::host("make room for descriptors"))?;
     let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     let spawner = warden.as_ref().map(|(warden, _)| warden.spawner().clone());
-    let assembly = assembly::build(config, &port.line(), spawner.as_ref())?;
+    let lines = Lines { serial: port.line(), debugcon: debugcon.as_ref().map(SerialPort::line) };
+    let assembly = assembly::build(config, &lines, spawner.as_ref())?;
     let mut executor = Executor::new(&executor::Config::default())?;
-    executor.block_on(run_assembled(config, assembly, Outside { port, signals, control }, warden))
+    executor.block_on(run_assembled(
+        config,
+        assembly,
+        Outside { port, debugcon, signals, control },
+        warden,
+    ))
 }
 
 /// What the outside has of a machine.
 struct Outside {
     port: SerialPort,
+    debugcon: Option<SerialPort>,
     signals: Signals,
     control: Option<ControlSocket>,
 }
@@ -98,21 +110,41 @@ async fn run_assembled(
     outside: Outside,
     warden: Option<WardenLink>,
 ) -> Result<Outcome, Error> {
-    let Assembly { vcpus, spaces, serial, rtc, power, mut events, back_ends } = assembly;
-    let Outside { port, signals, control } = outside;
+    let Assembly { vcpus, spaces, serial, debugcon, rtc, power, mut events, back_ends } = assembly;
+    let Outside { port, debugcon: debugcon_port, signals, control } = outside;
     let SerialDevice { device: serial, unfinished_line } = serial;
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
     let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
 
     let pumps = TaskGroup::new();
-    pumps.spawn(flush_unfinished_lines(unfinished_line, Arc::clone(&serial)));
+    let flush = Arc::clone(&serial);
+    pumps.spawn(flush_unfinished_lines(unfinished_line, move || flush.flush()));
+    let mut debug_line = None;
+    if let (Some(DebugconDevice { device, unfinished_line }), Some(port)) =
+        (debugcon, debugcon_port)
+    {
+        debug_line = Some((port.connect(Arc::new(Deaf)).map_err(Error::Debugcon)?, device.clone()));
+        pumps.spawn(flush_unfinished_lines(unfinished_line, move || device.flush()));
+    }
     pumps.spawn(ring_alarms(rtc));
     let hub = EventHub::new();
-    let BackEnds { threads: attached, wards, user_nets, host_sockets, handles } = back_ends;
+    let BackEnds { threads: attached, wards, user_nets, host_sockets, bridges, handles } =
+        back_ends;
     let directory = Directory::new(handles, config, &hub);
     if let Some(host_sockets) = host_sockets {
         pumps.spawn(host_sockets.serve());
     }
+    let bridges = bridges.into_iter().map(Bridge::connect).collect::<Result<Vec<_>, _>>();
+    let bridges = bridges.map_err(Error::ConsoleEnd)?;
+    let (resize, resized) = ipc::channel(1);
+    if let Some(console) = consoles::on_terminal(&config.consoles, &directory.devices) {
+        pumps.spawn(consoles::follow_window(Rc::clone(console), resized));
+    }
+    let terminals = bridges.iter().map(Bridged::terminal).chain([connected.terminal()]);
+    let debug_terminal = debug_line.as_ref().and_then(|(line, _)| line.terminal());
+    let terminal = terminals.chain([debug_terminal]).flatten().next();
+    // One notice says it all.
+    let hear = || drop(resize.try_send(()));
     for user_net in user_nets {
         pumps.spawn(user_net.pump());
     }
@@ -136,7 +168,8 @@ async fn run_assembled(
         let machine = &mut machine;
         let mut operator =
             Operator { machine, directory: &directory, hub: &hub, power: &power, size };
-        let end = wait_for_end(&mut events, &mut crashes, &mut signals, &connected, &hub);
+        let end = signals.ending(terminal.as_deref(), hear);
+        let end = wait_for_end(&mut events, &mut crashes, end, &hub);
         let ask = operator.run(&mut asked);
         let work = supervise(supervisor.as_mut());
         match select(pin!(end), select(pin!(ask), pin!(work))).await {
@@ -159,6 +192,13 @@ async fn run_assembled(
     executor::flush();
     threads.into_iter().for_each(BackEndThread::join);
     serial.flush();
+    for bridge in bridges {
+        bridge.finish().await;
+    }
+    if let Some((line, device)) = debug_line {
+        device.flush();
+        line.finish().await;
+    }
     let summary = connected.finish().await;
     let outcome = outcome.map(|outcome| conclude(outcome, summary));
     if let Some(server) = server {
@@ -210,15 +250,12 @@ fn spawn(
 async fn wait_for_end(
     events: &mut Receiver<MachineEvent>,
     crashes: &mut Receiver<Event>,
-    signals: &mut Listener,
-    port: &Connected,
+    signal: impl Future<Output = std::io::Result<i32>>,
     hub: &EventHub,
 ) -> Result<Outcome, Error> {
-    let terminal = port.terminal();
     let guest = pin!(guest_ends(events, hub));
     let crash = pin!(crashes.recv());
-    let signal = pin!(signals.ending(terminal.as_deref()));
-    match select(guest, select(crash, signal)).await {
+    match select(guest, select(crash, pin!(signal))).await {
         Either::Left(outcome) => Ok(outcome),
         Either::Right(Either::Left(Ok(Event::Crash { reason }))) => Ok(Outcome::Crash { reason }),
         Either::Right(Either::Left(Err(_))) => {
@@ -249,10 +286,10 @@ async fn guest_ends(events: &mut Receiver<MachineEvent>, hub: &EventHub) -> Outc
 }
 
 /// Shows the beginnings of lines that do not end, as prompts are.
-async fn flush_unfinished_lines(mut notices: Receiver<()>, serial: Arc<Serial>) {
+async fn flush_unfinished_lines(mut notices: Receiver<()>, flush: impl Fn()) {
     while notices.recv().await.is_ok() {
         executor::sleep(LINE_PATIENCE).await;
-        serial.flush();
+        flush();
     }
 }
 
@@ -296,5 +333,18 @@ impl Receive for SerialInput {
 
     fn is_listening(&self) -> bool {
         self.0.is_listening()
+    }
+}
+
+/// What has an output only.
+struct Deaf;
+
+impl Receive for Deaf {
+    fn receive(&self, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn is_listening(&self) -> bool {
+        false
     }
 }

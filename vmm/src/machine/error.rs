@@ -7,6 +7,7 @@ use devices::bus::BusError;
 use devices::interrupt::InterruptError;
 use devices::pci::PciError;
 use devices::virtio::blk::BlkError;
+use devices::virtio::console::ConsoleError;
 use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
 use devices::virtio::queue::InflightError;
@@ -47,6 +48,15 @@ pub enum Error {
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),
+    /// The host's end of a console cannot be opened.
+    #[error("cannot use a console")]
+    ConsoleEnd(#[source] serial_port::Error),
+    /// A console cannot be made.
+    #[error("cannot make a console")]
+    Console(#[from] ConsoleError),
+    /// The host's end of the debug console cannot be opened.
+    #[error("cannot use the debug console")]
+    Debugcon(#[source] serial_port::Error),
     /// The control socket cannot be made.
     #[error("cannot be controlled")]
     Control(#[from] SocketError),
@@ -106,8 +116,8 @@ impl Hint for Error {
             Self::Kvm(error) => error.hint(),
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
-            Self::Serial(error) => error.hint(),
             Self::HostSockets(error) => error.hint(),
+            Self::Serial(error) | Self::ConsoleEnd(error) | Self::Debugcon(error) => error.hint(),
             Self::UserNet(error) => error.hint().map(Into::into),
             Self::Control(error) => error.hint(),
             Self::Warden(error) => error.hint(),

@@ -23,6 +23,7 @@
 
 mod assembly;
 mod backends;
+mod consoles;
 mod control;
 mod directory;
 mod error;

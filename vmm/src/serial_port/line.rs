@@ -33,6 +33,8 @@ struct State {
     flow: Flow,
     /// The output task, while it waits for bytes.
     output: Option<Waker>,
+    /// Who waits for an empty line.
+    sender: Option<Waker>,
     /// The device has had room since the input task looked last.
     room: bool,
     /// The input task, while it waits for room.
@@ -138,7 +140,24 @@ impl Line {
             state.flow = Flow::Moving;
         }
         self.space.notify_all();
+        if let Some(sender) = state.sender.take() {
+            sender.wake();
+        }
         Some(mem::replace(&mut state.bytes, empty))
+    }
+
+    /// Waits until all that was sent is taken: for a sender on the reader's own thread, which must
+    /// not lose anything and must not block.
+    pub(super) async fn emptied(&self) {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if state.bytes.is_empty() {
+                return Poll::Ready(());
+            }
+            state.sender = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Waits until the device had room since the last call.

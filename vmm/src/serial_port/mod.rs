@@ -11,6 +11,7 @@
 //! read that the device has no room for, except keys of a terminal: the escape keys among them
 //! must work when the guest does not read.
 
+mod bridge;
 mod error;
 mod input;
 mod line;
@@ -35,6 +36,7 @@ use crate::config::SerialConfig;
 use crate::outcome::BuiltInSummary;
 use crate::terminal::{LineFeed, RawTerminal};
 
+pub use bridge::{Bridge, Bridged, DeviceEnd, Purpose};
 pub use error::Error;
 pub use line::Line;
 
@@ -70,6 +72,17 @@ pub struct SerialPort {
     end: HostEnd,
     guest: Guest,
     line: Arc<Line>,
+    absence: Absence,
+    what: &'static str,
+}
+
+/// What becomes of output while nobody is at the other end of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// It is thrown away.
+    Drops,
+    /// It waits.
+    Waits,
 }
 
 #[derive(Debug)]
@@ -91,7 +104,8 @@ impl SerialPort {
             SerialConfig::Pty => HostEnd::Pty(pty::open()?),
             SerialConfig::Unix(path) => listen(path)?,
         };
-        Ok(Self { end, guest, line: Arc::new(Line::default()) })
+        let line = Arc::new(Line::default());
+        Ok(Self { end, guest, line, absence: Absence::Drops, what: "serial port" })
     }
 
     /// Where the serial device sends the guest's bytes to.
@@ -135,7 +149,7 @@ impl SerialPort {
                 executor::spawn(output::to_stdout(line, tap, attach(output)?))
             }
             HostEnd::Pty(pty) => {
-                pty::announce(&pty);
+                pty::announce(&pty, self.what);
                 let fd = attach(pty.controller)?;
                 connected.tasks.spawn(pty::input(fd.clone(), pty.user, pending));
                 executor::spawn(output::to_lossy_stream(line, tap, fd))
@@ -144,7 +158,7 @@ impl SerialPort {
                 let client = unix::Client::default();
                 connected.socket = Some(file);
                 connected.tasks.spawn(unix::serve(attach(listener)?, client.clone(), pending));
-                executor::spawn(unix::output(line, tap, client))
+                executor::spawn(unix::output(line, tap, client, self.absence))
             }
         });
         Ok(connected)

@@ -39,8 +39,8 @@ fn make() -> Result<Pty, Errno> {
 }
 
 /// Says where it is.
-pub(super) fn announce(pty: &Pty) {
-    eprint!("vmm: the serial port is {}{}", pty.path, terminal::line_end());
+pub(super) fn announce(pty: &Pty, what: &str) {
+    eprint!("vmm: the {what} is {}{}", pty.path, terminal::line_end());
 }
 
 /// Copies what users type to the device.

@@ -2,22 +2,59 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use executor::Fd;
 
+use super::Absence;
 use super::input::{self, Pending};
 use super::line::Line;
 use super::output::{Batches, Tap, write_all};
 
 /// The connected client, if there is one.
 #[derive(Clone, Default)]
-pub(super) struct Client(Rc<RefCell<Option<Fd>>>);
+pub(super) struct Client(Rc<RefCell<Presence>>);
+
+#[derive(Default)]
+struct Presence {
+    fd: Option<Fd>,
+    /// Who waits for a client.
+    waiting: Option<Waker>,
+}
+
+impl Client {
+    fn set(&self, fd: Option<Fd>) {
+        let mut presence = self.0.borrow_mut();
+        presence.fd = fd;
+        if presence.fd.is_some()
+            && let Some(waiting) = presence.waiting.take()
+        {
+            waiting.wake();
+        }
+    }
+
+    fn get(&self) -> Option<Fd> {
+        self.0.borrow().fd.clone()
+    }
+
+    async fn wait(&self) -> Fd {
+        poll_fn(|context| match self.get() {
+            Some(fd) => Poll::Ready(fd),
+            None => {
+                self.0.borrow_mut().waiting = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
 
 /// The socket in the file system; it goes with this.
 #[derive(Debug)]
@@ -59,9 +96,9 @@ pub(super) async fn serve(listener: Fd, client: Client, mut pending: Pending) {
                 return;
             }
         };
-        *client.0.borrow_mut() = Some(accepted.clone());
+        client.set(Some(accepted.clone()));
         copy(&accepted, &mut pending).await;
-        *client.0.borrow_mut() = None;
+        client.set(None);
     }
 }
 
@@ -79,11 +116,14 @@ async fn copy(fd: &Fd, pending: &mut Pending) {
     }
 }
 
-/// Writes to whoever is connected; without a client, output is thrown away.
-pub(super) async fn output(line: Arc<Line>, tap: Tap, client: Client) {
+/// Writes to whoever is connected. Without a client, output is thrown away, or waits for one.
+pub(super) async fn output(line: Arc<Line>, tap: Tap, client: Client, absence: Absence) {
     let mut batches = Batches::new(line, tap);
     while let Some(batch) = batches.next().await {
-        let fd = client.0.borrow().clone();
+        let fd = match absence {
+            Absence::Drops => client.get(),
+            Absence::Waits => Some(client.wait().await),
+        };
         let batch = match fd {
             // The reading side notices that a client is gone.
             Some(fd) => write_all(&fd, batch).await.1,

@@ -21,7 +21,8 @@ pub enum PortRole {
 }
 
 impl PortRole {
-    pub(super) fn check(&self) -> Result<(), ConsoleError> {
+    /// Whether a guest could find it.
+    pub fn check(&self) -> Result<(), ConsoleError> {
         let Self::Named(name) = self else { return Ok(()) };
         let printable = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         // A folder holds links of these names.

@@ -50,9 +50,8 @@ impl Parts for NetParts {
     fn remember(&mut self, change: &Change) {
         let options = &mut self.options;
         match change {
-            Change::Size { .. } => {}
             Change::Link(link) => options.link = *link,
-            Change::Window(_) => {}
+            Change::Size { .. } | Change::Window(_) => {}
             Change::RateLimits { traffic, limits } => {
                 if *traffic != LimitedTraffic::Transmit {
                     options.receive = *limits;

@@ -1,0 +1,189 @@
+//! A host end for a device in another process, which gets a socket and nothing more.
+//!
+//! ```text
+//!   device ──socket──▶ pump ──▶ [ Line ] ──▶ output task ──▶ terminal, pty, socket
+//!      ▲                                                          │
+//!      └──socket── pump ◀── [ Inbox ] ◀── input task ◀────────────┘
+//! ```
+//!
+//! The pumps read nothing that was not passed on, so a reader that is slow fills the socket, and then
+//! the device waits.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use executor::{Fd, Task, TaskGroup, timeout};
+
+use super::{Absence, Connected, Error, Guest, Line, Receive, SerialPort, create};
+use crate::config::SerialConfig;
+use crate::serial_port::output::write_all;
+use crate::terminal::RawTerminal;
+
+/// A read takes at most this much: less than a line holds, so that nothing of it is ever lost.
+const READ_BYTES: usize = 32 << 10;
+/// What waits to be sent to the device at most.
+const INBOX_BYTES: usize = 32 << 10;
+/// How long the last output may take to arrive.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// What the device gets of a host end.
+#[derive(Debug)]
+pub enum DeviceEnd {
+    /// Nothing.
+    Null,
+    /// A file for its output.
+    Output(OwnedFd),
+    /// A socket for both ways.
+    Both(OwnedFd),
+}
+
+/// A host end that is open and not connected yet.
+#[derive(Debug)]
+pub struct Bridge {
+    port: SerialPort,
+    socket: OwnedFd,
+}
+
+/// Who is at the device's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A terminal of the guest, which goes on when nobody looks.
+    Console,
+    /// A stream of bytes: they wait for somebody to take them.
+    Stream,
+}
+
+impl Bridge {
+    /// Opens or makes the host end. Where the device can use it by itself, there is no bridge.
+    pub fn open(
+        config: &SerialConfig,
+        purpose: Purpose,
+    ) -> Result<(Option<Self>, DeviceEnd), Error> {
+        match config {
+            SerialConfig::Null => return Ok((None, DeviceEnd::Null)),
+            SerialConfig::File(path) => return Ok((None, DeviceEnd::Output(create(path)?))),
+            SerialConfig::Stdio | SerialConfig::Pty | SerialConfig::Unix(_) => {}
+        }
+        let mut port = SerialPort::open(config, Guest::Kernel)?;
+        (port.absence, port.what) = match purpose {
+            Purpose::Console => (Absence::Drops, "console"),
+            Purpose::Stream => (Absence::Waits, "console port"),
+        };
+        let (own, device) = UnixStream::pair().map_err(Error::Attach)?;
+        device.set_nonblocking(true).map_err(Error::Attach)?;
+        Ok((Some(Self { port, socket: own.into() }), DeviceEnd::Both(device.into())))
+    }
+
+    /// Connects both ends on the current executor. A terminal becomes raw.
+    pub fn connect(self) -> Result<Bridged, Error> {
+        let socket = Fd::new(self.socket).map_err(Error::Attach)?;
+        let line = self.port.line();
+        let inbox = Arc::new(Inbox::default());
+        let connected = self.port.connect(Arc::clone(&inbox) as Arc<dyn Receive>)?;
+        let tasks = TaskGroup::new();
+        tasks.spawn(to_device(inbox, Arc::clone(&line), socket.clone()));
+        let from_device = executor::spawn(from_device(socket, line));
+        Ok(Bridged { connected, from_device, tasks })
+    }
+}
+
+/// A connected host end.
+pub struct Bridged {
+    connected: Connected,
+    from_device: Task<()>,
+    tasks: TaskGroup,
+}
+
+impl Bridged {
+    /// The terminal that belongs to the guest, if there is one.
+    pub fn terminal(&self) -> Option<Rc<RawTerminal>> {
+        self.connected.terminal()
+    }
+
+    /// Passes on what the device has sent and takes everything down. Called when the device is gone.
+    pub async fn finish(self) {
+        // A reader that has stalled loses the rest.
+        let _ = timeout(LAST_OUTPUT, self.from_device).await;
+        self.tasks.cancel_all().await;
+        self.connected.finish().await;
+    }
+}
+
+async fn from_device(socket: Fd, line: Arc<Line>) {
+    let mut buffer = Vec::with_capacity(READ_BYTES);
+    loop {
+        line.emptied().await;
+        buffer.clear();
+        let result;
+        (result, buffer) = socket.read(buffer).await;
+        match result {
+            Ok(count) if count > 0 => line.send(&buffer),
+            // The device is gone with its machine.
+            _ => return,
+        }
+    }
+}
+
+/// What the input task has read and the device has not got yet.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    pump: Option<Waker>,
+}
+
+impl Inbox {
+    /// All bytes, when there are some.
+    async fn take(&self) -> Vec<u8> {
+        std::future::poll_fn(|context| {
+            let mut state = self.lock();
+            if !state.bytes.is_empty() {
+                return Poll::Ready(std::mem::take(&mut state.bytes));
+            }
+            state.pump = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A thread that panicked left whole bytes behind.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Receive for Inbox {
+    fn receive(&self, bytes: &[u8]) -> usize {
+        let mut state = self.lock();
+        let taken = bytes.len().min(INBOX_BYTES - state.bytes.len());
+        state.bytes.extend_from_slice(&bytes[..taken]);
+        if let Some(pump) = state.pump.take() {
+            pump.wake();
+        }
+        taken
+    }
+
+    /// Nobody here knows; keys wait in the socket.
+    fn is_listening(&self) -> bool {
+        true
+    }
+}
+
+async fn to_device(inbox: Arc<Inbox>, line: Arc<Line>, socket: Fd) {
+    loop {
+        let bytes = inbox.take().await;
+        line.has_room();
+        if write_all(&socket, bytes).await.0.is_err() {
+            // The device is gone with its machine.
+            return;
+        }
+    }
+}
