@@ -8,7 +8,7 @@ use env_logger::{Builder, Target};
 use log::LevelFilter;
 
 use super::Verbosity;
-use crate::terminal;
+use crate::{terminal, warden};
 
 /// Names the levels per module, as in `VMM_LOG=warn,executor=debug`.
 const VARIABLE: &str = "VMM_LOG";
@@ -22,18 +22,21 @@ pub(super) fn start(verbosity: Verbosity) {
     };
     let start = Instant::now();
     builder.target(Target::Stderr).format(move |out, record| {
-        let mut line = format!(
-            "[{:9.3} {:5} {}] ",
-            start.elapsed().as_secs_f64(),
-            record.level(),
-            record.target()
-        );
+        let (mut line, end) = match warden::actor_prefix(record) {
+            Some(prefix) => (prefix, "\n"),
+            None => (prefix(start, record), terminal::line_end()),
+        };
         append_clean(&mut line, record.args());
-        line.push_str(terminal::line_end());
+        line.push_str(end);
         // One write per line, so that lines of several threads do not mix.
         out.write_all(line.as_bytes())
     });
     builder.init();
+}
+
+fn prefix(start: Instant, record: &log::Record<'_>) -> String {
+    let seconds = start.elapsed().as_secs_f64();
+    format!("[{seconds:9.3} {:5} {}] ", record.level(), record.target())
 }
 
 fn level(verbosity: Verbosity) -> Option<LevelFilter> {
@@ -49,21 +52,8 @@ fn level(verbosity: Verbosity) -> Option<LevelFilter> {
 
 /// Appends a message in which nothing can control the terminal: guests choose parts of some.
 fn append_clean(line: &mut String, message: &std::fmt::Arguments<'_>) {
-    struct Clean<'a>(&'a mut String);
-    impl std::fmt::Write for Clean<'_> {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            for letter in text.chars() {
-                if letter.is_control() {
-                    self.0.extend(letter.escape_default());
-                } else {
-                    self.0.push(letter);
-                }
-            }
-            Ok(())
-        }
-    }
     // Only a Display that fails by itself fails here; what it wrote until then is logged.
-    let _ = Clean(line).write_fmt(*message);
+    let _ = terminal::Clean(line).write_fmt(*message);
 }
 
 #[cfg(test)]

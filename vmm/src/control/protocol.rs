@@ -274,6 +274,9 @@ pub enum EventKind {
         pid: i32,
         /// How.
         reason: String,
+        /// What went through its channels before, the oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        last_messages: Vec<String>,
     },
     /// Another process serves a device.
     DeviceReplaced {
@@ -316,8 +319,9 @@ impl fmt::Display for EventKind {
             Self::PowerButton => f.write_str("the power button was pressed"),
             Self::Changed { device, change } => write!(f, "{device}: {change}"),
             Self::DeviceStarted { device, pid } => write!(f, "{device}: served by process {pid}"),
-            Self::DeviceDied { device, pid, reason } => {
-                write!(f, "{device}: process {pid} ended: {reason}")
+            Self::DeviceDied { device, pid, reason, last_messages } => {
+                write!(f, "{device}: process {pid} ended: {reason}")?;
+                last_messages.iter().try_for_each(|message| write!(f, "\n    {message}"))
             }
             Self::DeviceReplaced { device, pid, restarts } => {
                 write!(f, "{device}: served by process {pid}, successor {restarts}")
@@ -361,6 +365,16 @@ mod tests {
         assert_line(&Frame::Ok(Answer::Done), r#"{"ok":"done"}"#);
         let refusal = Refusal::new("no").hint("try");
         assert_line(&Frame::Error(refusal), r#"{"error":{"message":"no","hint":"try"}}"#);
+        let kind = EventKind::DeviceDied {
+            device: "disk0".into(),
+            pid: 7,
+            reason: "killed by SIGKILL".into(),
+            last_messages: Vec::new(),
+        };
+        assert_line(
+            &Event { at: 1.5, kind },
+            r#"{"at":1.5,"kind":"device-died","device":"disk0","pid":7,"reason":"killed by SIGKILL"}"#,
+        );
         let kind = EventKind::DeviceStarted { device: "disk0".into(), pid: 7 };
         assert_line(
             &Frame::Event(Event { at: 1.5, kind }),

@@ -162,9 +162,13 @@ async fn run_assembled(
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
     let size = Size { vcpus: vcpus.len() as u32, memory: config.memory.bytes() };
     let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?);
-    machine.run();
-    hub.say(EventKind::Started);
-    let outcome = {
+    // A sandbox that could not be had is usually known by now. If not, the machine ends when it is.
+    let ready = supervisor.as_mut().map_or(Ok(()), Supervisor::catch_up);
+    let outcome = if let Err(error) = ready {
+        Err(error)
+    } else {
+        machine.run();
+        hub.say(EventKind::Started);
         let machine = &mut machine;
         let mut operator =
             Operator { machine, directory: &directory, hub: &hub, power: &power, size };

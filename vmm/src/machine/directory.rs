@@ -17,9 +17,10 @@ use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::VirtioPciDevice;
 use ipc::{CallError, Deadline, Sender};
 
+use super::death_record::DeathRecord;
 use crate::config::MachineConfig;
 use crate::control::{DeviceStatus, EventHub, EventKind, Refusal, Service};
-use crate::warden::{ActorKind, Death};
+use crate::warden::ActorKind;
 
 /// How long a change may take, the replacement of a dead process included.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -112,12 +113,13 @@ impl Device {
     }
 
     /// The process is gone, and another one will come.
-    pub(super) fn died(&self, death: &Death) {
+    pub(super) fn died(&self, record: &DeathRecord) {
         self.controls.take();
         self.pid.set(None);
         self.service.set(Service::Replacing);
-        let (device, pid, reason) = (self.id.clone(), death.pid, death.to_string());
-        self.hub.say(EventKind::DeviceDied { device, pid, reason });
+        let (device, record) = (self.id.clone(), record.clone());
+        let DeathRecord { pid, reason, last_messages } = record;
+        self.hub.say(EventKind::DeviceDied { device, pid, reason, last_messages });
         self.turn();
     }
 

@@ -25,6 +25,7 @@ mod assembly;
 mod backends;
 mod consoles;
 mod control;
+mod death_record;
 mod directory;
 mod error;
 mod host_sockets;

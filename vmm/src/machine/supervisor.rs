@@ -25,17 +25,20 @@ use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
 use executor::{Either, TaskGroup, select};
 use ipc::link::Link;
-use ipc::{CallError, Deadline, Receiver, Sender};
+use ipc::{CallError, Deadline, Receiver, Sender, Tap};
 
 use super::Error;
 use super::backends::{CONTROL_CAPACITY, EVENT_CAPACITY, REQUEST_CAPACITY};
 use super::control::pump_back_end;
+use super::death_record::{self, DeathRecord, Witness};
 use super::directory::{Device, Directory, SharedParts};
 use super::lives::{Lives, Verdict};
 use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
 use crate::error::Report;
-use crate::warden::{ActorId, ActorKind, ActorLink, Death, Spawner, Start, Warden, WardenEvent};
+use crate::warden::{
+    ActorId, ActorKind, ActorLink, Death, LogPipe, Spawner, Start, Warden, WardenEvent,
+};
 
 /// How often a back end is asked whether it still answers.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,8 +63,12 @@ pub(super) struct Process {
     pub(super) id: ActorId,
     link: Link,
     pub(super) requests: Sender<BackendRequest>,
+    /// The same, for questions that are not worth a record.
+    heartbeats: Sender<BackendRequest>,
     controls: Sender<ControlRequest>,
     events: Receiver<BackendEvent>,
+    tap: Tap,
+    log: LogPipe,
 }
 
 impl Blueprint {
@@ -77,9 +84,14 @@ impl Blueprint {
     /// Sends a process what it works on. It need not run yet.
     fn send_off(&self, id: ActorId, actor: ActorLink) -> Result<Process, Error> {
         let doing = "hand a device to its process";
-        let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
+        let (heartbeats, request_receiver) = ipc::channel(REQUEST_CAPACITY);
         let (controls, control_receiver) = ipc::channel(CONTROL_CAPACITY);
         let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
+        // Control traffic only: what a guest reads and writes goes through none of these.
+        let tap = death_record::tap();
+        let requests = heartbeats.clone().tapped(&tap, "request");
+        let controls = controls.tapped(&tap, "control");
+        let events = events.tapped(&tap, "event");
         let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let metrics = self.metrics.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let start = VirtioStart {
@@ -95,7 +107,8 @@ impl Blueprint {
             .sender
             .try_send(Start::Virtio(Box::new(start)))
             .map_err(|error| Error::host(doing)(std::io::Error::other(error.to_string())))?;
-        Ok(Process { id, link: actor.link, requests, controls, events })
+        let ActorLink { link, log, .. } = actor;
+        Ok(Process { id, link, requests, heartbeats, controls, events, tap, log })
     }
 }
 
@@ -113,6 +126,8 @@ struct Charge {
     transport: Arc<VirtioPciDevice>,
     lives: Lives,
     device: Rc<Device>,
+    /// Of the process that serves it now, or did last.
+    witness: Option<Witness>,
 }
 
 impl Charge {
@@ -164,20 +179,34 @@ impl Supervisor {
             let Ward { blueprint, transport, process } = ward;
             let lives = Lives::new(limit, Instant::now());
             let device = Rc::clone(device);
-            let charge = Charge { blueprint: Arc::new(blueprint), transport, lives, device };
+            let blueprint = Arc::new(blueprint);
+            let charge = Charge { blueprint, transport, lives, device, witness: None };
             supervisor.attend(charge, process);
         }
         supervisor
     }
 
     /// Runs what a living process needs beside it, and watches it from now on.
-    fn attend(&mut self, charge: Charge, process: Process) {
-        let Process { id, link, requests, controls, events } = process;
+    fn attend(&mut self, mut charge: Charge, process: Process) {
+        let Process { id, link, heartbeats, controls, events, tap, log, .. } = process;
+        let witness = Witness::new(&charge.blueprint.name, tap, log);
+        self.tasks.spawn(witness.clone().listen());
+        charge.witness = Some(witness);
         charge.device.attended(controls, charge.lives.restarts());
         self.tasks.spawn(async move { link.drive().await });
         self.tasks.spawn(pump_back_end(Arc::clone(&charge.transport), events));
-        self.tasks.spawn(heartbeat(id, requests, self.warden.spawner().clone()));
+        self.tasks.spawn(heartbeat(id, heartbeats, self.warden.spawner().clone()));
         self.charges.insert(id, charge);
+    }
+
+    /// Takes the events that are there; an error ends the machine.
+    pub(super) fn catch_up(&mut self) -> Result<(), Error> {
+        while let Ok(event) = self.events.try_recv() {
+            if let Some(error) = self.act_on(event) {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Supervises until it cannot: the error says why not.
@@ -207,7 +236,7 @@ impl Supervisor {
                     log::info!("{}: served by process {pid}", charge.blueprint.name);
                 }
             }
-            WardenEvent::Died { id, death } => self.bury(id, death),
+            WardenEvent::Died { id, death } => self.bury(id, &death),
             WardenEvent::Failed { id, reason } => match self.charges.remove(&id) {
                 // What runs goes on without this device.
                 Some(charge) if charge.lives.restarts() > 0 => charge.give_up(&reason),
@@ -218,20 +247,25 @@ impl Supervisor {
         None
     }
 
-    fn bury(&mut self, id: ActorId, death: Death) {
+    fn bury(&mut self, id: ActorId, death: &Death) {
         let Some(mut charge) = self.charges.remove(&id) else { return };
-        charge.device.died(&death);
+        let record = match &charge.witness {
+            Some(witness) => witness.record(death),
+            None => DeathRecord::of(death),
+        };
+        charge.device.died(&record);
         let name = &charge.blueprint.name;
         let now = Instant::now();
         match charge.lives.died(now) {
             Verdict::Restart { after } => {
                 let number = charge.lives.restarts() + 1;
-                let pid = death.pid;
-                log::warn!("{name}: process {pid} ended: {death}; successor {number} takes over");
+                log::warn!("{name}: {record}; successor {number} takes over");
+                record.log_messages(name);
                 self.mourned.push((now + after, charge));
             }
             Verdict::GiveUp => {
-                log::error!("{name}: process {} ended: {death}; given up", death.pid);
+                log::error!("{name}: {record}; given up");
+                record.log_messages(name);
                 charge.give_up("its process ended and is not started again");
             }
         }
@@ -264,6 +298,7 @@ impl Supervisor {
                 let reason = Report::new(&error).one_line();
                 log::warn!("{}: {reason}", charge.blueprint.name);
                 let _ = self.warden.spawner().kill(id).await;
+                charge.witness = None;
                 self.charges.insert(id, charge);
             }
         }

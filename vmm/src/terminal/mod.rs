@@ -11,7 +11,10 @@
 //! that were found at the start are put back on every way out. While the process is in the
 //! background, the terminal belongs to somebody else and is left alone.
 
+mod clean;
 pub mod escape;
+
+pub use clean::Clean;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

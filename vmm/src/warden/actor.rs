@@ -1,24 +1,25 @@
 //! The life of a sandboxed actor process.
 //!
 //! ```text
-//!   clone ─► keep only the link ─► death note ─► lock down ─► ring ─► open the link ─► seccomp
-//!                                                                                        │
-//!   exit ◄── the actor ◄── Start: the first message ◄────────────────────────────────────┘
+//!   clone ─► keep link and log ─► death note ─► lock down ─► ring ─► open the link ─► seccomp
+//!                                                                                       │
+//!   exit ◄── the actor ◄── Start: the first message ◄───────────────────────────────────┘
 //! ```
 //!
 //! Nothing that another process sent is looked at before the filter is in force.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
 use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
-use ipc::Reply;
 use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
+use ipc::{Fd, Reply};
 use seccomp::Program;
 use serde::{Deserialize, Serialize};
 
+use super::log_pipe;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
 use crate::sandbox::{self, DeathNoteMemory, Limits};
@@ -146,6 +147,8 @@ impl ActorKind {
 pub(super) struct Birth<'w> {
     pub(super) kind: ActorKind,
     pub(super) end: LinkEnd<(), Start>,
+    /// Where its log goes.
+    pub(super) log: Fd,
     pub(super) note: DeathNoteMemory,
     pub(super) program: &'w Program,
     /// A pidfd of the warden.
@@ -177,7 +180,10 @@ struct Settled {
 }
 
 fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
-    let Birth { kind, end, note, program, parent } = birth;
+    let Birth { kind, end, log, note, program, parent } = birth;
+    log_pipe::speak_into(log.as_fd())?;
+    // Closed below, with all that is not kept.
+    std::mem::forget(log);
     let mut kept = end.descriptors().to_vec();
     kept.push(parent);
     sandbox::keep_only(&kept)?;

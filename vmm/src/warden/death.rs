@@ -35,6 +35,16 @@ impl Death {
         self.cause == Cause::Exited(0)
     }
 
+    /// Whether the actor ended itself because of an error, so that the last one that it logged is
+    /// the reason.
+    pub fn is_explained_by_log(&self) -> bool {
+        match (self.cause, self.note) {
+            (Cause::Exited(NOTED_EXIT), Some(note)) => note.signal == libc::SIGABRT,
+            (Cause::Exited(status), _) => status != 0,
+            (Cause::Killed(_) | Cause::Stopped, _) => false,
+        }
+    }
+
     /// The system call that the seccomp policy forbids, if that was the reason.
     pub fn forbidden_call(&self) -> Option<&'static str> {
         Arch::HOST.name(self.note?.system_call?)
@@ -113,6 +123,8 @@ mod tests {
         for (cause, note, expected) in table {
             let death = Death { pid: 1, cause, note };
             assert_eq!(death.to_string(), expected);
+            let by_itself = matches!(expected, "exit status 3" | "SIGABRT");
+            assert_eq!(death.is_explained_by_log(), by_itself, "{expected}");
         }
     }
 }

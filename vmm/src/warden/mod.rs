@@ -18,6 +18,7 @@
 
 mod actor;
 mod death;
+mod log_pipe;
 mod policies;
 mod probe;
 mod process;
@@ -27,12 +28,13 @@ use std::io;
 use std::time::Duration;
 
 use ipc::link::{self, Link, LinkConfig, LinkEnd, LinkError, Opened};
-use ipc::{Deadline, Receiver, SendError, Sender};
+use ipc::{Deadline, Fd, Receiver, SendError, Sender};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 pub use actor::{ActorKind, Start, Started};
 pub use death::{Cause, Death};
+pub use log_pipe::{Flow, LogPipe, REST, actor_prefix};
 pub use policies::{
     Enforcement, PolicyError, PolicySource, built_in_policy, compile_policy, read_policy,
 };
@@ -50,14 +52,21 @@ const SPAWN_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ActorId(pub u64);
 
-/// The machine's end of the link to an actor: it sends one [`Start`], and whatever further
-/// channels there are travel in that.
-pub type ActorLink = Opened<Start, ()>;
+/// The machine's ends of what leads to an actor.
+#[derive(Debug)]
+pub struct ActorLink {
+    /// Its link.
+    pub link: Link,
+    /// Takes one [`Start`], and whatever further channels there are travel in that.
+    pub sender: Sender<Start>,
+    /// What it logs.
+    pub log: LogPipe,
+}
 
 /// What the machine asks for.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    Spawn { id: ActorId, kind: ActorKind, end: LinkEnd<(), Start> },
+    Spawn { id: ActorId, kind: ActorKind, end: LinkEnd<(), Start>, log: Fd },
     Kill { id: ActorId },
 }
 
@@ -101,6 +110,9 @@ pub enum WardenError {
     /// There is no link to it, or to an actor.
     #[error("cannot make a link to a sandboxed process")]
     Link(#[from] LinkError),
+    /// There is no pipe for an actor's log.
+    #[error("cannot make a pipe for the log of a sandboxed process")]
+    Log(#[source] io::Error),
     /// A policy has mistakes.
     #[error("cannot use a seccomp policy")]
     Policy(#[from] PolicyError),
@@ -113,7 +125,7 @@ impl Hint for WardenError {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Policy(error) => error.hint(),
-            Self::Fork(_) | Self::Link(_) | Self::Request(_) => Some(
+            Self::Fork(_) | Self::Link(_) | Self::Log(_) | Self::Request(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"
                     .into(),
             ),
@@ -175,17 +187,16 @@ impl Warden {
 impl Spawner {
     /// Asks for an actor process. That it runs, or cannot, is an event.
     pub async fn spawn(&self, id: ActorId, kind: ActorKind) -> Result<ActorLink, WardenError> {
-        let (ours, end) = link::pair(&kind.link())?;
-        self.requests.send(Request::Spawn { id, kind, end }).await?;
-        Ok(ours.open()?)
+        let (request, ours) = Unborn::new(id, kind)?;
+        self.requests.send(request).await?;
+        ours.open()
     }
 
     /// [`Spawner::spawn`] from a thread without an executor.
     pub fn spawn_blocking(&self, id: ActorId, kind: ActorKind) -> Result<ActorLink, WardenError> {
-        let (ours, end) = link::pair(&kind.link())?;
-        let deadline = Deadline::after(SPAWN_DEADLINE);
-        self.requests.send_blocking(Request::Spawn { id, kind, end }, deadline)?;
-        Ok(ours.open()?)
+        let (request, ours) = Unborn::new(id, kind)?;
+        self.requests.send_blocking(request, Deadline::after(SPAWN_DEADLINE))?;
+        ours.open()
     }
 
     /// Asks for the end of an actor process, whose death is an event.
@@ -197,6 +208,26 @@ impl Spawner {
     pub fn kill_blocking(&self, id: ActorId) -> Result<(), WardenError> {
         let deadline = Deadline::after(SPAWN_DEADLINE);
         Ok(self.requests.send_blocking(Request::Kill { id }, deadline)?)
+    }
+}
+
+/// The machine's ends for an actor that is about to be asked for.
+struct Unborn {
+    end: LinkEnd<Start, ()>,
+    log: LogPipe,
+}
+
+impl Unborn {
+    fn new(id: ActorId, kind: ActorKind) -> Result<(Request, Self), WardenError> {
+        let (ours, end) = link::pair(&kind.link())?;
+        let (pipe, log) = LogPipe::new().map_err(WardenError::Log)?;
+        let request = Request::Spawn { id, kind, end, log: log.into() };
+        Ok((request, Self { end: ours, log: pipe }))
+    }
+
+    fn open(self) -> Result<ActorLink, WardenError> {
+        let Opened { link, sender, .. } = self.end.open()?;
+        Ok(ActorLink { link, sender, log: self.log })
     }
 }
 

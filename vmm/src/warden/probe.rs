@@ -3,6 +3,7 @@
 mod attempts;
 mod ring;
 
+use std::io::Write as _;
 use std::os::fd::BorrowedFd;
 
 use ipc::{Receiver, Reply};
@@ -25,6 +26,8 @@ pub enum ProbeRequest {
     Descriptors(Reply<Vec<i32>>),
     /// On which numbers is there a socket that could be sent to?
     Sockets(Reply<Vec<i32>>),
+    /// Write these bytes to standard error, as far as they go.
+    Say(Vec<u8>, Reply<()>),
     /// Try this.
     Try(Attempt, Reply<AttemptOutcome>),
 }
@@ -75,7 +78,7 @@ pub enum Attempt {
     MapExecutable,
     /// Make memory executable.
     MakeExecutable,
-    /// Make the descriptor of standard error blocking for all that have it.
+    /// Change the flags of standard error, as it would those of any descriptor that others share.
     SetDescriptorFlags,
     /// Change the program's own attributes: be dumpable again.
     BeDumpable,
@@ -114,6 +117,10 @@ pub(super) async fn run(start: ProbeStart) {
             ProbeRequest::Echo(number, reply) => reply.send(number),
             ProbeRequest::Descriptors(reply) => reply.send(open_descriptors()),
             ProbeRequest::Sockets(reply) => reply.send(attempts::sockets(&open_descriptors())),
+            ProbeRequest::Say(bytes, reply) => {
+                let _ = std::io::stderr().write_all(&bytes);
+                reply.send(());
+            }
             ProbeRequest::Try(Attempt::Ring(operation), reply) => {
                 reply.send(ring::attempt(operation).await);
             }

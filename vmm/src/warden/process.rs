@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use executor::{Config, Either, Executor, PollFlags, PollStream};
 use ipc::link::{Link, LinkEnd, Opened};
-use ipc::{Receiver, Sender};
+use ipc::{Fd, Receiver, Sender};
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::policies::Programs;
@@ -140,8 +140,8 @@ impl Keeper {
 
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Spawn { id, kind, end } => {
-                let event = match self.spawn(id, kind, end) {
+            Request::Spawn { id, kind, end, log } => {
+                let event = match self.spawn(id, kind, end, log) {
                     Ok(pid) => WardenEvent::Started { id, pid },
                     Err(error) => WardenEvent::Failed { id, reason: Report::of(&error).one_line() },
                 };
@@ -165,12 +165,14 @@ impl Keeper {
         id: ActorId,
         kind: ActorKind,
         end: LinkEnd<(), Start>,
+        log: Fd,
     ) -> Result<i32, SandboxError> {
         let note = DeathNoteMemory::new()?;
         let Some(child) = sandbox::clone_into_pid_namespace()? else {
             actor::run(actor::Birth {
                 kind,
                 end,
+                log,
                 note,
                 program: self.programs.of(kind),
                 parent: self.myself.as_fd(),
