@@ -187,3 +187,58 @@ async fn to_device(inbox: Arc<Inbox>, line: Arc<Line>, socket: Fd) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use executor::{DriverChoice, Executor};
+
+    use super::*;
+
+    const BYTES: usize = 4 << 20;
+
+    fn pattern() -> Vec<u8> {
+        (0..BYTES).map(|index| (index.wrapping_mul(0x9e37_79b1) >> 11) as u8).collect()
+    }
+
+    async fn read_all(fd: &Fd) -> Vec<u8> {
+        let mut all = Vec::with_capacity(BYTES);
+        while all.len() < BYTES {
+            let (count, bytes) = fd.read(Vec::with_capacity(BYTES - all.len())).await;
+            assert!(count.expect("a read") > 0, "the other end is open");
+            all.extend(bytes);
+        }
+        all
+    }
+
+    /// What is sent before anybody comes waits, and nothing is lost either way.
+    #[test]
+    fn a_named_port_carries_every_byte_both_ways() {
+        for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("port");
+            let end = SerialConfig::Unix(path.clone());
+            let (bridge, device) = Bridge::open(&end, Purpose::Stream).expect("opens");
+            let DeviceEnd::Both(device) = device else { panic!("a socket is wanted") };
+            let config = executor::Config { driver, ..executor::Config::default() };
+            Executor::new(&config).expect("an executor").block_on(async {
+                let bridged = bridge.expect("a bridge").connect().expect("connects");
+                let device = Fd::new(device).expect("attaches");
+                let from_guest = device.clone();
+                let sender =
+                    executor::spawn(async move { write_all(&from_guest, pattern()).await.0 });
+                executor::yield_now().await;
+                let client = UnixStream::connect(&path).expect("listens");
+                let client = Fd::new(OwnedFd::from(client)).expect("attaches");
+                assert!(read_all(&client).await == pattern());
+                sender.await.expect("all is sent");
+                let to_guest = client.clone();
+                let sender =
+                    executor::spawn(async move { write_all(&to_guest, pattern()).await.0 });
+                assert!(read_all(&device).await == pattern());
+                sender.await.expect("all is sent");
+                drop(device);
+                bridged.finish().await;
+            });
+        }
+    }
+}
