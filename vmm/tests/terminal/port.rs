@@ -64,7 +64,7 @@ fn run(role: Role) -> ExitCode {
         let device = Arc::new(Echo { line: Arc::downgrade(&line), role });
         let port = port.connect(device).expect("connected");
         line.send(if port.terminal().is_some() { b"ready\r\n" } else { b"ready\n" });
-        let number = listener.ending(port.terminal().as_deref()).await.expect("a signal");
+        let number = listener.ending(port.terminal().as_deref(), || ()).await.expect("a signal");
         line.send(b"last words\r\n");
         port.finish().await;
         number
@@ -81,7 +81,7 @@ fn lead() -> ExitCode {
     let mut executor = Executor::new(&Config::default()).expect("an executor");
     executor.block_on(async {
         let mut listener = signals.listen().expect("listening");
-        listener.ending(None).await.expect("a signal");
+        listener.ending(None, || ()).await.expect("a signal");
     });
     kill_process(pid, Signal::TERM).expect("the job is there");
     let status = job.wait().expect("waited for");
