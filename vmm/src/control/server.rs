@@ -38,6 +38,7 @@ pub struct Command {
 pub struct Server {
     acceptor: TaskGroup,
     clients: Rc<TaskGroup>,
+    hub: Rc<EventHub>,
     file: SocketFile,
 }
 
@@ -51,14 +52,16 @@ impl Server {
         let ControlSocket { listener, file } = socket;
         let listener = Fd::new(listener)?;
         let (acceptor, clients) = (TaskGroup::new(), Rc::new(TaskGroup::new()));
-        acceptor.spawn(accept(listener, Rc::clone(&clients), commands, hub));
-        Ok(Self { acceptor, clients, file })
+        acceptor.spawn(accept(listener, Rc::clone(&clients), commands, Rc::clone(&hub)));
+        Ok(Self { acceptor, clients, hub, file })
     }
 
-    /// Lets clients hear the last events and takes everything down. The hub is closed.
+    /// Takes everything down and lets clients hear the last events. When their connections end,
+    /// there is nothing left of the machine.
     pub async fn finish(self) {
-        self.acceptor.cancel_all().await;
         drop(self.file);
+        self.acceptor.cancel_all().await;
+        self.hub.close();
         if timeout(FAREWELL, self.clients.wait()).await.is_err() {
             self.clients.cancel_all().await;
         }

@@ -207,7 +207,6 @@ async fn run_assembled(
     let outcome = outcome.map(|outcome| conclude(outcome, summary));
     if let Some(server) = server {
         hub.say(ended(outcome.as_ref()));
-        hub.close();
         server.finish().await;
     }
     outcome

@@ -1,0 +1,93 @@
+//! Sockets that are not there, belong to nobody any more, or to somebody else.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::machine::{ENDLESS, Machine, Said, ctl_at, has_kvm};
+
+/// The user that no file belongs to.
+const NOBODY: u32 = 65534;
+
+fn assert_refused(said: &Said, words: &[&str]) {
+    assert_eq!(said.status, Some(35), "{}", said.err);
+    for words in words {
+        assert!(said.err.contains(words), "{words}: {}", said.err);
+    }
+}
+
+#[test]
+fn what_is_no_machine_is_told_apart() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let path = folder.path();
+    let said = ctl_at(path, &["missing.sock", "status"]);
+    assert_refused(&said, &["cannot reach a machine", "No such file", "hint: it has ended"]);
+    std::fs::write(path.join("file"), "text").expect("written");
+    let said = ctl_at(path, &["file", "status"]);
+    assert_refused(&said, &["`file` is no control socket", "hint: give the path"]);
+    drop(std::os::unix::net::UnixListener::bind(path.join("dead.sock")).expect("listens"));
+    let said = ctl_at(path, &["dead.sock", "status"]);
+    assert_refused(&said, &["cannot reach a machine", "hint: the machine that made this socket"]);
+}
+
+#[test]
+fn the_socket_of_a_machine_that_was_killed_is_told_and_used_again() {
+    if !has_kvm() {
+        return;
+    }
+    let mut machine = Machine::start(ENDLESS, &[]);
+    let mode = machine.path("vm.sock").metadata().expect("metadata").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    machine.kill();
+    assert_refused(&machine.ctl(&["status"]), &["hint: the machine that made this socket is gone"]);
+    let mut again = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    again.args(["run", "--control", "vm.sock", "--cmdline", "check=cpu"]);
+    let output = again.current_dir(machine.folder.path()).output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!machine.path("vm.sock").exists());
+}
+
+#[test]
+fn a_path_that_is_taken_is_refused() {
+    if !has_kvm() {
+        return;
+    }
+    let machine = Machine::start(ENDLESS, &[]);
+    std::fs::write(machine.path("file"), "text").expect("written");
+    for taken in ["vm.sock", "file"] {
+        let mut other = Command::new(env!("CARGO_BIN_EXE_vmm"));
+        other.args(["run", "--control", taken]).current_dir(machine.folder.path());
+        let said = Said::from(other.output().expect("the binary starts"));
+        assert_refused(&said, &["cannot be controlled", "hint: another machine listens there"]);
+    }
+    machine.done(&["status"]);
+    assert_eq!(machine.text("file"), "text");
+}
+
+#[test]
+fn other_users_are_kept_out() {
+    if !has_kvm() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can be another user");
+        return;
+    }
+    let machine = Machine::start(ENDLESS, &[]);
+    std::fs::set_permissions(machine.folder.path(), Permissions::from_mode(0o755)).expect("set");
+    let binary = machine.path("vmm");
+    std::fs::copy(env!("CARGO_BIN_EXE_vmm"), &binary).expect("copied");
+    let as_nobody = || -> Said {
+        let mut command = Command::new(&binary);
+        command.args(["ctl", "vm.sock", "stop"]).current_dir(machine.folder.path());
+        command.uid(NOBODY).gid(NOBODY).output().expect("the binary starts").into()
+    };
+    assert_refused(&as_nobody(), &["Permission denied", "hint: only user 0 and root may"]);
+    // Even where the file lets everybody in.
+    let everybody = Permissions::from_mode(0o666);
+    std::fs::set_permissions(machine.path("vm.sock"), everybody).expect("set");
+    let words = "user 65534 may not control a machine of user 0";
+    assert_refused(&as_nobody(), &[words, "hint: only its owner and root may"]);
+    machine.done(&["status"]);
+}
