@@ -135,7 +135,15 @@ impl Charge {
     fn give_up(self, reason: &str) {
         self.device.given_up(reason);
         self.blueprint.inflight.clear();
-        self.transport.give_up(reason);
+        let (transport, reason) = (self.transport, reason.to_owned());
+        // A vCPU may wait there for the dead process, and it is this thread that tells it.
+        let work = {
+            let (transport, reason) = (Arc::clone(&transport), reason.clone());
+            move || transport.give_up(reason)
+        };
+        if std::thread::Builder::new().name("give-up".into()).spawn(work).is_err() {
+            transport.give_up(reason);
+        }
     }
 }
 

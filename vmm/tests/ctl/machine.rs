@@ -107,7 +107,8 @@ impl Machine {
     /// A command that has to succeed; its output.
     pub(crate) fn done(&self, arguments: &[&str]) -> String {
         let said = self.ctl(arguments);
-        assert_eq!((said.status, said.err.as_str()), (Some(0), ""), "{arguments:?}");
+        let log = self.text("log");
+        assert_eq!((said.status, said.err.as_str()), (Some(0), ""), "{arguments:?}: {log}");
         said.out
     }
 
