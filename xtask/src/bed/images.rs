@@ -55,6 +55,8 @@ const GUEST_MODULES: &[&str] = &[
     "virtio_balloon",
     "virtiofs",
     "vmw_vsock_virtio_transport",
+    "button",
+    "evdev",
 ];
 
 /// The small root disk: enough for busybox and what a test writes.

@@ -5,15 +5,15 @@ use std::time::Duration;
 use super::Case;
 
 /// `start OPTIONS...` starts Linux with a socket and waits until its init is up; `finish STATUS` waits
-/// for its end. `until SECONDS COMMAND...` waits until a command succeeds.
+/// for its end. `await SECONDS COMMAND...` waits until a command succeeds.
 const HELPERS: &str = r#"
 start() {
     vmm run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --control vm.sock \
         --cmdline 'console=ttyS0 quiet panic=-1' "$@" >output 2>&1 </dev/null &
     vmm=$!
-    until 600 grep -q 'guest: init up' output
+    await 600 grep -q 'guest: init up' output
 }
-until() {
+await() {
     turns=$(($1 * 10)); shift
     while ! "$@"; do
         kill -0 $vmm || fail "vmm has ended: $(cat output)"
@@ -39,9 +39,9 @@ const WAIT_FOR_BUTTON: &str = "\
         fi; \
     done; grep acpi /proc/interrupts";
 const PRESS: &str = r"
-until 60 shows 'guest: waits'
+await 60 shows 'guest: waits'
 ctl power-button
-until 60 shows 'guest: pressed'
+await 60 shows 'guest: pressed'
 finish 0
 ";
 
@@ -51,7 +51,7 @@ const WAIT_FOR_SIZE: &str = "\
     dd if=/dev/zero of=/dev/vda bs=1M seek=100 count=1 oflag=direct conv=notrunc && \
     echo guest: grown";
 const RESIZE: &str = r"
-until 60 shows 'guest: size 131072'
+await 60 shows 'guest: size 131072'
 ctl disk-resize data 128M
 finish 0
 has 'guest: grown'

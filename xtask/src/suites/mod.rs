@@ -5,6 +5,7 @@
 
 mod boot;
 mod chaos;
+mod ctl;
 mod ends;
 mod host;
 
@@ -65,5 +66,8 @@ impl Case {
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
-    [host::cases(), boot::cases(), ends::cases(), chaos::cases()].into_iter().flatten().collect()
+    [host::cases(), boot::cases(), ends::cases(), chaos::cases(), ctl::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
