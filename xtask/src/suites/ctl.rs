@@ -81,7 +81,7 @@ lacks 'I/O error'
 [ $pauses -gt 2 ] || fail "$pauses pauses are few"
 "#;
 
-const ENDS: &str = r#"
+const ENDS: &str = r"
 start --cmdline bed.end=hold
 ctl status
 ctl pause
@@ -90,7 +90,7 @@ finish 36
 start --cmdline bed.end=hold
 ctl reset
 finish 32
-"#;
+";
 
 /// A disk of its own, beside the initrd.
 const DISK: &str = "--disk path=data.img,id=data";
