@@ -17,6 +17,7 @@
 
 mod access;
 mod mapping;
+mod release;
 
 use std::fmt;
 use std::io;

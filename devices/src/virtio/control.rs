@@ -8,6 +8,7 @@
 use ipc::Reply;
 use serde::{Deserialize, Serialize};
 
+use super::balloon::BalloonStatistics;
 use super::console::WindowSize;
 use super::net::{LinkState, NetStatistics};
 use crate::rate_limit::RateLimits;
@@ -48,6 +49,11 @@ pub enum Change {
         /// The limits.
         limits: RateLimits,
     },
+    /// Have the guest give up so much memory.
+    Balloon {
+        /// How much in all; whole pages of 4 KiB.
+        bytes: u64,
+    },
 }
 
 /// What limits are for.
@@ -78,4 +84,6 @@ pub enum Statistics {
     None,
     /// A network's.
     Net(NetStatistics),
+    /// A balloon's.
+    Balloon(BalloonStatistics),
 }

@@ -6,6 +6,7 @@
 //! nothing but the messages of [`backend`] and the guest's memory.
 
 pub mod backend;
+pub mod balloon;
 pub mod blk;
 pub mod console;
 pub mod control;

@@ -15,6 +15,7 @@ use ipc::{Fd, Receiver, Sender};
 use serde::{Deserialize, Serialize};
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
+use super::balloon::BalloonParts;
 use super::blk::BlockImage;
 use super::console::ConsoleParts;
 use super::control::{Change, ControlRequest};
@@ -60,6 +61,8 @@ pub enum DeviceParts {
     Console(ConsoleParts),
     /// A source of entropy.
     Rng(RngParts),
+    /// A memory balloon.
+    Balloon(BalloonParts),
 }
 
 /// Does the same with each kind.
@@ -71,6 +74,7 @@ macro_rules! each {
             DeviceParts::Vsock($parts) => $then,
             DeviceParts::Console($parts) => $then,
             DeviceParts::Rng($parts) => $then,
+            DeviceParts::Balloon($parts) => $then,
         }
     };
 }
@@ -87,6 +91,7 @@ impl Parts for DeviceParts {
             Self::Vsock(parts) => Self::Vsock(parts.try_clone()?),
             Self::Console(parts) => Self::Console(parts.try_clone()?),
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
+            Self::Balloon(parts) => Self::Balloon(parts.try_clone()?),
         })
     }
 

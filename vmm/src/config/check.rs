@@ -16,10 +16,10 @@ use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
-use super::error::{Error, FileProblem, MemoryProblem, Role};
+use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
-    ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages,
-    Placement, Residency, RootDisk, SeccompMode, SerialConfig,
+    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize,
+    Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -76,6 +76,9 @@ impl MachineOptions {
         let serial = choose_serial(self.serial, &self.consoles, &debugcon);
         let ends = self.consoles.iter().map(|console| &console.end).chain([&serial, &debugcon]);
         check_ends(&ends.collect::<Vec<_>>())?;
+        if let Some(balloon) = &self.balloon {
+            check_balloon(balloon, memory, residency)?;
+        }
         if let Some(path) = &self.control {
             check_new_file(Role::Control, path, NewFile::Socket)?;
         }
@@ -94,6 +97,7 @@ impl MachineOptions {
             root,
             rng: self.rng.unwrap_or_default(),
             consoles: self.consoles,
+            balloon: self.balloon,
             serial,
             debugcon,
             control: self.control,
@@ -155,6 +159,24 @@ fn lock_problem(memory: MemorySize, residency: Residency) -> Option<MemoryProble
     let limit = getrlimit(Resource::Memlock).current.filter(|_| !privileged)?;
     (limit < memory.bytes())
         .then_some(MemoryProblem::LockLimit { limit: MemorySize::from_bytes(limit) })
+}
+
+fn check_balloon(
+    balloon: &BalloonConfig,
+    memory: MemorySize,
+    residency: Residency,
+) -> Result<(), Error> {
+    let size = balloon.size;
+    let source = if residency == Residency::Locked {
+        BalloonProblem::Locked
+    } else if size > memory {
+        BalloonProblem::LargerThanMemory { memory }
+    } else if !size.bytes().is_multiple_of(PAGE.bytes()) {
+        BalloonProblem::Ragged { page: PAGE }
+    } else {
+        return Ok(());
+    };
+    Err(Error::Balloon { size, source })
 }
 
 /// A line break would end the line early in what the kernel prints; a zero ends it in memory.

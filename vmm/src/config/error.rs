@@ -73,6 +73,14 @@ pub enum Error {
         /// What is wrong with it.
         source: MemoryProblem,
     },
+    /// The guest's memory cannot have such a balloon.
+    #[error("a balloon of {size} cannot be had")]
+    Balloon {
+        /// What was asked for.
+        size: MemorySize,
+        /// What is wrong with it.
+        source: BalloonProblem,
+    },
     /// There are more disks than a guest can have.
     #[error("{count} disks are more than the {} of a machine", MachineConfig::MAX_DISKS)]
     TooManyDisks {
@@ -234,6 +242,26 @@ pub enum MemoryProblem {
     },
 }
 
+/// What is wrong with a balloon.
+#[derive(Debug, Error)]
+pub enum BalloonProblem {
+    /// What is locked does not leave.
+    #[error("all memory is to be kept resident, and a balloon gives it back")]
+    Locked,
+    /// The guest cannot give up more than it has.
+    #[error("the guest has {memory} of memory")]
+    LargerThanMemory {
+        /// What it has.
+        memory: MemorySize,
+    },
+    /// It is not a number of pages.
+    #[error("it is not a multiple of {page}")]
+    Ragged {
+        /// The size of a page.
+        page: MemorySize,
+    },
+}
+
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
@@ -248,6 +276,7 @@ impl Hint for Error {
             }
             Self::NeedsKernel { .. } => Some("name a kernel: vmm run KERNEL".into()),
             Self::Memory { memory, source } => Some(source.hint(*memory)),
+            Self::Balloon { source, .. } => Some(source.hint()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
             Self::SocketPath { .. } => {
                 Some("use a shorter path, or one relative to where you are".into())
@@ -287,6 +316,20 @@ impl FileProblem {
                 Some("make an image of it with `mke2fs -d DIRECTORY FILE SIZE`".into())
             }
             (Self::Kind { .. } | Self::Empty, _) => Some("check the path".into()),
+        }
+    }
+}
+
+impl BalloonProblem {
+    fn hint(&self) -> Cow<'static, str> {
+        match self {
+            Self::Locked => "leave out --lock-memory or --balloon".into(),
+            Self::LargerThanMemory { .. } => {
+                "leave the guest what it needs: with all of it gone it cannot run".into()
+            }
+            Self::Ragged { .. } => {
+                "a plain number counts MiB; K, M, G and T are units, and B is bytes".into()
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! file and later the message of the API. Two of them are laid over each other with
 //! [`MachineOptions::overlay`]. [`MachineOptions::check`] is the only way to a [`MachineConfig`].
 
+mod balloon;
 mod byte_count;
 mod check;
 mod console;
@@ -31,11 +32,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use balloon::{BalloonConfig, StatsInterval, StatsIntervalError};
 pub use byte_count::{ByteCount, ByteCountError};
 pub use console::ConsoleConfig;
 pub use cpu_count::{CpuCount, CpuCountError};
 pub use disk::{BlockSize, DiskConfig, DiskId, DiskValueError, QueueCount};
-pub use error::{Error, FileProblem, MemoryProblem};
+pub use error::{BalloonProblem, Error, FileProblem, MemoryProblem};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use net::{
     HostAddress, HostForward, Link, NetConfig, NetPeer, NetValueError, Protocol, QueuePairs,
@@ -76,6 +78,8 @@ pub struct MachineConfig {
     pub rng: RngConfig,
     /// The ports of the virtio console.
     pub consoles: Vec<ConsoleConfig>,
+    /// The memory balloon.
+    pub balloon: Option<BalloonConfig>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// The host end of the debug console.
@@ -151,6 +155,7 @@ impl MachineConfig {
             self.vsock.is_some(),
             !self.consoles.is_empty(),
             self.rng != RngConfig::Absent,
+            self.balloon.is_some(),
         ];
         present.contains(&true)
     }
@@ -203,6 +208,7 @@ mod tests {
             root: RootDisk::First,
             rng: RngConfig::Absent,
             consoles: Vec::new(),
+            balloon: None,
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,
             control: None,

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig,
-    SerialConfig, VsockConfig,
+    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit,
+    RngConfig, SerialConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -84,6 +84,11 @@ pub struct MachineOptions {
     #[serde(rename = "console", skip_serializing_if = "Vec::is_empty")]
     pub consoles: Vec<ConsoleConfig>,
 
+    /// Memory balloon: [size=SIZE][,reporting][,deflate-on-oom][,stats-interval=SECONDS]
+    #[arg(long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
+
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
     /// stdio]
     #[arg(long, value_name = "KIND")]
@@ -141,6 +146,7 @@ impl MachineOptions {
             vsock: over.vsock.or(self.vsock),
             rng: over.rng.or(self.rng),
             consoles: join(self.consoles, over.consoles),
+            balloon: over.balloon.or(self.balloon),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),

@@ -78,6 +78,8 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
     open.devices.extend(consoles.devices);
     open.bridges = consoles.bridges;
     open.devices.extend(rng(config.rng));
+    let balloon = config.balloon.as_ref();
+    open.devices.extend(balloon.map(|asked| super::balloon::open(asked, config.pages)));
     Ok(open)
 }
 

@@ -23,6 +23,7 @@
 
 mod assembly;
 mod backends;
+mod balloon;
 mod consoles;
 mod control;
 mod death_record;

@@ -76,7 +76,7 @@ impl Operator<'_> {
             Request::Pause => self.pause().await?,
             Request::Resume => self.resume().await?,
             Request::PowerButton => self.press_power_button()?,
-            Request::Balloon { bytes } => self.balloon(bytes)?,
+            Request::Balloon { bytes } => self.balloon(bytes).await?,
             Request::DiskResize { id, bytes } => self.resize(&id, bytes).await?,
             Request::NetLink { id, link } => {
                 let (state, word) = match link {
@@ -186,12 +186,12 @@ impl Operator<'_> {
         }
     }
 
-    fn balloon(&self, _bytes: u64) -> Result<Answer, Refusal> {
-        self.directory.find("balloon0").map_err(|_| {
+    async fn balloon(&self, bytes: u64) -> Result<Answer, Refusal> {
+        let device = self.directory.find("balloon0").map_err(|_| {
             Refusal::new("this machine has no balloon")
-                .hint("a device for it is given at the start")
+                .hint("it has to be there from the start: --balloon size=0")
         })?;
-        Err(Refusal::new("the balloon of this machine cannot be changed"))
+        self.change_device(device, Change::Balloon { bytes }, format!("{bytes} bytes")).await
     }
 
     async fn resize(&self, id: &str, bytes: u64) -> Result<Answer, Refusal> {

@@ -43,6 +43,8 @@ pub enum ActorKind {
     Console,
     /// Serves an entropy source.
     Rng,
+    /// Serves a memory balloon.
+    Balloon,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -62,7 +64,7 @@ pub enum Start {
 impl ActorKind {
     /// All kinds.
     pub const ALL: &[Self] =
-        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Probe];
+        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Balloon, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
@@ -72,6 +74,7 @@ impl ActorKind {
             DeviceParts::Vsock(_) => Self::Vsock,
             DeviceParts::Console(_) => Self::Console,
             DeviceParts::Rng(_) => Self::Rng,
+            DeviceParts::Balloon(_) => Self::Balloon,
         }
     }
 
@@ -83,6 +86,7 @@ impl ActorKind {
             Self::Vsock => "vsock",
             Self::Console => "console",
             Self::Rng => "rng",
+            Self::Balloon => "balloon",
             Self::Probe => "probe",
         }
     }
@@ -95,6 +99,7 @@ impl ActorKind {
             Self::Vsock => include_str!("policies/vsock.policy"),
             Self::Console => include_str!("policies/console.policy"),
             Self::Rng => include_str!("policies/rng.policy"),
+            Self::Balloon => include_str!("policies/balloon.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -117,7 +122,9 @@ impl ActorKind {
             },
             // 16 ports have 16 ends and 34 queues with two descriptors each.
             Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
-            Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
+            Self::Rng | Self::Balloon | Self::Probe => {
+                Limits { descriptors: 64, private_bytes: 16 << 20 }
+            }
         }
     }
 
@@ -135,8 +142,8 @@ impl ActorKind {
             Self::Net | Self::Vsock => (defaults.entries, defaults.fixed_files, transfers),
             // A read and a write for each port, kicks and interrupts.
             Self::Console => (128, 128, transfers),
-            // Kicks and interrupts of one queue.
-            Self::Rng | Self::Probe => (16, 16, transfers),
+            // Kicks and interrupts of few queues.
+            Self::Rng | Self::Balloon | Self::Probe => (16, 16, transfers),
         };
         let restrictions = Some(Restrictions { operations });
         Config { entries, fixed_files, restrictions, ..defaults }

@@ -19,6 +19,8 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("console", Arch::Aarch64, 36),
     ("rng", Arch::X86_64, 30),
     ("rng", Arch::Aarch64, 29),
+    ("balloon", Arch::X86_64, 31),
+    ("balloon", Arch::Aarch64, 30),
     ("probe", Arch::X86_64, 30),
     ("probe", Arch::Aarch64, 29),
 ];

@@ -85,6 +85,34 @@ fn wrong_amounts_have_a_chain_and_a_hint() {
 }
 
 #[test]
+fn wrong_balloons_have_a_chain_and_a_hint() {
+    assert_refused(&[
+        (
+            &["--memory", "64", "--balloon", "size=65M"],
+            "error: a balloon of 65M cannot be had\n  1: the guest has 64M of memory\n\
+             hint: leave the guest what it needs: with all of it gone it cannot run\n",
+        ),
+        (
+            &["--balloon", "size=1B"],
+            "error: a balloon of 1B cannot be had\n  1: it is not a multiple of 4K\n\
+             hint: a plain number counts MiB; K, M, G and T are units, and B is bytes\n",
+        ),
+        (
+            &["--memory", "4", "--lock-memory", "--balloon", "reporting"],
+            "error: a balloon of 0B cannot be had\n  \
+             1: all memory is to be kept resident, and a balloon gives it back\n\
+             hint: leave out --lock-memory or --balloon\n",
+        ),
+        (
+            &["--balloon", "stats-interval=0"],
+            "error: cannot use `stats-interval=0` as --balloon\n  \
+             1: `0` is no value for `stats-interval`: an interval is 1 to 3600 seconds\n\
+             hint: `vmm run --help` lists what it can be\n",
+        ),
+    ]);
+}
+
+#[test]
 fn wrong_boot_files_have_a_chain_and_a_hint() {
     assert_refused(&[
         (

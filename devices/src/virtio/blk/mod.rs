@@ -110,7 +110,7 @@ impl Parts for BlockImage {
         match change {
             Change::Size { bytes } => self.geometry.size = *bytes,
             Change::RateLimits { limits, .. } => self.limits = *limits,
-            Change::Link(_) | Change::Window(_) => {}
+            Change::Link(_) | Change::Window(_) | Change::Balloon { .. } => {}
         }
     }
 
@@ -268,7 +268,9 @@ impl Device for BlockDevice {
             Change::RateLimits { .. } => {
                 Err("the limits of a disk are for both directions together".into())
             }
-            Change::Link(_) | Change::Window(_) => Err("a disk has no link and no window".into()),
+            Change::Link(_) | Change::Window(_) | Change::Balloon { .. } => {
+                Err("a disk has no link, no window and no balloon".into())
+            }
         }
     }
 

@@ -341,6 +341,7 @@ impl Device for NetDevice {
                 }
                 network.changes.notify();
             }
+            Change::Balloon { .. } => return Err("a network has no balloon".into()),
         }
         Ok(Effect::Unseen)
     }

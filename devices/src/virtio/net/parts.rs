@@ -50,8 +50,8 @@ impl Parts for NetParts {
     fn remember(&mut self, change: &Change) {
         let options = &mut self.options;
         match change {
+            Change::Size { .. } | Change::Window(_) | Change::Balloon { .. } => {}
             Change::Link(link) => options.link = *link,
-            Change::Size { .. } | Change::Window(_) => {}
             Change::RateLimits { traffic, limits } => {
                 if *traffic != LimitedTraffic::Transmit {
                     options.receive = *limits;

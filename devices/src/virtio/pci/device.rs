@@ -140,13 +140,15 @@ impl VirtioPciDevice {
         if link.turn_to(requests) {
             void();
         }
+        // First, so that no queue is served by what the driver did not ask for.
+        link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))?;
         if !self.active.load(Ordering::Acquire) || link.defers_activation() {
             return Ok(());
         }
         self.bring_in(&mut link, BackendLink::activate_successor)
     }
 
-    /// Activates a successor with all that the driver negotiated, told and wrote.
+    /// Activates a successor with all that the driver negotiated and told.
     fn bring_in(
         &self,
         link: &mut BackendLink,
@@ -155,8 +157,7 @@ impl VirtioPciDevice {
         let features = self.registers.lock().features();
         self.queue_setups()
             .map_err(|error| format!("duplicating eventfds for the back end: {error}"))
-            .and_then(|queues| activate(link, features, queues))?;
-        link.repeat_writes().map_err(|error| format!("repeating configuration writes: {error}"))
+            .and_then(|queues| activate(link, features, queues))
     }
 
     /// Pauses the back end: when this returns it has finished what was in flight, and touches the

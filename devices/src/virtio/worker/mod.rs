@@ -26,7 +26,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use executor::{Either, TaskGroup, select};
-use ipc::{Receiver, Sender};
+use ipc::{Receiver, Reply, Sender};
 
 pub use active::{ActiveQueue, Signalled};
 pub use pacing::{Next, Pacing, Patience};
@@ -69,6 +69,11 @@ pub trait Device {
     /// What it has done.
     fn statistics(&self) -> Statistics {
         Statistics::None
+    }
+
+    /// Say what it has done; later, if somebody else has to be asked first.
+    fn report(&mut self, reply: Reply<Statistics>) {
+        reply.send(self.statistics());
     }
 }
 
@@ -137,7 +142,7 @@ async fn obey(device: &mut impl Device, request: ControlRequest, events: &Sender
             }
             reply.send(changed.map(|_| ()));
         }
-        ControlRequest::Statistics { reply } => reply.send(device.statistics()),
+        ControlRequest::Statistics { reply } => device.report(reply),
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::layout::{BAR, DEVICE, NOTIFY};
 use super::model::{BAR_ADDRESS, Bed, Manner, VERSION_1, bed, hasty_bed};
 use crate::event;
 use crate::pci::{Decoding, PciDevice};
-use crate::virtio::backend::{BackendEvent, RingLayout};
+use crate::virtio::backend::{BackendEvent, BackendRequest, RingLayout};
 
 const RUNNING: u8 = 15;
 const NEEDS_RESET: u8 = 64;
@@ -256,4 +256,33 @@ fn events_are_handled_while_a_vcpu_waits_for_the_back_end() {
     assert!(!vcpu.is_finished());
     bed.set_manner(Manner::Serve);
     vcpu.join().unwrap();
+}
+
+#[test]
+fn a_successor_is_told_what_the_driver_wrote_before_it_starts() {
+    let bed = bed();
+    // Before the driver is ready, and after.
+    bed.device.write_bar(BAR, DEVICE + 12, &[7, 7]);
+    bed.start();
+    bed.device.write_bar(BAR, DEVICE + 4, &[1]);
+    bed.device.write_bar(BAR, DEVICE + 4, &[2]);
+    let (requests, mut receiver) = ipc::channel(4);
+    let successor = std::thread::spawn(move || {
+        let mut told = Vec::new();
+        loop {
+            match receiver.recv_blocking(ipc::Deadline::after(std::time::Duration::from_mins(1))) {
+                Ok(BackendRequest::WriteConfig { offset, data, reply }) => {
+                    told.push((offset, data));
+                    reply.send(());
+                }
+                Ok(BackendRequest::Activate { reply, .. }) => {
+                    reply.send(Ok(()));
+                    return told;
+                }
+                other => panic!("another request: {other:?}"),
+            }
+        }
+    });
+    bed.device.replace_backend(requests, || panic!("nothing is void")).unwrap();
+    assert_eq!(successor.join().unwrap(), [(12, vec![7, 7]), (4, vec![2])]);
 }
