@@ -1,0 +1,96 @@
+//! What process 1 does before it serves: modules, mounts, the loopback interface, a name.
+
+mod modules;
+mod root;
+
+use std::fs;
+use std::io;
+
+use rustix::mount::MountFlags;
+
+use crate::network;
+
+/// What the guest is called until somebody else names it.
+const HOSTNAME: &str = "vmm";
+
+struct Mount {
+    source: &'static str,
+    target: &'static str,
+    fstype: &'static str,
+    flags: MountFlags,
+    data: &'static str,
+}
+
+const fn plain(fstype: &'static str, target: &'static str, data: &'static str) -> Mount {
+    Mount {
+        source: fstype,
+        target,
+        fstype,
+        flags: MountFlags::NOSUID.union(MountFlags::NODEV),
+        data,
+    }
+}
+
+/// Those that the agent itself needs come first.
+const MOUNTS: [Mount; 8] = [
+    plain("proc", "/proc", ""),
+    plain("sysfs", "/sys", ""),
+    Mount { flags: MountFlags::NOSUID, ..plain("devtmpfs", "/dev", "mode=0755") },
+    Mount {
+        flags: MountFlags::NOSUID,
+        ..plain("devpts", "/dev/pts", "gid=5,mode=0620,ptmxmode=0666")
+    },
+    plain("tmpfs", "/dev/shm", "mode=1777"),
+    plain("tmpfs", "/tmp", "mode=1777"),
+    plain("tmpfs", "/run", "mode=0755"),
+    plain("cgroup2", "/sys/fs/cgroup", "nsdelegate"),
+];
+
+/// Links that programs expect in /dev.
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
+/// Makes a system out of a kernel and a root. What is not there is said and done without.
+pub(crate) fn set_up() {
+    mount_all();
+    modules::load();
+    if let Err(error) = root::change() {
+        log::error!("cannot go over to the root file system: {error}");
+    }
+    for (to, link) in LINKS {
+        report(link, std::os::unix::fs::symlink(to, link));
+    }
+    report("the loopback interface", network::loopback_up());
+    report("the host name", rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(Into::into));
+}
+
+fn mount_all() {
+    for mount in MOUNTS {
+        // On a read-only root it has to be there already.
+        let _ = fs::create_dir_all(mount.target);
+        let data = std::ffi::CString::new(mount.data).unwrap_or_default();
+        let result = rustix::mount::mount(
+            mount.source,
+            mount.target,
+            mount.fstype,
+            mount.flags,
+            Some(data.as_c_str()),
+        );
+        match result {
+            // The kernel mounts /dev itself if it is so configured.
+            Err(rustix::io::Errno::BUSY) => {}
+            result => report(mount.target, result.map_err(Into::into)),
+        }
+    }
+}
+
+fn report(what: &str, result: io::Result<()>) {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => log::warn!("{what}: {error}"),
+        _ => {}
+    }
+}
