@@ -39,6 +39,10 @@ pub trait Parts: Sized {
         let _ = change;
     }
 
+    /// The machine is over: lets go of what may outlast this process and its back ends, as a ring
+    /// holds files until the kernel gets round to closing it.
+    fn release(&self) {}
+
     /// Serves the transport until it closes its request channel. Needs an executor on this thread.
     /// The region is for as many queues as the profile names, of the largest of their sizes.
     fn run(
@@ -97,6 +101,10 @@ impl Parts for DeviceParts {
 
     fn remember(&mut self, change: &Change) {
         each!(self, parts => parts.remember(change));
+    }
+
+    fn release(&self) {
+        each!(self, parts => parts.release());
     }
 
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {

@@ -102,6 +102,7 @@ impl MachineOptions {
             debugcon,
             control: self.control,
             placement: if single_process { Placement::SingleProcess } else { Placement::Processes },
+            rings: self.rings.unwrap_or_default(),
             restart: self.restart.unwrap_or_default(),
             seccomp_policy_dir: self.seccomp_policy_dir,
             seccomp: if self.seccomp_log_failures == Some(true) {

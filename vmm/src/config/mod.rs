@@ -23,6 +23,7 @@ mod memory_size;
 mod net;
 mod options;
 mod restart;
+mod rings;
 mod rng;
 mod serial;
 mod suggest;
@@ -44,6 +45,7 @@ pub use net::{
 };
 pub use options::MachineOptions;
 pub use restart::{RestartLimit, RestartLimitError};
+pub use rings::RingFormat;
 pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
 pub use suggest::nearest;
@@ -88,6 +90,8 @@ pub struct MachineConfig {
     pub control: Option<PathBuf>,
     /// Where the device back ends run.
     pub placement: Placement,
+    /// The formats of virtqueues that devices offer.
+    pub rings: RingFormat,
     /// How often the process of a device may be started again.
     pub restart: RestartLimit,
     /// A folder whose seccomp policies stand in for the built-in ones.
@@ -213,6 +217,7 @@ mod tests {
             debugcon: SerialConfig::Null,
             control: None,
             placement: Placement::Processes,
+            rings: RingFormat::Packed,
             restart: RestartLimit::Always,
             seccomp_policy_dir: None,
             seccomp: SeccompMode::Enforce,

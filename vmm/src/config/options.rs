@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit,
-    RngConfig, SerialConfig, VsockConfig,
+    RingFormat, RngConfig, SerialConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -111,6 +111,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub single_process: Option<bool>,
 
+    /// Virtqueues that devices offer: packed, which includes split, or split [default: packed]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rings: Option<RingFormat>,
+
     /// How often a device's process that died is started again: always, never or N [default: always]
     #[arg(long, value_name = "LIMIT", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +156,7 @@ impl MachineOptions {
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),
             single_process: over.single_process.or(self.single_process),
+            rings: over.rings.or(self.rings),
             restart: over.restart.or(self.restart),
             seccomp_policy_dir: over.seccomp_policy_dir.or(self.seccomp_policy_dir),
             seccomp_log_failures: over.seccomp_log_failures.or(self.seccomp_log_failures),

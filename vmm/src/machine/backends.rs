@@ -11,7 +11,7 @@ use devices::virtio::blk::{Access, BlockImage, BlockSize, Caching, DiskOptions};
 use devices::virtio::metrics::MetricsRegion;
 use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
-use devices::virtio::queue::InflightRegion;
+use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
 use executor::Executor;
 use ipc::{Receiver, Sender};
@@ -21,7 +21,7 @@ use super::directory::{DeviceHandle, SharedParts};
 use super::host_sockets::HostSockets;
 use super::supervisor::{Blueprint, Ward};
 use super::user_net::UserNet;
-use crate::config::{DiskConfig, MachineConfig, QueueCount, RngConfig};
+use crate::config::{DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::serial_port::Bridge;
 use crate::warden::{ActorId, ActorKind, Spawner};
@@ -52,6 +52,7 @@ pub(super) struct OpenDevice {
 /// All that the devices stand on.
 #[derive(Debug, Default)]
 pub(super) struct OpenDevices {
+    rings: RingFormat,
     devices: Vec<OpenDevice>,
     user_nets: Vec<UserNet>,
     host_sockets: Option<HostSockets>,
@@ -60,7 +61,7 @@ pub(super) struct OpenDevices {
 
 /// Opens what the devices stand on.
 pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
-    let mut open = OpenDevices::default();
+    let mut open = OpenDevices { rings: config.rings, ..OpenDevices::default() };
     for disk in &config.disks {
         open.devices.push(open_disk(disk, config)?);
     }
@@ -140,12 +141,13 @@ pub(super) fn start(
     root: &PciRoot,
     spawner: Option<&Spawner>,
 ) -> Result<BackEnds, Error> {
-    let OpenDevices { devices, user_nets, host_sockets, bridges } = open;
+    let OpenDevices { rings, devices, user_nets, host_sockets, bridges } = open;
     let mut back_ends = BackEnds { user_nets, host_sockets, bridges, ..BackEnds::default() };
     if devices.is_empty() {
         return Ok(back_ends);
     }
-    let bus = DeviceBus { root, msi: vm.gsi_router()?, kicks: Arc::new(vm.ioeventfds()) };
+    let (msi, kicks) = (vm.gsi_router()?, Arc::new(vm.ioeventfds()));
+    let bus = DeviceBus { root, rings, msi, kicks };
     for (index, device) in devices.into_iter().enumerate() {
         match spawner {
             Some(spawner) => {
@@ -199,6 +201,7 @@ fn metrics(queues: u16) -> Result<MetricsRegion, Error> {
 /// What a device needs to be put on the PCI bus.
 struct DeviceBus<'a> {
     root: &'a PciRoot,
+    rings: RingFormat,
     msi: GsiRouter,
     kicks: Arc<Ioeventfds>,
 }
@@ -207,10 +210,13 @@ impl DeviceBus<'_> {
     fn attach(
         &self,
         name: String,
-        profile: DeviceProfile,
+        mut profile: DeviceProfile,
         requests: Sender<BackendRequest>,
         succession: Succession,
     ) -> Result<Arc<VirtioPciDevice>, Error> {
+        if self.rings == RingFormat::Split {
+            profile.features &= !FEATURE_RING_PACKED;
+        }
         let transport = Arc::new(VirtioPciDevice::new(VirtioPciParts {
             name,
             profile,

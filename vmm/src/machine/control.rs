@@ -9,6 +9,7 @@ use devices::legacy::cmos::Cmos;
 use devices::legacy::serial::Serial;
 use devices::legacy::{AfterPanic, Clock, HostClock, MachineEvent};
 use devices::virtio::backend::BackendEvent;
+use devices::virtio::parts::Parts;
 use devices::virtio::pci::VirtioPciDevice;
 use executor::{Either, Executor, TaskGroup, select};
 use ipc::{Receiver, Sender};
@@ -130,6 +131,7 @@ async fn run_assembled(
     let hub = EventHub::new();
     let BackEnds { threads: attached, wards, user_nets, host_sockets, bridges, handles } =
         back_ends;
+    let parts: Vec<_> = handles.iter().map(|handle| handle.parts.clone()).collect();
     let directory = Directory::new(handles, config, &hub);
     if let Some(host_sockets) = host_sockets {
         pumps.spawn(host_sockets.serve());
@@ -195,6 +197,9 @@ async fn run_assembled(
     // What wakes them may wait in this thread's ring for a turn that does not come while it joins.
     executor::flush();
     threads.into_iter().for_each(BackEndThread::join);
+    for parts in &parts {
+        parts.lock().release();
+    }
     serial.flush();
     for bridge in bridges {
         bridge.finish().await;

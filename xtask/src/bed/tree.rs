@@ -41,6 +41,7 @@ pub(crate) const PACKAGES: &[&str] = &[
     "mount",
     "ncurses-base",
     "nftables",
+    "passt",
     "procps",
     "sed",
     "socat",

@@ -257,8 +257,9 @@ fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
     let give_up = Instant::now() + DEAD_HOLDER_PATIENCE;
     loop {
         match try_lock(path, file, access) {
-            Err(BlkError::Locked { holder: Holder::Process(pid), .. })
-                if is_dead(pid) && Instant::now() < give_up =>
+            // Nobody to be seen holds it: some kernels do not show the dead.
+            Err(BlkError::Locked { holder, .. })
+                if holder.is_gone() && Instant::now() < give_up =>
             {
                 std::thread::sleep(DEAD_HOLDER_INTERVAL);
             }
@@ -267,9 +268,13 @@ fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
     }
 }
 
-fn is_dead(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+impl Holder {
+    fn is_gone(self) -> bool {
+        let Self::Process(pid) = self else { return true };
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let alive = |pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+        !pid.is_some_and(alive)
+    }
 }
 
 fn try_lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {

@@ -114,6 +114,11 @@ impl Parts for BlockImage {
         }
     }
 
+    fn release(&self) {
+        // It fails on a file system without locks.
+        let _ = rustix::fs::flock(self.file(), rustix::fs::FlockOperation::Unlock);
+    }
+
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
         BlockBackend { inflight, ..BlockBackend::new(self) }.run(context).await;
     }

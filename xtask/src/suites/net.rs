@@ -1,0 +1,235 @@
+//! Networks under stock Linux: a tap with everything that its driver takes, and user mode.
+
+use std::time::Duration;
+
+use super::Case;
+
+/// The host's end is 10.77.0.1 and the guest's 10.77.0.2.
+const TAP: &str = "--net tap=tap0,address=10.77.0.1/24 --cmdline bed.modules=virtio_net";
+const UP: &str = "ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up";
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        slow(tcp("packed")),
+        slow(tcp("split")),
+        slow(checksums()),
+        slow(queues_and_large_frames()),
+        addresses_and_filters(),
+        slow(unbound_again_and_again()),
+        slow(killed_under_load()),
+        slow(user_mode()),
+        wrong_input(),
+    ]
+}
+
+/// These move data for a fixed time, after Linux booted on an emulated processor.
+fn slow(mut case: Case) -> Case {
+    case.timeout = Duration::from_mins(5);
+    case
+}
+
+fn tcp(rings: &str) -> Case {
+    Case::new(
+        format!("net/tcp-both-ways-{rings}"),
+        format!(
+            "ip link set lo up
+             for turn in 1 2 3 4; do iperf3 -s -1 >server.$turn; done &
+             linux 0 '
+                 {UP}
+                 ping -c 3 -i 0.2 10.77.0.1
+                 for load in \"-P 1\" \"-P 8\" \"-P 1 -R\" \"-P 8 -R\"; do
+                     for turn in $(seq 50); do
+                         iperf3 -c 10.77.0.1 -t 4 $load >/tmp/out 2>&1 && break
+                         grep -q refused /tmp/out || break
+                         sleep 0.1
+                     done
+                     grep receiver /tmp/out | tail -1 | sed \"s/^/iperf3 $load: /\"
+                 done
+                 grep . /sys/class/net/eth0/statistics/*_errors
+             ' --rings {rings} {TAP}
+             has '3 received, 0% packet loss'
+             [ $(grep -c '^iperf3 .* receiver' output) = 4 ] || fail 'a load did not finish'
+             lacks '_errors:[1-9]'"
+        ),
+    )
+}
+
+/// 128 MiB each way, through one connection each.
+fn checksums() -> Case {
+    Case::new(
+        "net/checksums",
+        format!(
+            "head -c 32M /dev/urandom >block
+             data() {{ for turn in $(seq 4); do cat block; done; }}
+             sum=$(data | md5sum | cut -d' ' -f1)
+             ip link set lo up
+             data | socat -u - TCP-LISTEN:7001,reuseaddr &
+             socat -u TCP-LISTEN:7002,reuseaddr - | md5sum | cut -d' ' -f1 >back &
+             linux 0 '
+                 {UP}
+                 socat -u TCP:10.77.0.1:7001,retry=50,interval=0.1 - | md5sum
+             ' {TAP}
+             has \"$sum\"
+             mv output first
+             data | socat -u - TCP-LISTEN:7003,reuseaddr &
+             linux 0 '
+                 {UP}
+                 socat -u TCP:10.77.0.1:7003,retry=50,interval=0.1 - \
+                     | socat -u - TCP:10.77.0.1:7002,retry=50,interval=0.1
+             ' {TAP}
+             wait
+             [ \"$(cat back)\" = \"$sum\" ] || fail 'other data came back'"
+        ),
+    )
+}
+
+fn queues_and_large_frames() -> Case {
+    Case::new(
+        "net/four-queue-pairs-and-mtu-9000",
+        format!(
+            "ip link set lo up
+             iperf3 -s -1 >server &
+             linux 0 '
+                 {UP}
+                 ethtool -L eth0 combined 4
+                 ethtool -l eth0 | tail -n 1
+                 cat /sys/class/net/eth0/mtu
+                 ping -c 2 -i 0.2 -M do -s 8900 10.77.0.1
+                 iperf3 -c 10.77.0.1 -t 5 -P 8 | tail -n 4
+                 echo queues $(grep -c \"virtio.*-input\" /proc/interrupts)
+                 ethtool -L eth0 combined 1
+                 ping -c 2 -i 0.2 10.77.0.1
+             ' --cpus 4 --net tap=tap0,address=10.77.0.1/24,queues=4,mtu=9000 \
+               --cmdline bed.modules=virtio_net
+             has 'Combined:.4'
+             has '^9000'
+             [ $(grep -c '2 received, 0% packet loss' output) = 2 ] || fail 'lost packets'
+             has 'SUM.*receiver'
+             has '^queues 4'"
+        ),
+    )
+}
+
+fn addresses_and_filters() -> Case {
+    Case::new(
+        "net/addresses-and-filters",
+        format!(
+            "ip link set lo up
+             linux 0 '
+                 {UP}
+                 cat /sys/class/net/eth0/address
+                 ping -c 1 10.77.0.1
+                 ip link set eth0 address 52:54:00:00:00:99
+                 ping -c 1 10.77.0.1
+                 ip link set eth0 promisc on
+                 ip link set eth0 promisc off
+                 ip link set eth0 allmulticast on
+                 ip maddr add 33:33:00:00:00:77 dev eth0
+                 ping -c 1 10.77.0.1
+                 ip neigh show 10.77.0.1
+             ' --net tap=tap0,address=10.77.0.1/24,mac=52:54:00:00:00:11 \
+               --cmdline bed.modules=virtio_net
+             has '^52:54:00:00:00:11'
+             [ $(grep -c '1 received, 0% packet loss' output) = 3 ] || fail 'lost packets'
+             linux 0 '
+                 ip link set eth0 up
+                 sleep 0.2
+                 echo carrier $(cat /sys/class/net/eth0/carrier)
+             ' --net tap=tap0,link=down --cmdline bed.modules=virtio_net
+             has '^carrier 0'"
+        ),
+    )
+}
+
+fn unbound_again_and_again() -> Case {
+    Case::new(
+        "net/unbound-20-times",
+        format!(
+            "ip link set lo up
+             linux 0 '
+                 {UP}
+                 device=$(basename $(readlink /sys/class/net/eth0/device))
+                 cd /sys/bus/virtio/drivers/virtio_net
+                 for turn in $(seq 20); do
+                     ping -f -c 1000000 10.77.0.1 >/dev/null 2>&1 &
+                     echo $device >unbind
+                     kill $! || true; wait $! || true
+                     echo $device >bind
+                     {UP}
+                 done
+                 ping -c 3 -i 0.2 10.77.0.1
+             ' {TAP}
+             has '3 received, 0% packet loss'"
+        ),
+    )
+}
+
+/// The process dies while both sides send. TCP makes good what was lost.
+fn killed_under_load() -> Case {
+    Case::new(
+        "net/survives-kills-under-load",
+        format!(
+            "ip link set lo up
+             iperf3 -s -1 >server &
+             linux_in_background '
+                 {UP}
+                 iperf3 -c 10.77.0.1 -t 14 --bidir -P 2 | tail -n 6
+                 echo loads ended with ${{PIPESTATUS[0]}}
+                 ping -c 3 -i 0.2 10.77.0.1
+             ' -v {TAP}
+             until_output 'guest: init up'
+             sleep 3
+             for signal in KILL SEGV SYS STOP; do
+                 pid=$(served_by 'network tap0')
+                 kill -$signal $pid
+                 until_other \"$pid\" 'network tap0'
+                 sleep 1
+             done
+             finish 0
+             has 'loads ended with 0'
+             has '3 received, 0% packet loss'
+             [ $(grep -c 'takes over' log) = 4 ] || fail 'not four successors'"
+        ),
+    )
+}
+
+/// The host has no network here, so that passt has to be shown one.
+fn user_mode() -> Case {
+    Case::new(
+        "net/user-mode",
+        "ip link set lo up
+         ip tuntap add dev uplink mode tap
+         ip addr add 192.0.2.2/24 dev uplink
+         ip link set uplink up
+         ip route add default via 192.0.2.1
+         socat -u SYSTEM:'echo from the host' TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr &
+         socat -u TCP:127.0.0.1:7080,retry=1000,interval=0.1 OPEN:fetched,creat &
+         fetch=$!
+         linux 0 '
+             ip link set lo up
+             busybox udhcpc -i eth0 -q -n -s /bin/true 2>&1
+             ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up
+             ip route add default via 10.0.2.2
+             socat -u TCP:10.0.2.2:7001 -
+             echo from the guest | socat -u - TCP-LISTEN:80,reuseaddr
+         ' --net user,hostfwd=tcp:127.0.0.1:7080-:80 --cmdline bed.modules=virtio_net
+         has 'lease of 10.0.2.15 obtained'
+         has 'from the host'
+         wait $fetch
+         grep -q 'from the guest' fetched || fail \"the host fetched $(cat fetched)\"
+         ! pgrep passt || fail 'passt is left over'",
+    )
+}
+
+fn wrong_input() -> Case {
+    Case::new(
+        "net/wrong-input",
+        "for net in tap=tap0,mtu=12 tap=a/b fd=77 fd=3 tap,user user,hostfwd=tcp:1 queues=2 ; do
+             run 35 vmm run --net $net
+             has 'error'
+         done
+         exec 3<&-
+         PATH=/nowhere run 35 \"$(command -v vmm)\" run --net user
+         has 'apt-get install passt'",
+    )
+}

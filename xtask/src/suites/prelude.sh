@@ -1,0 +1,76 @@
+# What every case starts with. The working folder is the case's own and goes away with it.
+set -eu
+fail() { echo "FAILED: $*"; exit 1; }
+skip() { echo "$*"; exit 77; }
+
+# run STATUS COMMAND...: runs a command that must end with this status; its output is shown and kept in
+# the file `output`, where `has TEXT` and `lacks TEXT` look.
+run() {
+    expected=$1; shift
+    echo "+ $*"
+    status=0; "$@" >output 2>&1 </dev/null || status=$?
+    cat output
+    [ $status = $expected ] || fail "status $status instead of $expected"
+}
+has() { grep -q -e "$1" output || fail "the output lacks: $1"; }
+lacks() { ! grep -q -e "$1" output || fail "the output has: $1"; }
+need_memory() {
+    free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)
+    [ $((free / 1024)) -ge $1 ] || skip "needs $1 MiB of memory, $((free / 1024)) are free"
+}
+
+# disk FILE: a fresh copy of the small ext4 root.
+disk() { cp --sparse=always "$VMM_BED_DISK" "$1"; chmod 600 "$1"; }
+
+# linux STATUS SCRIPT ARGUMENTS...: Linux with all tools runs a script with bash, as the last thing
+# before it powers off. The root is /dev/vda and the script on /dev/vdb.
+linux() {
+    expected=$1; guest_files "$2"; shift 2
+    run $expected vmm run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --root path=tools.img \
+        --disk path=guest.img,ro --cmdline 'quiet panic=-1 bed.script=/dev/vdb' "$@"
+}
+# The same in the background, until `finish STATUS`. The log is in the file `log`.
+linux_in_background() {
+    guest_files "$1"; shift
+    vmm run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --root path=tools.img \
+        --disk path=guest.img,ro --cmdline 'quiet panic=-1 bed.script=/dev/vdb' "$@" \
+        >output 2>log </dev/null &
+    vmm=$!
+}
+finish() {
+    status=0; wait $vmm || status=$?
+    cat output log
+    [ $status = "$1" ] || fail "status $status instead of $1"
+}
+guest_files() {
+    [ -e tools.img ] || cp --sparse=always "$VMM_BED_TOOLS_DISK" tools.img
+    chmod 600 tools.img
+    printf "bash -eu <<'THE_END'\n%s\nTHE_END\n" "$1" >guest.img
+    truncate -s 64K guest.img
+}
+
+# until_output TEXT: waits until a machine in the background has said so.
+until_output() {
+    turns=0
+    until grep -q -e "$1" output; do
+        kill -0 $vmm 2>/dev/null || { cat output log; fail "the machine ended before: $1"; }
+        turns=$((turns + 1))
+        [ $turns -lt 600 ] || { cat output log; fail "the machine did not say: $1"; }
+        sleep 0.1
+    done
+}
+# served_by DEVICE: the process that serves a device now. The log needs -v.
+served_by() { sed -n "s/.*$1: served by process \([0-9]*\)\$/\1/p" log | tail -n 1; }
+# until_other PID DEVICE: waits for the successor of a process.
+until_other() {
+    turns=0
+    while [ "$(served_by "$2")" = "$1" ]; do
+        turns=$((turns + 1))
+        [ $turns -lt 100 ] || { cat output log; fail "no successor of process $1"; }
+        sleep 0.1
+    done
+}
+
+folder=$(mktemp -d)
+cd "$folder"
+trap 'cd /; rm -rf "$folder"' EXIT
