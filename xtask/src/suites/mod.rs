@@ -9,6 +9,7 @@ mod ctl;
 mod ends;
 mod host;
 mod net;
+mod vsock;
 
 use std::time::Duration;
 
@@ -42,8 +43,16 @@ impl Case {
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
-    [host::cases(), boot::cases(), ends::cases(), chaos::cases(), ctl::cases(), net::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        host::cases(),
+        boot::cases(),
+        ends::cases(),
+        chaos::cases(),
+        ctl::cases(),
+        net::cases(),
+        vsock::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
