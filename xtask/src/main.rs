@@ -38,6 +38,12 @@ enum Task {
     Demo,
     /// Says whether KVM here runs guests natively
     Kvm,
+    /// Has a process make a system call that its policy forbids
+    #[command(hide = true)]
+    Violate {
+        /// Its number
+        pid: i32,
+    },
     /// The bed's end on the emulated host
     #[command(hide = true)]
     BedAgent,
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
             println!("{}", bed::native::probe());
             Ok(ExitCode::SUCCESS)
         }
+        Task::Violate { pid } => chaos::violate(pid),
         Task::BedAgent => bed::agent::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -87,6 +87,8 @@ impl Environment {
         let path = env::var("PATH").unwrap_or_default();
         let mut variables = variables(&assets, &assets.folder());
         variables.push(("VMM_BED".into(), "native".into()));
+        let myself = env::current_exe().context("cannot find this program")?;
+        variables.push(("VMM_BED_XTASK".into(), myself.display().to_string()));
         variables.push(("PATH".into(), format!("{}:{path}:/usr/sbin:/sbin", release.display())));
         Ok(Self { variables, directory: env::current_dir()? })
     }
@@ -94,6 +96,7 @@ impl Environment {
     fn emulated(assets: &Assets, mounts: &[Mount]) -> Result<Self> {
         let mut variables = variables(assets, Path::new("/bed"));
         variables.push(("VMM_BED".into(), "emulated".into()));
+        variables.push(("VMM_BED_XTASK".into(), "/run/bed/bin/agent".into()));
         variables.push((
             "PATH".into(),
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/busybox".into(),

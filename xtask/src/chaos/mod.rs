@@ -12,11 +12,13 @@
 
 pub(crate) mod linux;
 mod native;
+mod violate;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Args;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use rustix::process::Pid;
 use serde::Serialize;
 
 /// Kill device processes under load and count what guests notice
@@ -31,12 +33,22 @@ pub(crate) struct ChaosArguments {
     /// How often to kill it under Linux with fio, in the bed
     #[arg(long, default_value_t = 20)]
     linux_kills: u32,
+    /// The format of the rings that the built-in guest asks for; Linux takes packed ones where it can
+    #[arg(long, value_enum, default_value_t = Ring::Split)]
+    ring: Ring,
     /// Only the built-in guest
     #[arg(long)]
     no_linux: bool,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The format of virtqueues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ring {
+    Split,
+    Packed,
 }
 
 /// What a run came to.
@@ -63,7 +75,8 @@ impl Dice {
 
 pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode> {
     let vmm = crate::project::build_vmm()?;
-    let mut toll = native::run(&vmm, arguments.kills, Dice(arguments.seed.max(1)))?;
+    let dice = Dice(arguments.seed.max(1));
+    let mut toll = native::run(&vmm, arguments.kills, arguments.ring, dice)?;
     eprintln!("chaos: built-in guest: {toll:?}");
     if !arguments.no_linux {
         let status = linux::run(arguments.linux_kills)?;
@@ -82,4 +95,12 @@ pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Has a process make a system call that its policy forbids.
+pub(crate) fn violate(pid: i32) -> Result<ExitCode> {
+    let pid =
+        Pid::from_raw(pid).filter(|pid| !pid.is_init()).context("not a process to violate")?;
+    violate::violate(pid)?;
+    Ok(ExitCode::SUCCESS)
 }

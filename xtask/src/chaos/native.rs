@@ -4,19 +4,32 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde::Deserialize;
 
-use super::{Dice, Toll};
+use super::violate::violate;
+use super::{Dice, Ring, Toll};
 use crate::project;
 
-/// How a process dies: killed from outside, by a fault of its own, by a system call that its policy
-/// forbids (as the kernel says it), and by not going on any more.
-const DEATHS: [Signal; 4] = [Signal::KILL, Signal::SEGV, Signal::SYS, Signal::STOP];
+/// How a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// Killed from outside, by a fault of its own, or by not going on any more.
+    Signal(Signal),
+    /// By a system call that its policy forbids. Takes root.
+    Violation,
+}
+
+const DEATHS: [Death; 4] = [
+    Death::Signal(Signal::KILL),
+    Death::Signal(Signal::SEGV),
+    Death::Signal(Signal::STOP),
+    Death::Violation,
+];
 /// A life lasts this long and up to as much again: long enough to count as one.
 const LIFE_MS: u64 = 40;
 /// How long a successor may take to be there.
@@ -37,7 +50,7 @@ struct LoadReport {
     pauses_ns: Vec<u64>,
 }
 
-pub(super) fn run(vmm: &Path, kills: u32, mut dice: Dice) -> Result<Toll> {
+pub(super) fn run(vmm: &Path, kills: u32, ring: Ring, mut dice: Dice) -> Result<Toll> {
     let folder = project::target().join("chaos");
     std::fs::create_dir_all(&folder)?;
     let disk = folder.join("disk.img");
@@ -45,7 +58,10 @@ pub(super) fn run(vmm: &Path, kills: u32, mut dice: Dice) -> Result<Toll> {
 
     // The mean life is one and a half times the shortest, a succession a few milliseconds.
     let seconds = u64::from(kills) * (LIFE_MS * 3 / 2 + 15) / 1000 + 2;
-    let words = format!("json check=blk blk=verify depth=32 seconds={seconds} pauses={kills}");
+    let mut words = format!("json check=blk blk=verify depth=32 seconds={seconds} pauses={kills}");
+    if ring == Ring::Packed {
+        words.push_str(" ring=packed");
+    }
     let mut machine = Command::new(vmm)
         .args(["-v", "run", "-p", &words, "--disk"])
         .arg(format!("path={}", disk.display()))
@@ -54,12 +70,16 @@ pub(super) fn run(vmm: &Path, kills: u32, mut dice: Dice) -> Result<Toll> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start vmm")?;
-    let pids = watch(&mut machine)?;
+    let Watch { pids, violations } = watch(&mut machine)?;
     let result = torment(&pids, kills, &mut dice);
     let mut output = String::new();
     machine.stdout.take().context("vmm has no output")?.read_to_string(&mut output)?;
     let status = machine.wait()?;
-    let killed = result?;
+    let told = violations.join().map_err(|_| anyhow!("vmm's log cannot be read"))?;
+    let Killed { kills: killed, violations } = result?;
+    if told != violations {
+        bail!("{violations} processes were made to violate their policy, the log tells of {told}");
+    }
     let line = output.lines().find(|line| line.starts_with('{')).with_context(|| {
         format!("the guest reports nothing; vmm ended with {status}, its output:\n{output}")
     })?;
@@ -80,12 +100,23 @@ pub(super) fn run(vmm: &Path, kills: u32, mut dice: Dice) -> Result<Toll> {
     })
 }
 
-/// Reads vmm's log and passes on the numbers of the processes that serve the disk.
-fn watch(machine: &mut Child) -> Result<Receiver<i32>> {
+/// What vmm's log tells.
+struct Watch {
+    /// The numbers of the processes that serve the disk.
+    pids: Receiver<i32>,
+    /// At the end: how many died of a system call that their policy forbids.
+    violations: JoinHandle<u32>,
+}
+
+fn watch(machine: &mut Child) -> Result<Watch> {
     let log = BufReader::new(machine.stderr.take().context("vmm has no log")?);
     let (sender, pids) = channel();
-    thread::spawn(move || {
+    let violations = thread::spawn(move || {
+        let mut violations = 0;
         for line in log.lines().map_while(Result::ok) {
+            if line.contains("its policy forbids") {
+                violations += 1;
+            }
             let pid = line.split("served by process ").nth(1).and_then(|pid| pid.parse().ok());
             match pid {
                 // When nobody listens any more, the log is still read so that vmm does not stall.
@@ -94,22 +125,48 @@ fn watch(machine: &mut Child) -> Result<Receiver<i32>> {
                 None => {}
             }
         }
+        violations
     });
-    Ok(pids)
+    Ok(Watch { pids, violations })
 }
 
-/// Kills `kills` processes in a row; returns how many there were.
-fn torment(pids: &Receiver<i32>, kills: u32, dice: &mut Dice) -> Result<u32> {
+/// What was done to processes.
+#[derive(Default)]
+struct Killed {
+    kills: u32,
+    violations: u32,
+}
+
+/// Those that this user can bring about.
+fn deaths() -> &'static [Death] {
+    if geteuid().is_root() {
+        return &DEATHS;
+    }
+    eprintln!(
+        "chaos: forbidden system calls are left out: it takes root to have a process make one"
+    );
+    DEATHS.split_last().map_or(&[], |(_violation, others)| others)
+}
+
+/// Kills `kills` processes in a row.
+fn torment(pids: &Receiver<i32>, kills: u32, dice: &mut Dice) -> Result<Killed> {
+    let deaths = deaths();
+    let mut killed = Killed::default();
     for number in 0..kills {
         let pid = pids
             .recv_timeout(SUCCESSION)
             .with_context(|| format!("no process serves the disk after {number} kills"))?;
         // The length of a life, not a wait for something.
         thread::sleep(Duration::from_millis(LIFE_MS + dice.below(LIFE_MS)));
-        let death = DEATHS[dice.below(DEATHS.len() as u64) as usize];
+        let death = deaths[dice.below(deaths.len() as u64) as usize];
         let pid = Pid::from_raw(pid).context("a process has number 0")?;
-        kill_process(pid, death)
-            .with_context(|| format!("cannot kill process {pid:?} after {number} kills"))?;
+        let done = match death {
+            Death::Signal(signal) => kill_process(pid, signal).map_err(Into::into),
+            Death::Violation => violate(pid),
+        };
+        done.with_context(|| format!("{death:?} of process {pid:?} after {number} kills"))?;
+        killed.violations += u32::from(death == Death::Violation);
+        killed.kills += 1;
     }
-    Ok(kills)
+    Ok(killed)
 }
