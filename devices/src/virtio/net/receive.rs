@@ -38,6 +38,9 @@ const ROUNDS: usize = 8;
 /// How long to wait after an error before reading again: it is one of the interface, which somebody
 /// has to bring up or to make anew.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
+/// How long a driver that ran out of buffers may take to give some back before a large frame is lost:
+/// about as long as others may have its processor. Frames wait in the tap meanwhile.
+const REFILL_PAUSE: Duration = Duration::from_millis(3);
 
 /// How the driver's buffers hold frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,9 @@ struct Receiver {
     depth: Depth,
     rest: Rest,
     cancelled: bool,
+    /// The driver gave room for the largest frame the last time, or should have. It gets a moment to
+    /// do so before a frame is read into less.
+    ample: bool,
 }
 
 impl Receiver {
@@ -113,6 +119,7 @@ impl Receiver {
             depth: Depth::new(reads),
             rest: Rest::None,
             cancelled: false,
+            ample: true,
             active,
         }
     }
@@ -176,6 +183,9 @@ impl Receiver {
                 break;
             };
             if !self.gather(tag)? {
+                if !self.rest.is_none() {
+                    return Ok(Outlook::Rest);
+                }
                 break;
             }
             self.idle.pop();
@@ -208,6 +218,7 @@ impl Receiver {
             }
         }
         if slot.has_room(self.wanted, self.buffering) {
+            self.ample = true;
             return Ok(true);
         }
         if scattered {
@@ -238,8 +249,15 @@ impl Receiver {
         if slot.has_room(self.wanted, self.buffering) {
             return true;
         }
-        // All that the driver has given, and an ordinary frame fits: larger ones are lost.
-        self.ops.in_flight() == 0 && slot.bytes() as usize >= ORDINARY_BUFFER
+        let ordinary = self.ops.in_flight() == 0 && slot.bytes() as usize >= ORDINARY_BUFFER;
+        if ordinary && self.ample {
+            // What was used is on its way back.
+            self.ample = false;
+            self.rest = Rest::nap(REFILL_PAUSE);
+            return false;
+        }
+        // All that the driver gives, and an ordinary frame fits: larger ones are lost.
+        ordinary
     }
 
     /// Take all completions that are there.
@@ -265,7 +283,10 @@ impl Receiver {
     fn frame(&mut self, tag: Tag, bytes: u32) {
         let slot = &mut self.slots[usize::from(tag)];
         let received = &self.network.received;
-        if !is_wanted(&self.network, slot, bytes, self.wanted) {
+        // It may have been larger than its buffers. The next one gets its chance of more of them.
+        let cut = bytes >= slot.bytes() && slot.bytes() < self.wanted;
+        self.ample |= cut;
+        if cut || !is_wanted(&self.network, slot, bytes) {
             received.count(|traffic| traffic.dropped += 1);
             return;
         }
@@ -309,10 +330,8 @@ impl Receiver {
 }
 
 /// Whether the driver gets to see a frame.
-fn is_wanted(network: &Network, slot: &Slot, bytes: u32, wanted: u32) -> bool {
-    // It may have been larger than its buffers.
-    let cut = bytes >= slot.bytes() && slot.bytes() < wanted;
-    if cut || network.link.get() == LinkState::Down {
+fn is_wanted(network: &Network, slot: &Slot, bytes: u32) -> bool {
+    if network.link.get() == LinkState::Down {
         return false;
     }
     let mut start = [0; HEADER_BYTES + 6];

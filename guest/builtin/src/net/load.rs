@@ -132,13 +132,14 @@ impl Run<'_> {
         let length = time::counts(self.load.seconds);
         let patience = time::counts(PATIENCE_SECONDS);
         let between_resets = length / (self.load.resets + 1);
-        let mut progress = start;
+        let (mut progress, mut moved_since_reset) = (start, 0);
         while !self.is_done() {
             let moved = self.turn()?;
             let now = time::now();
             if moved > 0 {
                 self.outcome.pauses.record(now.saturating_sub(progress));
                 progress = now;
+                moved_since_reset += moved;
             } else {
                 spin_loop();
             }
@@ -148,11 +149,13 @@ impl Run<'_> {
                 return Err(format!("no answer in {PATIENCE_SECONDS} s, {in_flight} in flight"));
             }
             let next_reset = between_resets * (self.outcome.resets + 1);
-            if !self.over
-                && self.outcome.resets < self.load.resets
+            // One in the middle of nothing would prove nothing.
+            if self.outcome.resets < self.load.resets
                 && now.saturating_sub(start) >= next_reset
+                && (moved_since_reset > 0 || self.over)
             {
                 self.reset()?;
+                moved_since_reset = 0;
             }
         }
         Ok(())
@@ -297,7 +300,7 @@ impl Run<'_> {
             return false;
         }
         if self.over {
-            return true;
+            return self.outcome.resets >= self.load.resets;
         }
         let (wanted, operation) = (self.load.frames, self.load.operation);
         let sent = !operation.sends() || self.issued >= wanted;
