@@ -105,9 +105,8 @@ impl Peer {
     /// Sends a frame. Whether the interface is still there.
     pub(crate) fn send(&self, frame: &[u8]) -> bool {
         match rustix::net::send(&self.socket, frame, SendFlags::empty()) {
-            Ok(_) => true,
             // A full queue loses the frame; that is for the guest to count.
-            Err(rustix::io::Errno::NOBUFS) => true,
+            Ok(_) | Err(rustix::io::Errno::NOBUFS) => true,
             Err(
                 rustix::io::Errno::NETDOWN | rustix::io::Errno::NXIO | rustix::io::Errno::NODEV,
             ) => false,
