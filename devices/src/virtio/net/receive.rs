@@ -283,9 +283,10 @@ impl Receiver {
     fn frame(&mut self, tag: Tag, bytes: u32) {
         let slot = &mut self.slots[usize::from(tag)];
         let received = &self.network.received;
-        // It may have been larger than its buffers. The next one gets its chance of more of them.
-        let cut = bytes >= slot.bytes() && slot.bytes() < self.wanted;
-        self.ample |= cut;
+        // It may have been larger than its buffers, if it is not just as large as a frame may be.
+        let cut = bytes >= slot.bytes() && slot.bytes() != self.wanted;
+        // The next one gets its chance of more buffers.
+        self.ample |= cut && slot.bytes() < self.wanted;
         if cut || !is_wanted(&self.network, slot, bytes) {
             received.count(|traffic| traffic.dropped += 1);
             return;

@@ -8,5 +8,6 @@ mod lifecycle;
 mod limits;
 mod real;
 mod receive;
+mod strangers;
 mod transmit;
 mod visits;
