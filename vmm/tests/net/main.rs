@@ -204,39 +204,6 @@ fn killed_under_load_it_loses_and_doubles_frames_and_damages_none() {
 }
 
 #[test]
-fn frames_of_the_guest_survive_kills() {
-    isolated(|| {
-        for setup in setups().into_iter().filter(|setup| setup.placement.is_empty()) {
-            println!("{setup:?}");
-            let mut peer = Peer::new();
-            let frames = (KILLS + 2) * FRAMES_OF_A_LIFE;
-            let words =
-                format!("check=pci net=send frames={frames} queues={} seconds=120", setup.queues);
-            let mut machine = Machine::start(setup, "", &words);
-            let (mut tally, mut kills) = (Tally::default(), 0);
-            loop {
-                let ended = machine.has_ended();
-                while let Some(frame) = peer.next() {
-                    tally.note(frame);
-                    if kills < KILLS && tally.frames >= (kills + 1) * FRAMES_OF_A_LIFE {
-                        machine.kill_network();
-                        kills += 1;
-                    }
-                }
-                if ended {
-                    break;
-                }
-            }
-            let report = machine.finish();
-            assert_eq!(only_load(&report).sent, frames);
-            // What a predecessor took is sent by its successor, some of it for the second time.
-            assert_eq!((tally.frames, tally.lost()), (frames, 0), "{tally:?}");
-            nothing_is_damaged(&tally, only_load(&report));
-        }
-    });
-}
-
-#[test]
 fn a_driver_that_resets_under_load_gets_on() {
     const RESETS: u64 = 10;
     everywhere(|setup| {

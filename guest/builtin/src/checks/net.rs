@@ -58,7 +58,7 @@ fn check_card(devices: &Devices, function: Function, rings: RingWishes) -> Check
     }
     let (pairs, features) = (nic.most_pairs, nic.features());
     nic.transport.reset()?;
-    if nic.current_mac()? != mac {
+    if !time::wait_for(SHOWN_SECONDS, || nic.current_mac() == Ok(mac)) {
         return Err(format!("address {} after a reset", shown(nic.current_mac()?)));
     }
     Ok(format!("{}, link {link}{mtu}, {pairs} queue pairs, features {features:#x}", shown(mac)))
