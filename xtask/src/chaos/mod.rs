@@ -5,6 +5,9 @@
 //!        └── I/O errors, verify failures, longest pauses ──► one line of JSON
 //! ```
 //!
+//! A network's process is killed, too, while the built-in guest sends; its blackouts are not among those
+//! that are reported.
+//!
 //! The built-in guest runs on this machine's KVM whatever that is; it reports the longest times
 //! without a finished request. Each kill makes one such pause, which begins with the last request
 //! that finished before it: a blackout and what led up to it. On a noisy machine other pauses are
@@ -18,8 +21,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use rustix::process::Pid;
+use rustix::process::{Pid, geteuid};
 use serde::Serialize;
+
+use native::Victim;
 
 /// Kill device processes under load and count what guests notice
 #[derive(Args)]
@@ -30,6 +35,9 @@ pub(crate) struct ChaosArguments {
     /// Where the random delays and signals start from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How often to kill a network's process under the built-in guest; takes root
+    #[arg(long, default_value_t = 20)]
+    net_kills: u32,
     /// How often to kill it under Linux with fio, in the bed
     #[arg(long, default_value_t = 20)]
     linux_kills: u32,
@@ -75,9 +83,20 @@ impl Dice {
 
 pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode> {
     let vmm = crate::project::build_vmm()?;
-    let dice = Dice(arguments.seed.max(1));
-    let mut toll = native::run(&vmm, arguments.kills, arguments.ring, dice)?;
-    eprintln!("chaos: built-in guest: {toll:?}");
+    let dice = &mut Dice(arguments.seed.max(1));
+    let ring = arguments.ring;
+    let mut toll = native::run(&vmm, Victim::Disk, arguments.kills, ring, dice)?;
+    eprintln!("chaos: built-in guest, disk: {toll:?}");
+    if arguments.net_kills == 0 {
+        // Not asked for.
+    } else if geteuid().is_root() {
+        let network = native::run(&vmm, Victim::Network, arguments.net_kills, ring, dice)?;
+        eprintln!("chaos: built-in guest, network: {network:?}");
+        toll.kills += network.kills;
+        toll.verify_failures += network.verify_failures;
+    } else {
+        eprintln!("chaos: networks are left out: it takes root to make a tap");
+    }
     if !arguments.no_linux {
         let status = linux::run(arguments.linux_kills)?;
         if status == 0 {

@@ -1,5 +1,6 @@
 //! Chaos under the built-in guest.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -30,6 +31,37 @@ const DEATHS: [Death; 4] = [
     Death::Signal(Signal::STOP),
     Death::Violation,
 ];
+/// Whose processes die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Victim {
+    /// A disk's, under a load that verifies.
+    Disk,
+    /// A network's that sends. Its frames end at a tap, which takes root.
+    Network,
+}
+
+impl Victim {
+    /// The built-in guest's check and load.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Disk => "check=blk blk=verify depth=32",
+            Self::Network => "check=net net=send depth=32",
+        }
+    }
+
+    /// The device.
+    fn arguments(self, folder: &Path) -> Result<[String; 2]> {
+        match self {
+            Self::Disk => {
+                let disk = folder.join("disk.img");
+                File::create(&disk)?.set_len(DISK_BYTES)?;
+                Ok(["--disk".into(), format!("path={}", disk.display())])
+            }
+            Self::Network => Ok(["--net".into(), "tap".into()]),
+        }
+    }
+}
+
 /// A life lasts this long and up to as much again: long enough to count as one.
 const LIFE_MS: u64 = 40;
 /// How long a successor may take to be there.
@@ -41,6 +73,7 @@ const DISK_BYTES: u64 = 64 << 20;
 struct GuestReport {
     failed: u32,
     loads: Vec<LoadReport>,
+    networks: Vec<NetworkReport>,
 }
 
 #[derive(Deserialize)]
@@ -50,28 +83,56 @@ struct LoadReport {
     pauses_ns: Vec<u64>,
 }
 
-pub(super) fn run(vmm: &Path, kills: u32, ring: Ring, mut dice: Dice) -> Result<Toll> {
+#[derive(Deserialize)]
+struct NetworkReport {
+    sent: u64,
+    lost: u64,
+    duplicates: u64,
+    reordered: u64,
+    checksum_errors: u64,
+    pauses_ns: Vec<u64>,
+}
+
+impl GuestReport {
+    /// What came of the load, if it ran to its end.
+    fn into_load(mut self, victim: Victim) -> Option<LoadReport> {
+        match victim {
+            Victim::Disk => self.loads.pop(),
+            Victim::Network => {
+                let network = self.networks.pop().filter(|network| network.sent > 0)?;
+                let NetworkReport { lost, duplicates, reordered, checksum_errors, .. } = network;
+                let verify_failures = lost + duplicates + reordered + checksum_errors;
+                Some(LoadReport { errors: 0, verify_failures, pauses_ns: network.pauses_ns })
+            }
+        }
+    }
+}
+
+pub(super) fn run(
+    vmm: &Path,
+    victim: Victim,
+    kills: u32,
+    ring: Ring,
+    dice: &mut Dice,
+) -> Result<Toll> {
     let folder = project::target().join("chaos");
     std::fs::create_dir_all(&folder)?;
-    let disk = folder.join("disk.img");
-    std::fs::File::create(&disk)?.set_len(DISK_BYTES)?;
-
     // The mean life is one and a half times the shortest, a succession a few milliseconds.
     let seconds = u64::from(kills) * (LIFE_MS * 3 / 2 + 15) / 1000 + 2;
-    let mut words = format!("json check=blk blk=verify depth=32 seconds={seconds} pauses={kills}");
+    let mut words = format!("json {} seconds={seconds} pauses={kills}", victim.words());
     if ring == Ring::Packed {
         words.push_str(" ring=packed");
     }
     let mut machine = Command::new(vmm)
-        .args(["-v", "run", "-p", &words, "--disk"])
-        .arg(format!("path={}", disk.display()))
+        .args(["-v", "run", "-p", &words])
+        .args(victim.arguments(&folder)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start vmm")?;
     let Watch { pids, violations } = watch(&mut machine)?;
-    let result = torment(&pids, kills, &mut dice);
+    let result = torment(&pids, kills, dice);
     let mut output = String::new();
     machine.stdout.take().context("vmm has no output")?.read_to_string(&mut output)?;
     let status = machine.wait()?;
@@ -85,11 +146,12 @@ pub(super) fn run(vmm: &Path, kills: u32, ring: Ring, mut dice: Dice) -> Result<
     })?;
     let report: GuestReport =
         serde_json::from_str(line).context("cannot read the guest's report")?;
-    let Some(load) = report.loads.first() else {
+    let failed = report.failed;
+    let Some(load) = report.into_load(victim) else {
         bail!("the guest's load ended before its time: {line}");
     };
     if !status.success() && load.errors + load.verify_failures == 0 {
-        bail!("vmm ended with {status}, {} checks failed: {line}", report.failed);
+        bail!("vmm ended with {status}, {failed} checks failed: {line}");
     }
     Ok(Toll {
         kills: killed,
@@ -102,7 +164,7 @@ pub(super) fn run(vmm: &Path, kills: u32, ring: Ring, mut dice: Dice) -> Result<
 
 /// What vmm's log tells.
 struct Watch {
-    /// The numbers of the processes that serve the disk.
+    /// The numbers of the processes that serve the device.
     pids: Receiver<i32>,
     /// At the end: how many died of a system call that their policy forbids.
     violations: JoinHandle<u32>,
@@ -155,7 +217,7 @@ fn torment(pids: &Receiver<i32>, kills: u32, dice: &mut Dice) -> Result<Killed> 
     for number in 0..kills {
         let pid = pids
             .recv_timeout(SUCCESSION)
-            .with_context(|| format!("no process serves the disk after {number} kills"))?;
+            .with_context(|| format!("no process serves the device after {number} kills"))?;
         // The length of a life, not a wait for something.
         thread::sleep(Duration::from_millis(LIFE_MS + dice.below(LIFE_MS)));
         let death = deaths[dice.below(deaths.len() as u64) as usize];
