@@ -1,0 +1,60 @@
+//! What is shared: directories that somebody opened for the server.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::Result;
+use crate::identity::{self, Identity};
+use crate::name::Name;
+
+/// What a client may do below a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    ReadWrite,
+    /// Nothing that changes anything: `EROFS`.
+    ReadOnly,
+}
+
+/// A directory to share.
+#[derive(Debug)]
+pub struct Grant {
+    /// The directory; `O_PATH` will do.
+    pub directory: OwnedFd,
+    /// What a client may do.
+    pub access: Access,
+}
+
+/// Names a grant as long as the tree lives; numbers are not used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrantId(pub(crate) u32);
+
+/// A grant in its tree.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) directory: Rc<OwnedFd>,
+    pub(crate) access: Access,
+    pub(crate) identity: Identity,
+    pub(crate) mount: u64,
+    /// None for a tree's only grant, which is its root.
+    pub(crate) name: Option<Name>,
+}
+
+impl Granted {
+    pub(crate) fn new(grant: Grant, name: Option<Name>) -> Result<Self> {
+        let look = identity::look_at(grant.directory.as_fd())?;
+        if look.attributes.kind() != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(Self {
+            directory: Rc::new(grant.directory),
+            access: grant.access,
+            identity: look.identity,
+            mount: look.mount,
+            name,
+        })
+    }
+}

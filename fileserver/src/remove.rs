@@ -1,0 +1,94 @@
+//! Removing names, and moving them.
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::Result;
+use crate::identity;
+use crate::inodes::InodeId;
+use crate::name::Name;
+use crate::tree::Tree;
+
+/// What a move does with a name that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchange {
+    /// It replaces it.
+    Replace,
+    /// It fails.
+    Refuse,
+    /// The two change places.
+    Swap,
+}
+
+impl Exchange {
+    /// From the flags of `renameat2`. What is not known, and a white-out, which is a device file, is
+    /// `EINVAL`.
+    pub fn from_flags(flags: u32) -> Result<Self> {
+        match flags {
+            0 => Ok(Self::Replace),
+            libc::RENAME_NOREPLACE => Ok(Self::Refuse),
+            libc::RENAME_EXCHANGE => Ok(Self::Swap),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    fn flags(self) -> RenameFlags {
+        match self {
+            Self::Replace => RenameFlags::empty(),
+            Self::Refuse => RenameFlags::NOREPLACE,
+            Self::Swap => RenameFlags::EXCHANGE,
+        }
+    }
+}
+
+impl Tree {
+    /// Removes the name of something that is no directory.
+    pub fn remove(&mut self, parent: InodeId, name: &Name) -> Result<()> {
+        self.check_writable(parent)?;
+        let at = self.node(parent)?;
+        rustix::fs::unlinkat(at, name.as_c_str(), AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&mut self, parent: InodeId, name: &Name) -> Result<()> {
+        self.check_writable(parent)?;
+        let at = self.node(parent)?;
+        rustix::fs::unlinkat(at, name.as_c_str(), AtFlags::REMOVEDIR)
+    }
+
+    /// Moves a name.
+    pub fn rename(
+        &mut self,
+        from: (InodeId, &Name),
+        to: (InodeId, &Name),
+        exchange: Exchange,
+    ) -> Result<()> {
+        self.check_writable(from.0)?;
+        self.check_writable(to.0)?;
+        if self.inodes.get(from.0)?.grant != self.inodes.get(to.0)?.grant {
+            return Err(Errno::XDEV);
+        }
+        let (old, new) = (self.node(from.0)?, self.node(to.0)?);
+        let (old_name, new_name) = (from.1.as_c_str(), to.1.as_c_str());
+        rustix::fs::renameat_with(&old, old_name, &new, new_name, exchange.flags())?;
+        self.follow(to);
+        if exchange == Exchange::Swap {
+            self.follow(from);
+        }
+        Ok(())
+    }
+
+    /// The client knows what has this name now: it is reached by it from now on.
+    fn follow(&mut self, (parent, name): (InodeId, &Name)) {
+        let Ok(at) = self.node(parent) else { return };
+        let Ok(look) = identity::look(&at, name.as_c_str()) else { return };
+        let Ok(grant) = self.inodes.get(parent).map(|inode| inode.grant) else { return };
+        if let Some(id) = self.inodes.find(grant, look.identity)
+            && let Ok(inode) = self.inodes.get_mut(id)
+            && id != InodeId::ROOT
+        {
+            inode.parent = parent;
+            self.ledger.set_place(id.slot(), parent, Some(name));
+        }
+    }
+}

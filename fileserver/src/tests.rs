@@ -1,0 +1,6 @@
+//! The tree, as clients use it.
+
+mod escapes;
+mod files;
+mod successor;
+mod support;
