@@ -44,7 +44,7 @@ const PROTOCOL_WORDS: usize = 8;
 /// Owner, state and length, answer: room for that of a creation (FUSE: 160 bytes).
 const PLACE_WORDS: usize = 32;
 /// Most bytes of an answer that is kept.
-const ANSWER_BYTES: usize = (PLACE_WORDS - 2) * 8;
+const ANSWER_BYTES: usize = (PLACE_WORDS - 3) * 8;
 const HANDLE_WORDS: usize = 4;
 const INODE_WORDS: usize = 41;
 const NAME: usize = 9;
@@ -106,8 +106,8 @@ pub enum Past {
     Nothing,
     /// It began: the change may have been made.
     Begun,
-    /// It was done, with this answer.
-    Done(Vec<u8>),
+    /// It was done, with this error number, or zero and this answer.
+    Done((i32, Vec<u8>)),
 }
 
 impl Ledger {
@@ -318,8 +318,10 @@ impl Journal<'_> {
             DONE => {
                 let length = (state as u32 as usize).min(ANSWER_BYTES);
                 let mut answer = vec![0; length];
-                self.words.load_bytes(self.at + 2, &mut answer);
-                Past::Done(answer)
+                self.words.load_bytes(self.at + 3, &mut answer);
+                // An error number as the kernel's, which ends at 4095.
+                let error = (self.words.load(self.at + 2) & 0xfff) as i32;
+                Past::Done((error, answer))
             }
             _ => Past::Nothing,
         }
@@ -333,9 +335,10 @@ impl Journal<'_> {
     }
 
     /// It was carried out. An answer that is too long is not kept, and the request counts as begun.
-    pub fn done(&self, answer: &[u8]) {
+    pub fn done(&self, error: i32, answer: &[u8]) {
         if answer.len() <= ANSWER_BYTES {
-            self.words.store_bytes(self.at + 2, answer);
+            self.words.store(self.at + 2, error as u64);
+            self.words.store_bytes(self.at + 3, answer);
             self.words.store(self.at + 1, DONE | answer.len() as u64);
         }
     }

@@ -10,6 +10,7 @@ pub mod balloon;
 pub mod blk;
 pub mod console;
 pub mod control;
+pub mod fs;
 pub mod metrics;
 pub mod net;
 pub mod parts;

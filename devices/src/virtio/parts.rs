@@ -19,6 +19,7 @@ use super::balloon::BalloonParts;
 use super::blk::BlockImage;
 use super::console::ConsoleParts;
 use super::control::{Change, ControlRequest};
+use super::fs::FsParts;
 use super::metrics::MetricsRegion;
 use super::net::NetParts;
 use super::queue::InflightRegion;
@@ -67,6 +68,8 @@ pub enum DeviceParts {
     Rng(RngParts),
     /// A memory balloon.
     Balloon(BalloonParts),
+    /// A shared directory.
+    Fs(FsParts),
 }
 
 /// Does the same with each kind.
@@ -79,6 +82,7 @@ macro_rules! each {
             DeviceParts::Console($parts) => $then,
             DeviceParts::Rng($parts) => $then,
             DeviceParts::Balloon($parts) => $then,
+            DeviceParts::Fs($parts) => $then,
         }
     };
 }
@@ -96,6 +100,7 @@ impl Parts for DeviceParts {
             Self::Console(parts) => Self::Console(parts.try_clone()?),
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
             Self::Balloon(parts) => Self::Balloon(parts.try_clone()?),
+            Self::Fs(parts) => Self::Fs(parts.try_clone()?),
         })
     }
 

@@ -51,13 +51,13 @@ fn a_journal_tells_what_was_done() {
     assert_eq!(journal.past(5), Past::Nothing);
     journal.begin(5);
     assert_eq!((journal.past(5), journal.past(6)), (Past::Begun, Past::Nothing));
-    journal.done(b"answer 1");
+    journal.done(2, b"answer 1");
     let again = Ledger::attach(&memory, 2).unwrap();
-    assert_eq!(again.journal(1).past(5), Past::Done(b"answer 1".to_vec()));
+    assert_eq!(again.journal(1).past(5), Past::Done((2, b"answer 1".to_vec())));
     assert_eq!(again.journal(0).past(5), Past::Nothing);
     again.journal(1).begin(7);
     assert_eq!(journal.past(5), Past::Nothing);
-    journal.done(&[0; 1000]);
+    journal.done(0, &[0; 1000]);
     assert_eq!(journal.past(7), Past::Begun, "an answer too long to keep");
     assert!(matches!(Ledger::attach(&memory, 3), Err(LedgerError::Mismatch { places: 3 })));
 }

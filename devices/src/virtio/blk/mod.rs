@@ -70,7 +70,7 @@ pub enum IoStrategy {
 
 impl IoStrategy {
     /// What suits the file system of a file.
-    fn probe(file: BorrowedFd<'_>) -> Self {
+    pub(crate) fn probe(file: BorrowedFd<'_>) -> Self {
         // `TMPFS_MAGIC` of linux/magic.h.
         const TMPFS: u64 = 0x0102_1994;
         match rustix::fs::fstatfs(file) {

@@ -164,6 +164,11 @@ impl GuestOps {
         self.submit(Op::fdatasync(file), tag, None, None)
     }
 
+    /// Make the file's data and attributes durable.
+    pub fn fsync(&mut self, file: &Fd, tag: Tag) -> Result<(), NoRoom> {
+        self.submit(Op::fsync(file), tag, None, None)
+    }
+
     /// Zero or free a range of the file.
     pub fn fallocate(
         &mut self,

@@ -1,0 +1,424 @@
+//! The task of one queue.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use executor::{Fd, Sleep};
+use fileserver::{Errno, Past};
+use thiserror::Error;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::protocol::{InHeader, Opcode, OutHeader, TransferIn, WriteOut};
+use super::request::{MOST_ARGUMENTS, Request};
+use super::session::{Durability, Outcome, Session};
+use super::{QUEUE_SIZE, Shared};
+use crate::virtio::blk::IoStrategy;
+use crate::virtio::queue::{
+    Availability, Chain, Completed, GuestBuffers, GuestOps, NoRoom, QueueError, Side, Tag, Wait,
+};
+use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
+
+/// Rounds of taking and publishing before other tasks run.
+const ROUNDS: usize = 4;
+
+/// Requests that are done before they are published: the driver works on these while the next are
+/// done, and each takes some microseconds of the system's time.
+const BATCH: u16 = 8;
+
+const OUT_HEADER: u32 = size_of::<OutHeader>() as u32;
+
+/// Why a queue cannot go on.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("chain {head} has no header of a request")]
+    NoHeader { head: u16 },
+    #[error("chain {head} has no room for an answer")]
+    NoRoom { head: u16 },
+    #[error("waiting for kicks: {0}")]
+    Kick(io::Error),
+}
+
+/// Serve one queue until it is stopped.
+pub(super) async fn serve(shared: Rc<Shared>, active: ActiveQueue) -> Vec<ActiveQueue> {
+    let mut server = Server::new(shared, active);
+    if let Err(failure) = poll_fn(|context| server.poll(context)).await {
+        server.active.fail(failure.to_string()).await;
+        server.ops.cancel_all();
+        poll_fn(|context| server.drop_completions(context)).await;
+    }
+    vec![server.active]
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Idle,
+    Transfer(Side),
+    /// An operation without data.
+    Other,
+}
+
+/// The place of a request while it is in flight.
+#[derive(Debug)]
+struct Place {
+    unique: u64,
+    step: Step,
+    file: Option<Fd>,
+    /// All that an answer has room in.
+    room: GuestBuffers,
+    /// Data that was not moved yet.
+    data: GuestBuffers,
+    offset: u64,
+    moved: u32,
+}
+
+struct Server {
+    shared: Rc<Shared>,
+    session: Rc<RefCell<Session>>,
+    active: ActiveQueue,
+    ops: GuestOps,
+    /// Operations under way that are not transfers.
+    slow: usize,
+    /// By head.
+    places: Box<[Place]>,
+    chain: Chain,
+    arguments: Vec<u8>,
+    pacing: Pacing,
+    /// A rest while nothing is in flight.
+    nap: Option<Sleep>,
+    /// Given back and not yet published.
+    finished: u16,
+}
+
+impl Server {
+    fn new(shared: Rc<Shared>, active: ActiveQueue) -> Self {
+        let size = usize::from(active.queue.size());
+        let memory = active.memory().clone();
+        let place = |_| Place {
+            unique: 0,
+            step: Step::Idle,
+            file: None,
+            room: GuestBuffers::new(memory.clone()),
+            data: GuestBuffers::new(memory.clone()),
+            offset: 0,
+            moved: 0,
+        };
+        Self {
+            pacing: Pacing::new(shared.patience),
+            session: shared.session.clone(),
+            shared,
+            ops: GuestOps::new(size),
+            slow: 0,
+            places: (0..size).map(place).collect(),
+            chain: Chain::new(memory.clone(), size),
+            arguments: Vec::new(),
+            nap: None,
+            finished: 0,
+            active,
+        }
+    }
+
+    /// The main line: ready when it was stopped and nothing is in flight, or with a failure.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        for _ in 0..ROUNDS {
+            if let Some(StopMode::Abort) = self.active.poll_stop(context) {
+                self.ops.cancel_all();
+                return self.drop_completions(context).map(Ok);
+            }
+            if let Some(nap) = &mut self.nap {
+                std::task::ready!(Pin::new(nap).poll(context));
+                self.nap = None;
+            }
+            // Off before anything is published: a driver that polls answers at once.
+            self.active.queue.disable_kicks();
+            self.complete(context);
+            let interrupt = self.publish();
+            if self.active.poll_stop(context).is_some() && !self.active.queue.is_recovering() {
+                let drained = self.ops.in_flight() == 0;
+                return if drained { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            let waiting = self.active.queue.available().min(self.active.queue.size());
+            match self.pacing.next(waiting, self.ops.in_flight(), self.slow) {
+                Next::Take => self.take()?,
+                Next::Look => {
+                    if interrupt == Signalled::Yes {
+                        // It must not wait for the end of the look-out.
+                        executor::flush();
+                    }
+                    break;
+                }
+                Next::Nap(duration) => self.nap = Some(executor::sleep(duration)),
+                Next::Doze => return Poll::Pending,
+                Next::Sleep => {
+                    if self.active.queue.enable_kicks() == Availability::More {
+                        self.take()?;
+                    } else {
+                        std::task::ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
+                    }
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Take buffers that are available and carry their requests out.
+    fn take(&mut self) -> Result<(), Failure> {
+        let mut taken = 0;
+        while taken < BATCH {
+            let again = self.active.queue.is_recovering();
+            if !self.active.queue.pop(&mut self.chain)? {
+                break;
+            }
+            taken += 1;
+            self.begin(again)?;
+        }
+        self.pacing.taken(taken);
+        Ok(())
+    }
+
+    /// Carry out the request of the chain that was just taken, `again` after a predecessor.
+    fn begin(&mut self, again: bool) -> Result<(), Failure> {
+        let head = self.chain.head();
+        let mut bytes = [0; size_of::<InHeader>()];
+        if !self.chain.read_exact(&mut bytes) {
+            return Err(Failure::NoHeader { head });
+        }
+        let header = InHeader::read_from_bytes(&bytes).expect("the sizes are the same");
+        let answered = Request::is_answered(header.opcode);
+        if answered && self.chain.writable_bytes() < OUT_HEADER {
+            return Err(Failure::NoRoom { head });
+        }
+        let place = &mut self.places[usize::from(head)];
+        place.unique = header.unique;
+        place.moved = 0;
+        place.room.fill(&self.chain, Side::Writable);
+        let outcome = self.execute(&header, again);
+        match outcome {
+            Outcome::Done(result) if answered => self.answer(head, result),
+            Outcome::Done(_) => self.give_back(head, 0),
+            Outcome::Transfer { file, offset, size, side } => {
+                self.begin_transfer(head, file, offset, size, side);
+            }
+            Outcome::Sync { file, how } => {
+                let submitted = match how {
+                    Durability::Data => self.ops.fdatasync(&file, head),
+                    Durability::All => self.ops.fsync(&file, head),
+                };
+                self.begun(head, file, submitted);
+            }
+            Outcome::Allocate { file, mode, offset, length } => {
+                let submitted = self.ops.fallocate(&file, mode, offset, length, head);
+                self.begun(head, file, submitted);
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, header: &InHeader, again: bool) -> Outcome {
+        // What is behind the arguments of a write is data, which stays where it is.
+        let length = if header.opcode == Opcode::Write as u32 {
+            size_of::<TransferIn>().min(self.chain.readable_bytes() as usize)
+        } else {
+            self.chain.readable_bytes() as usize
+        };
+        if length > MOST_ARGUMENTS {
+            return Outcome::Done(Err(Errno::TOOBIG));
+        }
+        self.arguments.resize(length, 0);
+        let complete = self.chain.read_exact(&mut self.arguments);
+        debug_assert!(complete, "there were so many bytes");
+        let mut session = self.session.borrow_mut();
+        let session = &mut *session;
+        session.reply.clear();
+        let request = match Request::decode(header, &self.arguments) {
+            Ok(request) => request,
+            Err(errno) => return Outcome::Done(Err(errno)),
+        };
+        let room = self.chain.writable_bytes().saturating_sub(OUT_HEADER) as usize;
+        if !request.is_noted() {
+            return session.execute(header, &request, &Past::Nothing, room);
+        }
+        let place = usize::from(self.active.index()) * usize::from(QUEUE_SIZE)
+            + usize::from(self.chain.head());
+        let past = match again {
+            true => session.tree.ledger().journal(place).past(header.unique),
+            false => Past::Nothing,
+        };
+        if let Past::Done(answer) = &past {
+            return replay(session, answer);
+        }
+        session.tree.ledger().journal(place).begin(header.unique);
+        let outcome = session.execute(header, &request, &past, room);
+        if let Outcome::Done(result) = &outcome {
+            let error = result.map_or_else(|errno| errno.raw_os_error(), |()| 0);
+            let reply = if error == 0 { &session.reply[..] } else { &[] };
+            session.tree.ledger().journal(place).done(error, reply);
+        }
+        outcome
+    }
+
+    fn begin_transfer(&mut self, head: Tag, file: Fd, offset: u64, size: u32, side: Side) {
+        let place = &mut self.places[usize::from(head)];
+        place.data.fill(&self.chain, side);
+        if side == Side::Writable {
+            place.data.advance(OUT_HEADER);
+        } else if place.data.bytes() < size {
+            return self.answer(head, Err(Errno::INVAL));
+        }
+        place.data.truncate(size);
+        place.file = Some(file);
+        place.offset = offset;
+        place.step = Step::Transfer(side);
+        if place.data.bytes() == 0 {
+            return self.transferred(head, side, Ok(()));
+        }
+        self.transfer(head, side);
+    }
+
+    /// Move what is left.
+    fn transfer(&mut self, head: Tag, side: Side) {
+        let place = &self.places[usize::from(head)];
+        let Some(file) = &place.file else { return };
+        let (data, offset) = (&place.data, place.offset);
+        let submitted = match self.shared.strategy {
+            IoStrategy::Ring => self.ops.transfer(file, data, side, offset, head),
+            IoStrategy::Inline => {
+                self.ops.transfer_inline(file, Wait::Never, data, side, offset, head)
+            }
+            IoStrategy::InMemory => {
+                self.ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head)
+            }
+        };
+        submitted.expect("there is room for one operation of each head");
+    }
+
+    fn begun(&mut self, head: Tag, file: Fd, submitted: Result<(), NoRoom>) {
+        submitted.expect("there is room for one operation of each head");
+        let place = &mut self.places[usize::from(head)];
+        place.file = Some(file);
+        place.step = Step::Other;
+        self.slow += 1;
+    }
+
+    /// Take all completions that are there.
+    fn complete(&mut self, context: &mut Context<'_>) {
+        let mut any = false;
+        while let Poll::Ready(Completed { tag, result, .. }) = self.ops.poll_next(context) {
+            any = true;
+            self.completed(tag, &result);
+        }
+        if any {
+            self.pacing.completed(self.ops.in_flight());
+        }
+    }
+
+    fn completed(&mut self, head: Tag, result: &io::Result<u32>) {
+        let place = &mut self.places[usize::from(head)];
+        match (place.step, result) {
+            (Step::Transfer(side), Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                self.transfer(head, side);
+            }
+            (Step::Transfer(side), Ok(bytes)) => {
+                let bytes = (*bytes).min(place.data.bytes());
+                place.data.advance(bytes);
+                place.offset += u64::from(bytes);
+                place.moved += bytes;
+                // A read of nothing is the end of the file; a short one need not be.
+                if bytes > 0 && place.data.bytes() > 0 {
+                    self.transfer(head, side);
+                } else {
+                    self.transferred(head, side, Ok(()));
+                }
+            }
+            (Step::Transfer(side), Err(error)) => self.transferred(head, side, Err(errno(error))),
+            (Step::Other, result) => {
+                self.slow -= 1;
+                self.session.borrow_mut().reply.clear();
+                let result = result.as_ref().map(|_| ()).map_err(errno);
+                self.answer(head, result);
+            }
+            (Step::Idle, _) => unreachable!("a completion belongs to a request"),
+        }
+    }
+
+    /// All was moved that there is.
+    fn transferred(&mut self, head: Tag, side: Side, result: Result<(), Errno>) {
+        let moved = self.places[usize::from(head)].moved;
+        self.session.borrow_mut().reply.clear();
+        match (side, result) {
+            (_, Err(errno)) if moved == 0 => self.answer(head, Err(errno)),
+            (Side::Writable, _) => self.finish(head, 0, moved),
+            (Side::Readable, _) => {
+                self.session.borrow_mut().answer(&WriteOut { size: moved, padding: 0 });
+                self.answer(head, Ok(()));
+            }
+        }
+    }
+
+    /// Answer with the session's reply, or with an error.
+    fn answer(&mut self, head: Tag, result: Result<(), Errno>) {
+        let session = self.session.clone();
+        let session = session.borrow();
+        let place = &self.places[usize::from(head)];
+        let fits = session.reply.len() as u64 + u64::from(OUT_HEADER) <= place.room.bytes().into();
+        match result {
+            Ok(()) if fits => {
+                place.room.copy_from_at(OUT_HEADER as usize, &session.reply);
+                self.finish(head, 0, session.reply.len() as u32);
+            }
+            Ok(()) => self.finish(head, Errno::RANGE.raw_os_error(), 0),
+            Err(errno) => self.finish(head, errno.raw_os_error(), 0),
+        }
+    }
+
+    /// Write the header of an answer of so many bytes and give the buffer back.
+    fn finish(&mut self, head: Tag, error: i32, bytes: u32) {
+        let place = &mut self.places[usize::from(head)];
+        let length = OUT_HEADER + bytes;
+        let header = OutHeader { length, error: -error, unique: place.unique };
+        place.room.copy_from(header.as_bytes());
+        self.give_back(head, length);
+    }
+
+    fn give_back(&mut self, head: Tag, written: u32) {
+        let place = &mut self.places[usize::from(head)];
+        place.step = Step::Idle;
+        place.file = None;
+        self.active.queue.push_used(head, written);
+        self.finished += 1;
+    }
+
+    fn publish(&mut self) -> Signalled {
+        self.pacing.published(std::mem::take(&mut self.finished));
+        self.active.publish()
+    }
+
+    /// Wait until nothing is in flight; nothing of it counts any more.
+    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.ops.in_flight() > 0 {
+            drop(std::task::ready!(self.ops.poll_next(context)));
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The answer that a predecessor had ready.
+fn replay(session: &mut Session, answer: &(i32, Vec<u8>)) -> Outcome {
+    let (error, reply) = answer;
+    session.reply.extend_from_slice(reply);
+    Outcome::Done(match error {
+        0 => Ok(()),
+        error => Err(Errno::from_raw_os_error(*error)),
+    })
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
