@@ -20,6 +20,8 @@ use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize,
     Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig,
+    CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
+    RootDisk, SeccompMode, SerialConfig, ShareConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -82,6 +84,7 @@ impl MachineOptions {
         if let Some(path) = &self.control {
             check_new_file(Role::Control, path, NewFile::Socket)?;
         }
+        check_shares(&self.shares)?;
         let single_process = self.single_process == Some(true);
         Ok(MachineConfig {
             kernel: self.kernel,
@@ -98,6 +101,7 @@ impl MachineOptions {
             rng: self.rng.unwrap_or_default(),
             consoles: self.consoles,
             balloon: self.balloon,
+            shares: self.shares,
             serial,
             debugcon,
             control: self.control,
@@ -285,6 +289,20 @@ fn check_ends(ends: &[&SerialConfig]) -> Result<(), Error> {
         let shared = !matches!(end, SerialConfig::Null | SerialConfig::Pty);
         if shared && ends[..index].contains(end) {
             return Err(Error::SameEnd { end: (*end).clone() });
+fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
+    if shares.len() > MachineConfig::MAX_SHARES {
+        return Err(Error::TooManyShares { count: shares.len() });
+    }
+    for (index, share) in shares.iter().enumerate() {
+        let problem = |source| Error::File { role: Role::Share, path: share.path.clone(), source };
+        let metadata =
+            fs::metadata(&share.path).map_err(|error| problem(FileProblem::Missing(error)))?;
+        if !metadata.is_dir() {
+            let found = kind_name(&metadata);
+            return Err(problem(FileProblem::Kind { found, wanted: "a directory" }));
+        }
+        if shares[..index].iter().any(|other| other.tag == share.tag) {
+            return Err(Error::SameTag { tag: share.tag.as_str().to_owned() });
         }
     }
     Ok(())

@@ -116,6 +116,20 @@ pub enum Error {
     SameEnd {
         /// The place.
         end: SerialConfig,
+    /// There are more shared directories than a guest can have.
+    #[error(
+        "{count} shared directories are more than the {} of a machine",
+        MachineConfig::MAX_SHARES
+    )]
+    TooManyShares {
+        /// What was asked for.
+        count: usize,
+    },
+    /// Two directories cannot be told apart.
+    #[error("two shared directories have the tag `{tag}`")]
+    SameTag {
+        /// The tag.
+        tag: String,
     },
     /// Two disks are one file, and one of them would write it.
     #[error("`{second}` is the same file as the disk `{first}`, and the guest would write it",
@@ -163,6 +177,8 @@ pub enum Role {
     Control,
     /// The socket for programs of the host that connect to the guest.
     Vsock,
+    /// A directory that the guest sees.
+    Share,
 }
 
 impl std::fmt::Display for Role {
@@ -174,6 +190,7 @@ impl std::fmt::Display for Role {
             Self::Serial => "serial port",
             Self::Control => "control socket",
             Self::Vsock => "vsock",
+            Self::Share => "shared directory",
         })
     }
 }
@@ -278,6 +295,7 @@ impl Hint for Error {
             Self::Memory { memory, source } => Some(source.hint(*memory)),
             Self::Balloon { source, .. } => Some(source.hint()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
+            Self::SameTag { .. } => Some("give each its own `tag`".into()),
             Self::SocketPath { .. } => {
                 Some("use a shorter path, or one relative to where you are".into())
             }
@@ -290,6 +308,7 @@ impl Hint for Error {
             | Self::SamePort { .. }
             | Self::TooManyDisks { .. }
             | Self::TooManyNets { .. }
+            | Self::TooManyShares { .. }
             | Self::CommandLine { .. } => None,
         }
     }

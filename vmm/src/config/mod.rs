@@ -26,6 +26,7 @@ mod restart;
 mod rings;
 mod rng;
 mod serial;
+mod share;
 mod suggest;
 mod vsock;
 
@@ -48,6 +49,7 @@ pub use restart::{RestartLimit, RestartLimitError};
 pub use rings::RingFormat;
 pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
+pub use share::{ShareConfig, ShareQueues, ShareTag, ShareValueError};
 pub use suggest::nearest;
 pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
 
@@ -82,6 +84,8 @@ pub struct MachineConfig {
     pub consoles: Vec<ConsoleConfig>,
     /// The memory balloon.
     pub balloon: Option<BalloonConfig>,
+    /// Directories of the host that the guest sees.
+    pub shares: Vec<ShareConfig>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// The host end of the debug console.
@@ -146,6 +150,9 @@ pub enum Placement {
 }
 
 impl MachineConfig {
+    /// The most shared directories of a machine: the bus has no room for many more devices.
+    pub const MAX_SHARES: usize = 16;
+
     /// The most disks of a machine: `vda` to `vdz`.
     pub const MAX_DISKS: usize = 26;
     /// The most networks of a machine: a bus has 31 places for all its devices.
@@ -160,6 +167,7 @@ impl MachineConfig {
             !self.consoles.is_empty(),
             self.rng != RngConfig::Absent,
             self.balloon.is_some(),
+            !self.shares.is_empty(),
         ];
         present.contains(&true)
     }
@@ -213,6 +221,7 @@ mod tests {
             rng: RngConfig::Absent,
             consoles: Vec::new(),
             balloon: None,
+            shares: Vec::new(),
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,
             control: None,

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit,
     RingFormat, RngConfig, SerialConfig, VsockConfig,
+    CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig,
+    ShareConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -91,6 +93,13 @@ pub struct MachineOptions {
 
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
     /// stdio]
+    /// Shared directory: path=DIR,tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
+    /// [,queues=1..16]; may be repeated
+    #[arg(long = "share", value_name = "LIST")]
+    #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<ShareConfig>,
+
+    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
@@ -152,6 +161,7 @@ impl MachineOptions {
             rng: over.rng.or(self.rng),
             consoles: join(self.consoles, over.consoles),
             balloon: over.balloon.or(self.balloon),
+            shares: join(self.shares, over.shares),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),
@@ -176,6 +186,9 @@ impl MachineOptions {
         });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
         for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
+        let shares = self.shares.iter_mut().map(|share| &mut share.path);
+        let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
+        for path in files.chain(disks).chain(serial).chain(vsock).chain(shares).chain(others) {
             *path = folder.join(&*path);
         }
     }

@@ -81,6 +81,9 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
     open.devices.extend(rng(config.rng));
     let balloon = config.balloon.as_ref();
     open.devices.extend(balloon.map(|asked| super::balloon::open(asked, config.pages)));
+    for share in &config.shares {
+        open.devices.push(super::shares::open(share)?);
+    }
     Ok(open)
 }
 
@@ -271,6 +274,10 @@ fn start_thread(
     let thread = std::thread::Builder::new()
         .name(format!("{kind}{index}"))
         .spawn(move || {
+            // A file server has a umask and a working directory of its own.
+            if let Err(error) = crate::sandbox::leave_shared_places() {
+                return log::error!("a back end cannot start: {error}");
+            }
             // The ring belongs to the thread that uses it.
             match Executor::new(&executor::Config::default()) {
                 Ok(mut executor) => executor.block_on(parts.run(None, context)),

@@ -45,6 +45,15 @@ pub enum Error {
     /// A user-mode network cannot be had.
     #[error("cannot start a user-mode network")]
     UserNet(#[from] UserNetError),
+    /// A directory cannot be shared.
+    #[error("cannot share `{}`", path.display())]
+    Share {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),

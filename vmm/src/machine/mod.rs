@@ -39,6 +39,7 @@ mod metrics_text;
 mod networks;
 mod operator;
 mod resize;
+mod shares;
 mod supervisor;
 mod user_net;
 mod vcpu;

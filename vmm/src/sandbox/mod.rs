@@ -25,9 +25,9 @@ mod signals;
 
 pub use deaths::{DeathNote, DeathNoteMemory, NOTED_EXIT, die_noted};
 pub use descriptors::keep_only;
-pub use namespaces::{Child, clone_into_pid_namespace, enter_empty_world};
+pub use namespaces::{Child, clone_into_pid_namespace, enter_empty_world, leave_shared_places};
 pub use pages::forget_program_pages;
-pub use privileges::{Limits, empty_bounding_set, lock_down, tie_to_parent};
+pub use privileges::{Files, Limits, empty_bounding_set, lock_down, tie_to_parent};
 pub use signals::forget_handlers;
 
 use std::borrow::Cow;

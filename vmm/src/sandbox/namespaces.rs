@@ -31,6 +31,13 @@ pub fn enter_empty_world() -> Result<(), SandboxError> {
     root::enter_empty_root()
 }
 
+/// Gives the calling thread a umask and a working directory of its own.
+pub fn leave_shared_places() -> Result<(), SandboxError> {
+    // SAFETY: memory and descriptors stay as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+        .map_err(SandboxError::of("give a thread a umask of its own"))
+}
+
 /// Inside, the process is `nobody`; outside it stays who it was. `setgroups` must be denied before
 /// an ordinary user may map a group (`user_namespaces(7)`).
 fn map_ids(user: u32, group: u32) -> Result<(), SandboxError> {

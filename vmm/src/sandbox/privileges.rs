@@ -23,14 +23,26 @@ pub struct Limits {
     pub private_bytes: u64,
 }
 
+/// Which files an actor may open by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// None: it was given all that it has, and Landlock holds it to that.
+    Given,
+    /// What lies below directories that it will be given. Landlock would have to know these now, and
+    /// any set of its rules forbids moving files between directories that it does not name.
+    Below,
+}
+
 /// Gives up every privilege, for good. What is left to do is the seccomp filter. `parent` is a
 /// pidfd of the process that the caller must not outlive.
-pub fn lock_down(limits: Limits, parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
+pub fn lock_down(limits: Limits, files: Files, parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
     drop_capabilities()?;
     tie_to_parent(parent)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(SandboxError::of("give up gaining privileges"))?;
-    landlock::deny_all()?;
+    if files == Files::Given {
+        landlock::deny_all()?;
+    }
     limit(Resource::Nofile, limits.descriptors)?;
     limit(Resource::Data, limits.private_bytes)?;
     limit(Resource::Core, 0)?;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::log_pipe;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
-use crate::sandbox::{self, DeathNoteMemory, Limits};
+use crate::sandbox::{self, DeathNoteMemory, Files, Limits};
 
 /// The exit status of an actor that could not be set up.
 const FAILED: i32 = 1;
@@ -45,6 +45,8 @@ pub enum ActorKind {
     Rng,
     /// Serves a memory balloon.
     Balloon,
+    /// Serves a shared directory.
+    Fs,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -65,6 +67,7 @@ impl ActorKind {
     /// All kinds.
     pub const ALL: &[Self] =
         &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Balloon, Self::Probe];
+        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Fs, Self::Probe];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
@@ -75,6 +78,7 @@ impl ActorKind {
             DeviceParts::Console(_) => Self::Console,
             DeviceParts::Rng(_) => Self::Rng,
             DeviceParts::Balloon(_) => Self::Balloon,
+            DeviceParts::Fs(_) => Self::Fs,
         }
     }
 
@@ -87,6 +91,7 @@ impl ActorKind {
             Self::Console => "console",
             Self::Rng => "rng",
             Self::Balloon => "balloon",
+            Self::Fs => "fs",
             Self::Probe => "probe",
         }
     }
@@ -100,6 +105,7 @@ impl ActorKind {
             Self::Console => include_str!("policies/console.policy"),
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Balloon => include_str!("policies/balloon.policy"),
+            Self::Fs => include_str!("policies/fs.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -125,6 +131,16 @@ impl ActorKind {
             Self::Rng | Self::Balloon | Self::Probe => {
                 Limits { descriptors: 64, private_bytes: 16 << 20 }
             }
+            // Files that the guest has open, as many as the user may; a million files that it knows.
+            Self::Fs => Limits { descriptors: 1 << 20, private_bytes: 512 << 20 },
+            Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
+        }
+    }
+
+    fn files(self) -> Files {
+        match self {
+            Self::Fs => Files::Below,
+            _ => Files::Given,
         }
     }
 
@@ -133,7 +149,7 @@ impl ActorKind {
         let defaults = Config::default();
         let (entries, fixed_files, operations) = match self {
             // Two full queues in one turn, as in a thread.
-            Self::Blk => (
+            Self::Blk | Self::Fs => (
                 defaults.entries,
                 defaults.fixed_files,
                 transfers | Operations::SYNC | Operations::ALLOCATE,
@@ -196,7 +212,7 @@ fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     sandbox::keep_only(&kept)?;
     note.install_handlers()?;
     die_of_panics();
-    sandbox::lock_down(kind.limits(), parent)?;
+    sandbox::lock_down(kind.limits(), kind.files(), parent)?;
     sandbox::keep_only(&end.descriptors())?;
     let executor = Executor::new(&kind.ring())?;
     let opened = end.open()?;

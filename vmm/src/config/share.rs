@@ -1,0 +1,156 @@
+//! A directory of the host that the guest sees.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use devices::virtio::fs::{Cache, FsOptions};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::key_value;
+
+/// A shared directory: `--share path=DIR,tag=T[,ro][,cache=..][,writeback][,acl][,queues=N]` or a
+/// `[[share]]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShareConfig {
+    /// The directory.
+    pub path: PathBuf,
+    /// What the guest mounts it by.
+    pub tag: ShareTag,
+    /// The guest cannot change anything.
+    #[serde(default, rename = "ro")]
+    pub read_only: bool,
+    /// For how long the guest believes what it knows.
+    #[serde(default)]
+    pub cache: Cache,
+    /// The guest keeps back what it wrote.
+    #[serde(default)]
+    pub writeback: bool,
+    /// The guest goes by access control lists.
+    #[serde(default)]
+    pub acl: bool,
+    /// Request queues.
+    #[serde(default)]
+    pub queues: ShareQueues,
+}
+
+impl FromStr for ShareConfig {
+    type Err = key_value::Error;
+
+    fn from_str(text: &str) -> Result<Self, key_value::Error> {
+        key_value::from_str(text)
+    }
+}
+
+/// What a directory is mounted by: 1 to 36 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ShareTag(String);
+
+/// How many request queues a shared directory has: 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u16")]
+pub struct ShareQueues(u16);
+
+/// Why a value is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ShareValueError {
+    /// See [`ShareTag`].
+    #[error("a tag has 1 to {} printable ASCII characters", FsOptions::MAX_TAG)]
+    Tag,
+    /// See [`ShareQueues`].
+    #[error("a shared directory has 1 to {} queues", FsOptions::MAX_QUEUES)]
+    Queues,
+}
+
+impl ShareTag {
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ShareTag {
+    type Error = ShareValueError;
+
+    fn try_from(text: String) -> Result<Self, ShareValueError> {
+        let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if printable && (1..=FsOptions::MAX_TAG).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(ShareValueError::Tag)
+        }
+    }
+}
+
+impl From<ShareTag> for String {
+    fn from(tag: ShareTag) -> Self {
+        tag.0
+    }
+}
+
+impl ShareQueues {
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for ShareQueues {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl TryFrom<i64> for ShareQueues {
+    type Error = ShareValueError;
+
+    fn try_from(count: i64) -> Result<Self, ShareValueError> {
+        match u16::try_from(count) {
+            Ok(count @ 1..=FsOptions::MAX_QUEUES) => Ok(Self(count)),
+            _ => Err(ShareValueError::Queues),
+        }
+    }
+}
+
+impl From<ShareQueues> for u16 {
+    fn from(count: ShareQueues) -> Self {
+        count.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4";
+        let share: ShareConfig = text.parse().expect("all keys");
+        assert_eq!((share.path, share.tag.as_str()), (PathBuf::from("/srv"), "src"));
+        assert!(share.read_only && share.writeback && share.acl);
+        assert_eq!((share.cache, share.queues.get()), (Cache::Always, 4));
+        let share: ShareConfig = "path=.,tag=a".parse().expect("defaults");
+        assert_eq!((share.cache, share.queues.get(), share.read_only), (Cache::Auto, 1, false));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let long = format!("path=.,tag={}", "x".repeat(37));
+        let table = [
+            "path=.",
+            "tag=a",
+            "path=.,tag=",
+            "path=.,tag=a b",
+            &long,
+            "path=.,tag=a,queues=0",
+            "path=.,tag=a,queues=17",
+            "path=.,tag=a,cache=no",
+            "path=.,tag=a,rw",
+        ];
+        for text in table {
+            assert!(text.parse::<ShareConfig>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Shared directories: opened so that nothing leads out of them.
+//!
+//! ```text
+//!   directory ──open_tree──► a mount of its own, attached nowhere ──► the server's only descriptor
+//! ```
+//!
+//! Such a mount has no way up, whatever becomes of the process that has it, and the kernel itself
+//! keeps devices, programs and links in it from having any effect, and read-only ones from being
+//! written. It takes a privilege (`CAP_SYS_ADMIN`). Without it the server has the directory as it is,
+//! and it is the server that stays inside.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use devices::virtio::fs::{Acl, FsOptions, FsParts, Writeback};
+use devices::virtio::parts::DeviceParts;
+use rustix::fs::{Mode, OFlags};
+
+use super::Error;
+use super::backends::OpenDevice;
+use crate::config::ShareConfig;
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Opens a directory to share it.
+pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
+    let failed = |source| Error::Share { path: share.path.clone(), source };
+    let directory = match own_mount(&share.path, share.read_only) {
+        Ok(mount) => mount,
+        Err(error) => {
+            log::debug!("{} is shared without a mount of its own: {error}", share.path.display());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(&share.path, flags, Mode::empty())
+                .map_err(|errno| failed(errno.into()))?
+        }
+    };
+    let options = FsOptions {
+        queues: share.queues.get(),
+        cache: share.cache,
+        writeback: if share.writeback { Writeback::On } else { Writeback::Off },
+        acl: if share.acl { Acl::On } else { Acl::Off },
+        read_only: share.read_only,
+        ..FsOptions::new(share.tag.as_str())
+    };
+    let parts =
+        FsParts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
+    Ok(OpenDevice {
+        name: format!("share {}", share.path.display()),
+        parts: DeviceParts::Fs(parts),
+    })
+}
+
+fn own_mount(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
+    /// linux/mount.h and linux/fcntl.h
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    const AT_RECURSIVE: libc::c_uint = 0x8000;
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let flags = OPEN_TREE_CLONE | AT_RECURSIVE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the name ends with a zero and lives during the call.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
+    if tree < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call made this descriptor for nobody else.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as libc::c_int) };
+    let mut set = libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOEXEC
+        | libc::MOUNT_ATTR_NOSYMFOLLOW;
+    if read_only {
+        set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    // SAFETY: the kernel reads so many bytes of the attributes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as libc::c_uint | AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(tree)
+}
