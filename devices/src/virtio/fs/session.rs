@@ -145,7 +145,9 @@ impl Session {
             Side::Readable => self.tree.file_to_write(handle),
         };
         match file {
-            Ok(_) if arguments.size > MOST_TRANSFERRED => Outcome::Done(Err(Errno::INVAL)),
+            Ok(_) if arguments.size > MOST_TRANSFERRED || !is_in_a_file(arguments) => {
+                Outcome::Done(Err(Errno::INVAL))
+            }
             Ok(file) => {
                 let TransferIn { offset, size, .. } = *arguments;
                 Outcome::Transfer { file, offset, size, side }
@@ -358,6 +360,12 @@ impl Session {
     pub(super) fn answer_entry(&mut self, entry: &fileserver::Entry) {
         self.answer(&self.validity().entry(entry));
     }
+}
+
+/// Files end where offsets do; the ring takes what is behind that for something else.
+fn is_in_a_file(arguments: &TransferIn) -> bool {
+    let end = arguments.offset.checked_add(arguments.size.into());
+    end.is_some_and(|end| i64::try_from(end).is_ok())
 }
 
 /// What a node of this mode is, unless it is a device.

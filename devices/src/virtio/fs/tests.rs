@@ -1,1 +1,4 @@
-
+mod bed;
+mod hostile;
+mod requests;
+mod takeover;
