@@ -131,8 +131,9 @@ impl Tree {
         let permissions = Mode::from_raw_mode(creation.mode & 0o7777);
         let flags = mode.passed_on();
         let new = flags | OFlags::CREATE | OFlags::EXCL;
-        let made = self.with_descriptors(|| beneath::open(&at, name.as_c_str(), new, permissions));
-        let file = match made {
+        let opened =
+            self.with_descriptors(|| beneath::open(&at, name.as_c_str(), new, permissions));
+        let file = match opened {
             Err(Errno::EXIST) if !mode.0.contains(OFlags::EXCL) => {
                 let entry = self.look_up(parent, name)?;
                 return match self.open(entry.inode, mode) {
@@ -143,7 +144,7 @@ impl Tree {
                     }
                 };
             }
-            made => std::fs::File::from(made?),
+            file => std::fs::File::from(file?),
         };
         self.give_file(parent, &file, creation)?;
         let look = identity::look_at(&file)?;

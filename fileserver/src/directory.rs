@@ -55,7 +55,8 @@ impl Tree {
         sink: &mut impl Sink,
     ) -> Result<()> {
         if self.is_hub(inode)? {
-            return self.read_grants(from, sink);
+            self.read_grants(from, sink);
+            return Ok(());
         }
         if self.handles.get(handle)?.inode != inode {
             return Err(Errno::BADF);
@@ -67,22 +68,40 @@ impl Tree {
             rustix::fs::seek(&file, SeekFrom::Start(from))?;
         }
         self.handles.get_mut(handle)?.position = None;
-        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        // Taken out while entries are looked up.
+        let mut buffer = std::mem::take(&mut self.entries);
+        buffer.resize(BUFFER_BYTES, MaybeUninit::uninit());
+        let position = self.read_entries(inode, &file, own, from, &mut buffer, sink);
+        self.entries = buffer;
+        self.handles.get_mut(handle)?.position = position?;
+        Ok(())
+    }
+
+    /// Reads entries until there are no more, and says where the next would start; or until there is
+    /// no room, with what the buffer still has to be read again.
+    fn read_entries(
+        &mut self,
+        inode: InodeId,
+        file: &executor::Fd,
+        own: u64,
+        from: u64,
+        buffer: &mut [MaybeUninit<u8>],
+        sink: &mut impl Sink,
+    ) -> Result<Option<u64>> {
         // What there is no room for would be read in vain.
         let room = sink.room().clamp(LEAST_BYTES, BUFFER_BYTES);
         let mut position = from;
-        let mut entries = RawDir::new(&file, &mut buffer[..room]);
+        let mut entries = RawDir::new(file, &mut buffer[..room]);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let bytes = entry.file_name().to_bytes();
             if !sink.wants(bytes.len()) {
-                // What the buffer still has is read again.
-                return Ok(());
+                return Ok(None);
             }
             position = entry.next_entry_cookie();
             let name = Name::new(bytes).ok();
             let found = match &name {
-                Some(name) if sink.looks_up() => identity::look(&file, name.as_c_str())
+                Some(name) if sink.looks_up() => identity::look(file, name.as_c_str())
                     .and_then(|look| self.entry(inode, name, &look)),
                 _ => Err(Errno::NOENT),
             };
@@ -96,11 +115,10 @@ impl Tree {
                 entry: found.ok(),
             });
         }
-        self.handles.get_mut(handle)?.position = Some(position);
-        Ok(())
+        Ok(Some(position))
     }
 
-    fn read_grants(&mut self, from: u64, sink: &mut impl Sink) -> Result<()> {
+    fn read_grants(&mut self, from: u64, sink: &mut impl Sink) {
         let names: Vec<_> = self
             .grant_names()
             .map(|(index, granted, name)| (index as u64, granted.identity.inode, *name))
@@ -108,7 +126,7 @@ impl Tree {
         let dots = [(0, &b"."[..]), (1, &b".."[..])].into_iter();
         for (index, name) in dots.filter(|(index, _)| *index >= from) {
             if offer(sink, 1, index + 1, name, None).is_break() {
-                return Ok(());
+                return;
             }
         }
         for (index, number, name) in names.into_iter().filter(|(index, ..)| index + 2 >= from) {
@@ -119,7 +137,6 @@ impl Tree {
                 if sink.looks_up() { self.look_up(InodeId::ROOT, &name).ok() } else { None };
             let _ = offer(sink, number, index + 3, name.as_bytes(), entry);
         }
-        Ok(())
     }
 }
 

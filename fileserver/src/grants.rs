@@ -44,7 +44,7 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
-    pub(crate) fn new(grant: Grant, name: Option<Name>) -> Result<Self> {
+    pub(crate) fn new(grant: Grant, name: Option<&Name>) -> Result<Self> {
         let look = identity::look_at(grant.directory.as_fd())?;
         if look.attributes.kind() != FileType::Directory {
             return Err(Errno::NOTDIR);
@@ -54,7 +54,7 @@ impl Granted {
             access: grant.access,
             identity: look.identity,
             mount: look.mount,
-            name,
+            name: name.copied(),
         })
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -52,6 +53,8 @@ pub(crate) struct Inode {
     pub(crate) identity: Identity,
     /// A directory's descriptor, while there is one.
     pub(crate) node: Option<Rc<OwnedFd>>,
+    /// Until when it is taken for granted that the directory is where it was.
+    pub(crate) trusted_until: Option<Instant>,
     /// Whether the descriptor was used since somebody looked for one to close.
     pub(crate) used: bool,
     /// Slots of handles that are open on it: by these it is reached when it has no name any more.
@@ -228,6 +231,16 @@ impl Inodes {
         }
     }
 
+    /// Takes nothing for granted any more.
+    #[cfg(test)]
+    pub(crate) fn distrust(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Taken(inode) = slot {
+                inode.trusted_until = None;
+            }
+        }
+    }
+
     /// The slots, for whoever looks for descriptors to close.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
@@ -257,6 +270,7 @@ impl From<InodeRecord> for Inode {
             kind: record.kind,
             identity: record.identity,
             node: None,
+            trusted_until: None,
             used: false,
             handles: Vec::new(),
         }

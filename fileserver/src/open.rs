@@ -38,7 +38,7 @@ impl OpenMode {
     pub fn for_writeback(self) -> Self {
         let mut flags = self.0 - OFlags::APPEND;
         if flags & OFlags::RWMODE == OFlags::WRONLY {
-            flags = flags - OFlags::RWMODE | OFlags::RDWR;
+            flags = (flags - OFlags::RWMODE) | OFlags::RDWR;
         }
         Self(flags)
     }

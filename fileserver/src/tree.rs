@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   inode ──► parent's descriptor + name ──► statx: still that file? ──► the operation
-//!               │ none? opened again from its own parent, up to a grant
+//!               │ none, or not looked at for a second? found again from its own parent, up to a grant
 //!               └ a file without a name (or with a new one): through a handle that is open on it
 //! ```
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use executor::Fd;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -25,6 +26,9 @@ use crate::{Result, beneath};
 
 /// The most directories above each other that are opened again for one request.
 const MOST_DEPTH: usize = 4096;
+/// For how long a directory is taken to be where it was found. One that somebody moves out of its grant
+/// is gone for the client after that time at the latest, and looking costs a call per directory.
+const TRUST: Duration = Duration::from_secs(1);
 /// How many descriptors are closed at a time when there are no more.
 const EVICTED: usize = 64;
 /// Descriptors that are kept for directories and never given to a client's files, so that a client that
@@ -60,10 +64,13 @@ pub struct Tree {
     /// Descriptors to close when a directory needs one.
     spares: Vec<OwnedFd>,
     pub(crate) umask: Cell<Option<u32>>,
+    /// Kept for its capacity: entries of a directory as the kernel gives them.
+    pub(crate) entries: Vec<std::mem::MaybeUninit<u8>>,
 }
 
 /// How a file is reached.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, for one request")]
 pub(crate) enum Spot {
     /// A directory's descriptor.
     Directory(Rc<OwnedFd>),
@@ -100,6 +107,7 @@ impl Tree {
             kind: FileType::Directory,
             identity,
             node: None,
+            trusted_until: None,
             used: false,
             handles: Vec::new(),
         });
@@ -110,8 +118,8 @@ impl Tree {
             }
         }
         let umask = Cell::new(None);
-        let (grants, spares) = (Vec::new(), Vec::new());
-        Self { ids, ledger, inodes, handles, grants, hand: 0, nodes: 0, spares, umask }
+        let (grants, spares, entries) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ids, ledger, inodes, handles, grants, hand: 0, nodes: 0, spares, umask, entries }
     }
 
     /// Shares a directory under a name of the root.
@@ -124,7 +132,7 @@ impl Tree {
         if self.grants.iter().flatten().any(|granted| granted.name.as_ref() == Some(name)) {
             return Err(Errno::EXIST);
         }
-        self.grants.push(Some(Granted::new(grant, Some(*name))?));
+        self.grants.push(Some(Granted::new(grant, Some(name))?));
         Ok(GrantId(self.grants.len() as u32 - 1))
     }
 
@@ -263,30 +271,30 @@ impl Tree {
 
     /// A directory's descriptor.
     pub(crate) fn node(&mut self, id: InodeId) -> Result<Rc<OwnedFd>> {
-        if let Some(node) = self.open_node(id)? {
+        if let Some(node) = self.trusted_node(id)? {
             return Ok(node);
         }
-        let mut closed = vec![id];
+        let mut above = vec![id];
         let grant = self.inodes.get(id)?.grant;
         let mut at = loop {
-            let last = closed[closed.len() - 1];
+            let last = above[above.len() - 1];
             let parent = self.inodes.get(last)?.parent;
-            if closed.len() == MOST_DEPTH || self.inodes.get(parent)?.grant != grant {
+            if above.len() == MOST_DEPTH || self.inodes.get(parent)?.grant != grant {
                 return Err(Errno::STALE);
             }
-            match self.open_node(parent)? {
+            match self.trusted_node(parent)? {
                 Some(node) => break node,
-                None => closed.push(parent),
+                None => above.push(parent),
             }
         };
-        for id in closed.into_iter().rev() {
-            at = self.reopen(&at, id)?;
+        for id in above.into_iter().rev() {
+            at = self.find_again(&at, id)?;
         }
         Ok(at)
     }
 
-    /// A directory's descriptor, if it has one.
-    fn open_node(&mut self, id: InodeId) -> Result<Option<Rc<OwnedFd>>> {
+    /// A directory's descriptor, if it has one and was found where it belongs not long ago.
+    fn trusted_node(&mut self, id: InodeId) -> Result<Option<Rc<OwnedFd>>> {
         let (inode, granted) = self.check(id)?;
         if inode.kind != FileType::Directory {
             return Err(Errno::NOTDIR);
@@ -295,27 +303,47 @@ impl Tree {
             return Ok(Some(granted.directory.clone()));
         }
         let inode = self.inodes.get_mut(id)?;
+        if inode.trusted_until.is_none_or(|until| until <= executor::now()) {
+            return Ok(None);
+        }
         inode.used = true;
         Ok(inode.node.clone())
     }
 
-    fn reopen(&mut self, at: &Rc<OwnedFd>, id: InodeId) -> Result<Rc<OwnedFd>> {
+    /// Finds a directory in its parent, and opens it if it has no descriptor.
+    fn find_again(&mut self, at: &Rc<OwnedFd>, id: InodeId) -> Result<Rc<OwnedFd>> {
         let name = self.ledger.name(id.slot()).ok_or(Errno::STALE)?;
-        let node = self.with_spares(|| beneath::open_node(at, name.as_c_str()));
-        let node = node.map_err(|errno| match errno {
-            Errno::MFILE | Errno::NFILE | Errno::ACCESS => errno,
-            _ => Errno::STALE,
-        })?;
-        let identity = identity::look_at(&node)?.identity;
+        let open = self.inodes.get(id)?.node.clone();
+        let node = match open {
+            Some(node) => {
+                let look = identity::look(at, name.as_c_str());
+                self.expect(id, look)?;
+                node
+            }
+            None => {
+                let node = self.with_spares(|| beneath::open_node(at, name.as_c_str()));
+                let node = node.map_err(|errno| match errno {
+                    Errno::MFILE | Errno::NFILE | Errno::ACCESS => errno,
+                    _ => Errno::STALE,
+                })?;
+                self.expect(id, identity::look_at(&node))?;
+                self.nodes += 1;
+                Rc::new(node)
+            }
+        };
         let inode = self.inodes.get_mut(id)?;
-        if inode.identity != identity {
-            return Err(Errno::STALE);
-        }
-        let node = Rc::new(node);
         inode.node = Some(node.clone());
         inode.used = true;
-        self.nodes += 1;
+        inode.trusted_until = Some(executor::now() + TRUST);
         Ok(node)
+    }
+
+    /// The inode is what was seen, or it is stale.
+    fn expect(&self, id: InodeId, look: Result<Look>) -> Result<()> {
+        match look {
+            Ok(look) if look.identity == self.inodes.get(id)?.identity => Ok(()),
+            _ => Err(Errno::STALE),
+        }
     }
 
     /// Does what takes a descriptor for a client's file, and again after others were closed if there
@@ -377,11 +405,15 @@ impl Tree {
         let (inode, _) = self.check(id)?;
         let (kind, identity, parent) = (inode.kind, inode.identity, inode.parent);
         if kind == FileType::Directory {
-            let node = self.node(id)?;
-            let look = identity::look_at(&node)?;
-            return Ok((Spot::Directory(node), look));
-        }
-        if let Some(name) = self.ledger.name(id.slot()) {
+            match self.node(id) {
+                Ok(node) => {
+                    let look = identity::look_at(&node)?;
+                    return Ok((Spot::Directory(node), look));
+                }
+                Err(Errno::STALE) => {}
+                Err(errno) => return Err(errno),
+            }
+        } else if let Some(name) = self.ledger.name(id.slot()) {
             let found = self.node(parent).and_then(|at| {
                 let look = identity::look(&at, name.as_c_str())?;
                 Ok((at, look))

@@ -116,12 +116,14 @@ impl Tree {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, for one request")]
 enum Place {
     /// In the working directory.
     Here(Here),
     Open(executor::Fd),
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, for one request")]
 enum Here {
     Itself,
     Named(crate::Name),

@@ -111,13 +111,13 @@ fn directories_are_read_in_pieces() {
         let mut all = Vec::new();
         let mut last = 0;
         loop {
-            let mut names = Names { names: Vec::new(), most: 7, last };
+            let mut names = Names { list: Vec::new(), most: 7, last };
             world.tree.read_directory(ROOT, handle, last, &mut names).unwrap();
-            if names.names.is_empty() {
+            if names.list.is_empty() {
                 break;
             }
             last = names.last;
-            all.append(&mut names.names);
+            all.append(&mut names.list);
         }
         all.sort_unstable();
         all.dedup();
@@ -219,10 +219,10 @@ fn grants_come_and_go() {
         assert_eq!(tree.open(read_only, rw).map(drop), Err(Errno::ROFS));
         assert_eq!(tree.link(file, b, &name("x")).map(drop), Err(Errno::ROFS));
         assert_eq!(tree.make_directory(ROOT, &name("c"), &creation(0)).map(drop), Err(Errno::ROFS));
-        let mut names = Names { names: Vec::new(), most: 9, last: 0 };
+        let mut names = Names { list: Vec::new(), most: 9, last: 0 };
         let root = tree.open_directory(ROOT).unwrap();
         tree.read_directory(ROOT, root, 0, &mut names).unwrap();
-        assert_eq!(names.names, [".", "..", "a", "b"]);
+        assert_eq!(names.list, [".", "..", "a", "b"]);
 
         tree.revoke(first);
         assert_eq!(tree.look_up(ROOT, &name("a")).map(drop), Err(Errno::NOENT));

@@ -98,28 +98,28 @@ impl World {
 
     pub(super) fn list(&mut self, inode: InodeId) -> Vec<String> {
         let handle = self.tree.open_directory(inode).unwrap();
-        let mut names = Names { names: Vec::new(), most: usize::MAX, last: 0 };
+        let mut names = Names { list: Vec::new(), most: usize::MAX, last: 0 };
         self.tree.read_directory(inode, handle, 0, &mut names).unwrap();
         self.tree.close(handle).unwrap();
-        names.names.sort_unstable();
-        names.names
+        names.list.sort_unstable();
+        names.list
     }
 }
 
 /// Names, at most so many.
 pub(super) struct Names {
-    pub(super) names: Vec<String>,
+    pub(super) list: Vec<String>,
     pub(super) most: usize,
     pub(super) last: u64,
 }
 
 impl Sink for Names {
     fn wants(&self, _: usize) -> bool {
-        self.names.len() < self.most
+        self.list.len() < self.most
     }
 
     fn take(&mut self, entry: &DirectoryEntry<'_>) {
-        self.names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+        self.list.push(String::from_utf8(entry.name.to_vec()).unwrap());
         self.last = entry.next;
     }
 

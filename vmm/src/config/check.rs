@@ -19,9 +19,7 @@ use rustix::thread::CapabilitySet;
 use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize,
-    Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig,
-    CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize, Pages, Placement, Residency,
-    RootDisk, SeccompMode, SerialConfig, ShareConfig,
+    Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig, ShareConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -289,6 +287,11 @@ fn check_ends(ends: &[&SerialConfig]) -> Result<(), Error> {
         let shared = !matches!(end, SerialConfig::Null | SerialConfig::Pty);
         if shared && ends[..index].contains(end) {
             return Err(Error::SameEnd { end: (*end).clone() });
+        }
+    }
+    Ok(())
+}
+
 fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
     if shares.len() > MachineConfig::MAX_SHARES {
         return Err(Error::TooManyShares { count: shares.len() });

@@ -116,6 +116,7 @@ pub enum Error {
     SameEnd {
         /// The place.
         end: SerialConfig,
+    },
     /// There are more shared directories than a guest can have.
     #[error(
         "{count} shared directories are more than the {} of a machine",

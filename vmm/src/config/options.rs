@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit,
-    RingFormat, RngConfig, SerialConfig, VsockConfig,
-    CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit, RngConfig, SerialConfig,
-    ShareConfig, VsockConfig,
+    RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -91,15 +89,14 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
 
-    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
-    /// stdio]
     /// Shared directory: path=DIR,tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
     /// [,queues=1..16]; may be repeated
     #[arg(long = "share", value_name = "LIST")]
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
 
-    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio]
+    /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
+    /// stdio]
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
@@ -185,10 +182,8 @@ impl MachineOptions {
             SerialConfig::Stdio | SerialConfig::Pty | SerialConfig::Null => None,
         });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
-        for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
         let shares = self.shares.iter_mut().map(|share| &mut share.path);
-        let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
-        for path in files.chain(disks).chain(serial).chain(vsock).chain(shares).chain(others) {
+        for path in files.chain(disks).chain(vsock).chain(ends).chain(shares).chain(others) {
             *path = folder.join(&*path);
         }
     }

@@ -65,9 +65,16 @@ pub enum Start {
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: &[Self] =
-        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Balloon, Self::Probe];
-        &[Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Fs, Self::Probe];
+    pub const ALL: &[Self] = &[
+        Self::Blk,
+        Self::Net,
+        Self::Vsock,
+        Self::Console,
+        Self::Rng,
+        Self::Balloon,
+        Self::Fs,
+        Self::Probe,
+    ];
 
     /// What serves such a device.
     pub fn of(device: &DeviceParts) -> Self {
@@ -133,7 +140,6 @@ impl ActorKind {
             }
             // Files that the guest has open, as many as the user may; a million files that it knows.
             Self::Fs => Limits { descriptors: 1 << 20, private_bytes: 512 << 20 },
-            Self::Rng | Self::Probe => Limits { descriptors: 64, private_bytes: 16 << 20 },
         }
     }
 

@@ -21,8 +21,6 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("rng", Arch::Aarch64, 29),
     ("balloon", Arch::X86_64, 31),
     ("balloon", Arch::Aarch64, 30),
-    ("fs", Arch::X86_64, 0),
-    ("fs", Arch::Aarch64, 0),
     ("fs", Arch::X86_64, 68),
     ("fs", Arch::Aarch64, 67),
     ("probe", Arch::X86_64, 30),

@@ -16,6 +16,7 @@ pub(super) const MOST_ARGUMENTS: usize = fileserver::MAX_VALUE + 1024;
 
 /// A request, checked as far as its own bytes go.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, one at a time")]
 pub(super) enum Request<'a> {
     Init { init: InitIn, flags: u64 },
     Destroy,

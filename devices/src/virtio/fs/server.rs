@@ -247,9 +247,10 @@ impl Server {
         }
         let place = usize::from(self.active.index()) * usize::from(QUEUE_SIZE)
             + usize::from(self.chain.head());
-        let past = match again {
-            true => session.tree.ledger().journal(place).past(header.unique),
-            false => Past::Nothing,
+        let past = if again {
+            session.tree.ledger().journal(place).past(header.unique)
+        } else {
+            Past::Nothing
         };
         if let Past::Done(answer) = &past {
             return replay(session, answer);
@@ -257,22 +258,22 @@ impl Server {
         session.tree.ledger().journal(place).begin(header.unique);
         let outcome = session.execute(header, &request, &past, room);
         if let Outcome::Done(result) = &outcome {
-            let error = result.map_or_else(|errno| errno.raw_os_error(), |()| 0);
+            let error = result.map_or_else(Errno::raw_os_error, |()| 0);
             let reply = if error == 0 { &session.reply[..] } else { &[] };
             session.tree.ledger().journal(place).done(error, reply);
         }
         outcome
     }
 
-    fn begin_transfer(&mut self, head: Tag, file: Fd, offset: u64, size: u32, side: Side) {
+    fn begin_transfer(&mut self, head: Tag, file: Fd, offset: u64, most: u32, side: Side) {
         let place = &mut self.places[usize::from(head)];
         place.data.fill(&self.chain, side);
         if side == Side::Writable {
             place.data.advance(OUT_HEADER);
-        } else if place.data.bytes() < size {
+        } else if place.data.bytes() < most {
             return self.answer(head, Err(Errno::INVAL));
         }
-        place.data.truncate(size);
+        place.data.truncate(most);
         place.file = Some(file);
         place.offset = offset;
         place.step = Step::Transfer(side);

@@ -170,7 +170,6 @@ impl Session {
                 self.end();
                 Ok(())
             }
-            Request::Interrupt => Err(Errno::NOSYS),
             Request::Forget { lookups } => {
                 self.tree.forget(node, *lookups);
                 Ok(())

@@ -12,9 +12,9 @@ fn region() -> InflightRegion {
     InflightRegion::create(2, QUEUE_SIZE).unwrap()
 }
 
-fn again(region: &InflightRegion) -> Option<InflightRegion> {
+fn again(region: &InflightRegion) -> InflightRegion {
     let file = region.file().try_clone_to_owned().unwrap();
-    Some(InflightRegion::attach(file, 2, QUEUE_SIZE).unwrap())
+    InflightRegion::attach(file, 2, QUEUE_SIZE).unwrap()
 }
 
 /// The driver goes on with what it knows.
@@ -23,7 +23,7 @@ fn a_successor_knows_what_the_driver_knows() {
     on(DriverChoice::Epoll, || async {
         let region = region();
         let mut bed = FsBed::idle(FsOptions::new("tag")).await;
-        bed.start(again(&region));
+        bed.start(Some(again(&region)));
         bed.activate().await;
         bed.init().await;
         bed.place("file", "text");
@@ -31,7 +31,7 @@ fn a_successor_knows_what_the_driver_knows() {
         let handle = bed.open(node, libc::O_RDWR).await.unwrap();
         for _ in 0..3 {
             bed.bed.kill().await;
-            bed.start(again(&region));
+            bed.start(Some(again(&region)));
             bed.activate().await;
             assert_eq!(bed.read(handle, 0, 10).await.unwrap(), b"text");
             assert_eq!(bed.look_up(1, "file").await.unwrap().node, node);
@@ -55,7 +55,7 @@ fn what_was_done_is_not_done_again() {
         for (opcode, arguments) in &table {
             let region = region();
             let mut bed = FsBed::idle(FsOptions::new("tag")).await;
-            bed.start(again(&region));
+            bed.start(Some(again(&region)));
             bed.activate().await;
             bed.init().await;
             // As if a predecessor had begun, made its change, and died.
@@ -71,7 +71,7 @@ fn what_was_done_is_not_done_again() {
                 _ => {}
             }
             bed.take_and_die(&region);
-            bed.start(again(&region));
+            bed.start(Some(again(&region)));
             bed.activate().await;
             let answer = bed.answer().await;
             assert!(answer.is_ok(), "{opcode:?}: {answer:?}");
