@@ -11,7 +11,7 @@
 //! The built-in guest runs on this machine's KVM whatever that is; it reports the longest times
 //! without a finished request. Each kill makes one such pause, which begins with the last request
 //! that finished before it: a blackout and what led up to it. On a noisy machine other pauses are
-//! among the longest, too, so the figures err on the side of too long.
+//! among the longest, too, so the figures err on the side of too long; `--baseline` says what those are.
 
 pub(crate) mod linux;
 mod native;
@@ -24,7 +24,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Pid, geteuid};
 use serde::Serialize;
 
-use native::Victim;
+use native::{Plan, Victim};
 
 /// Kill device processes under load and count what guests notice
 #[derive(Args)]
@@ -44,6 +44,9 @@ pub(crate) struct ChaosArguments {
     /// The format of the rings that the built-in guest asks for; Linux takes packed ones where it can
     #[arg(long, value_enum, default_value_t = Ring::Split)]
     ring: Ring,
+    /// First run as long without kills, to tell this machine's own pauses from those of the kills
+    #[arg(long)]
+    baseline: bool,
     /// Only the built-in guest
     #[arg(long)]
     no_linux: bool,
@@ -84,13 +87,23 @@ impl Dice {
 pub(crate) fn run(arguments: &ChaosArguments) -> Result<ExitCode> {
     let vmm = crate::project::build_vmm()?;
     let dice = &mut Dice(arguments.seed.max(1));
-    let ring = arguments.ring;
-    let mut toll = native::run(&vmm, Victim::Disk, arguments.kills, ring, dice)?;
+    let plan = |lives| Plan { lives, kills: lives, ring: arguments.ring };
+    if arguments.baseline {
+        let calm = Plan { kills: 0, ..plan(arguments.kills) };
+        let Toll { blackout_median_us, blackout_max_us, .. } =
+            native::run(&vmm, Victim::Disk, calm, dice)?;
+        eprintln!(
+            "chaos: without kills, the {} longest pauses: median {blackout_median_us} us, longest \
+             {blackout_max_us} us",
+            arguments.kills
+        );
+    }
+    let mut toll = native::run(&vmm, Victim::Disk, plan(arguments.kills), dice)?;
     eprintln!("chaos: built-in guest, disk: {toll:?}");
     if arguments.net_kills == 0 {
         // Not asked for.
     } else if geteuid().is_root() {
-        let network = native::run(&vmm, Victim::Network, arguments.net_kills, ring, dice)?;
+        let network = native::run(&vmm, Victim::Network, plan(arguments.net_kills), dice)?;
         eprintln!("chaos: built-in guest, network: {network:?}");
         toll.kills += network.kills;
         toll.verify_failures += network.verify_failures;

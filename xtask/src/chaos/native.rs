@@ -62,6 +62,16 @@ impl Victim {
     }
 }
 
+/// How long a run is, and what happens in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// The load lasts as long as this many lives, and as many pauses are reported.
+    pub(super) lives: u32,
+    /// How many of them end in a kill.
+    pub(super) kills: u32,
+    pub(super) ring: Ring,
+}
+
 /// A life lasts this long and up to as much again: long enough to count as one.
 const LIFE_MS: u64 = 40;
 /// How long a successor may take to be there.
@@ -108,18 +118,13 @@ impl GuestReport {
     }
 }
 
-pub(super) fn run(
-    vmm: &Path,
-    victim: Victim,
-    kills: u32,
-    ring: Ring,
-    dice: &mut Dice,
-) -> Result<Toll> {
+pub(super) fn run(vmm: &Path, victim: Victim, plan: Plan, dice: &mut Dice) -> Result<Toll> {
+    let Plan { lives, kills, ring } = plan;
     let folder = project::target().join("chaos");
     std::fs::create_dir_all(&folder)?;
     // The mean life is one and a half times the shortest, a succession a few milliseconds.
-    let seconds = u64::from(kills) * (LIFE_MS * 3 / 2 + 15) / 1000 + 2;
-    let mut words = format!("json {} seconds={seconds} pauses={kills}", victim.words());
+    let seconds = u64::from(lives) * (LIFE_MS * 3 / 2 + 15) / 1000 + 2;
+    let mut words = format!("json {} seconds={seconds} pauses={lives}", victim.words());
     if ring == Ring::Packed {
         words.push_str(" ring=packed");
     }
@@ -157,7 +162,7 @@ pub(super) fn run(
         kills: killed,
         io_errors: load.errors,
         verify_failures: load.verify_failures,
-        blackout_median_us: load.pauses_ns.get(killed as usize / 2).copied().unwrap_or(0) / 1000,
+        blackout_median_us: load.pauses_ns.get(lives as usize / 2).copied().unwrap_or(0) / 1000,
         blackout_max_us: load.pauses_ns.first().copied().unwrap_or(0) / 1000,
     })
 }
