@@ -29,6 +29,8 @@ const DRAINING_READS: usize = 16;
 const LINE_BYTES: usize = 1024;
 /// Lines passed on in each period: more than an actor has to say when all goes wrong.
 const LINES: u32 = 32;
+/// The same for those who asked for details.
+const DETAILED_LINES: u32 = 2000;
 const PERIOD: Duration = Duration::from_secs(1);
 /// What the target of a line is when it names none.
 const TARGET: &str = "vmm::actor";
@@ -74,7 +76,9 @@ impl LogPipe {
     pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
         // A hostile actor can make its own end wait, and only itself with it.
         let (pipe, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok((Self { pipe, lines: Lines::new(Instant::now()), last_error: None }, end))
+        let detailed = log::max_level() > log::LevelFilter::Info;
+        let limit = if detailed { DETAILED_LINES } else { LINES };
+        Ok((Self { pipe, lines: Lines::new(limit, Instant::now()), last_error: None }, end))
     }
 
     /// Reads once and logs the lines that are complete, with the name of who said them.
@@ -161,14 +165,15 @@ struct Lines {
     /// A line without its end so far.
     partial: Vec<u8>,
     period_began: Instant,
+    /// In each period.
+    limit: u32,
     left: u32,
     dropped: u64,
 }
 
 impl Lines {
-    fn new(now: Instant) -> Self {
-        let partial = Vec::new();
-        Self { partial, period_began: now, left: LINES, dropped: 0 }
+    fn new(limit: u32, now: Instant) -> Self {
+        Self { partial: Vec::new(), period_began: now, limit, left: limit, dropped: 0 }
     }
 
     fn feed(&mut self, bytes: &[u8], now: Instant, mut pass: impl FnMut(&[u8])) {
@@ -202,7 +207,7 @@ impl Lines {
     fn renew(&mut self, now: Instant) {
         if now.saturating_duration_since(self.period_began) >= PERIOD {
             self.period_began = now;
-            self.left = LINES;
+            self.left = self.limit;
         }
     }
 
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn lines_come_in_pieces() {
         let now = Instant::now();
-        let mut lines = Lines::new(now);
+        let mut lines = Lines::new(LINES, now);
         assert_eq!(feed(&mut lines, b"one\ntw", now), ["one"]);
         assert_eq!(feed(&mut lines, b"o\n\nthree", now), ["two", ""]);
         assert_eq!(feed(&mut lines, b"\n", now), ["three"]);
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn long_lines_are_cut_and_take_no_memory() {
         let now = Instant::now();
-        let mut lines = Lines::new(now);
+        let mut lines = Lines::new(LINES, now);
         for _ in 0..1000 {
             assert!(feed(&mut lines, &[b'a'; CHUNK], now).is_empty());
         }
@@ -254,7 +259,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_passes_in_part() {
         let start = Instant::now();
-        let mut lines = Lines::new(start);
+        let mut lines = Lines::new(LINES, start);
         let flood = b"\n".repeat(1000);
         assert_eq!(feed(&mut lines, &flood, start).len(), LINES as usize);
         assert_eq!(lines.overdue(start), 0);
