@@ -77,9 +77,9 @@ enum CtlCommand {
         #[arg(value_name = "LIST")]
         limits: Limits,
     },
-    /// Let the guest have this much memory
+    /// Have the guest give up this much memory, 0 for none
     Balloon {
-        /// Its memory: 512 (MiB), 512M, 6G
+        /// What it shall be without: 0, 512 (MiB), 512M, 6G
         size: MemorySize,
     },
 }

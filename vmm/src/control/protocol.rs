@@ -43,7 +43,7 @@ pub enum Request {
     PowerButton,
     /// End as by a reset of the guest.
     Reset,
-    /// Let the guest have this much memory.
+    /// Have the guest give up this much memory.
     Balloon {
         /// In bytes.
         bytes: u64,

@@ -175,6 +175,10 @@ impl Receive for Inbox {
     fn is_listening(&self) -> bool {
         true
     }
+
+    fn read_bytes(&self) -> usize {
+        INBOX_BYTES
+    }
 }
 
 async fn to_device(inbox: Arc<Inbox>, line: Arc<Line>, socket: Fd) {

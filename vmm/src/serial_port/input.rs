@@ -8,9 +8,6 @@ use executor::{Fd, PollFlags};
 use super::Receive;
 use super::line::Line;
 
-/// A read takes at most this much: typing and pasted lines.
-const READ_BYTES: usize = 1024;
-
 /// What is on its way to the device.
 pub(super) struct Pending {
     device: Arc<dyn Receive>,
@@ -25,6 +22,11 @@ impl Pending {
 
     pub(super) fn device(&self) -> &dyn Receive {
         &*self.device
+    }
+
+    /// What to read at once.
+    pub(super) fn read_bytes(&self) -> usize {
+        self.device.read_bytes()
     }
 
     /// Where bytes for the device are appended to.
@@ -52,10 +54,10 @@ impl Pending {
 
 /// Copies a stream to the device until it ends.
 pub(super) async fn from_stream(fd: Fd, mut pending: Pending) {
-    let mut buffer = Vec::with_capacity(READ_BYTES);
+    let mut buffer = Vec::new();
     loop {
         let result;
-        (result, buffer) = read(&fd, buffer).await;
+        (result, buffer) = read(&fd, pending.read_bytes(), buffer).await;
         match result {
             Ok(0) => return,
             Ok(_) => pending.bytes().extend_from_slice(&buffer),
@@ -68,11 +70,15 @@ pub(super) async fn from_stream(fd: Fd, mut pending: Pending) {
     }
 }
 
-/// Reads what is there into an emptied buffer. 0 is the end.
-pub(super) async fn read(fd: &Fd, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-    buffer.reserve(READ_BYTES);
+/// Reads what is there, about so many bytes, into an emptied buffer. 0 is the end.
+pub(super) async fn read(
+    fd: &Fd,
+    bytes: usize,
+    mut buffer: Vec<u8>,
+) -> (io::Result<usize>, Vec<u8>) {
     loop {
         buffer.clear();
+        buffer.reserve(bytes);
         let result;
         (result, buffer) = fd.read(buffer).await;
         match result {

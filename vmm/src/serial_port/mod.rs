@@ -55,6 +55,11 @@ pub trait Receive: Send + Sync {
 
     /// The guest has asked to be told when bytes arrive.
     fn is_listening(&self) -> bool;
+
+    /// How much to read for it at once: typing and pasted lines.
+    fn read_bytes(&self) -> usize {
+        1024
+    }
 }
 
 /// Who is at the other end of the line.
@@ -76,10 +81,12 @@ pub struct SerialPort {
     what: &'static str,
 }
 
-/// What becomes of output while nobody is at the other end of a socket.
+/// What becomes of output while nobody is at the other end of a socket or pseudo-terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Absence {
-    /// It is thrown away.
+    /// It is thrown away, and so is what a slow reader does not take: a virtual CPU would wait.
+    Stalls,
+    /// It is thrown away. A reader may be slow.
     Drops,
     /// It waits.
     Waits,
@@ -105,7 +112,7 @@ impl SerialPort {
             SerialConfig::Unix(path) => listen(path)?,
         };
         let line = Arc::new(Line::default());
-        Ok(Self { end, guest, line, absence: Absence::Drops, what: "serial port" })
+        Ok(Self { end, guest, line, absence: Absence::Stalls, what: "serial port" })
     }
 
     /// Where the serial device sends the guest's bytes to.
@@ -151,8 +158,16 @@ impl SerialPort {
             HostEnd::Pty(pty) => {
                 pty::announce(&pty, self.what);
                 let fd = attach(pty.controller)?;
-                connected.tasks.spawn(pty::input(fd.clone(), pty.user, pending));
-                executor::spawn(output::to_lossy_stream(line, tap, fd))
+                match self.absence {
+                    Absence::Stalls => {
+                        connected.tasks.spawn(pty::input(fd.clone(), pty.user, pending));
+                        executor::spawn(output::to_lossy_stream(line, tap, fd))
+                    }
+                    Absence::Drops | Absence::Waits => {
+                        connected.tasks.spawn(pty::input_of_any(fd.clone(), pending));
+                        executor::spawn(pty::output_to_any(line, tap, fd, self.absence))
+                    }
+                }
             }
             HostEnd::Unix { listener, file } => {
                 let client = unix::Client::default();

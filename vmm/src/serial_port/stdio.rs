@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use executor::{Fd, PollFlags, select, sleep};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{stdin, stdout};
+use rustix::termios::isatty;
 
 use super::input::{self, Pending};
 use super::{Error, HostEnd};
@@ -33,7 +35,22 @@ pub(super) fn open() -> Result<HostEnd, Error> {
     let own = |fd| -> Result<OwnedFd, Error> {
         fcntl_dupfd_cloexec(fd, FIRST_OWN_FD).map_err(|error| Error::Stdio(error.into()))
     };
-    Ok(HostEnd::Stdio { input: own(stdin())?, output: own(stdout())? })
+    let output = match of_our_own() {
+        Some(terminal) => terminal,
+        None => own(stdout())?,
+    };
+    Ok(HostEnd::Stdio { input: own(stdin())?, output })
+}
+
+/// A terminal that others have open too, opened anew so that it need not block for them: a write to one
+/// that is stopped (Ctrl-S) would hold up the whole thread.
+fn of_our_own() -> Option<OwnedFd> {
+    if !isatty(stdout()) {
+        return None;
+    }
+    let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // It may belong to another user.
+    rustix::fs::open("/proc/self/fd/1", flags, Mode::empty()).ok()
 }
 
 /// Copies keys from a terminal to the device and obeys the escape keys, until the terminal is gone.
@@ -67,7 +84,7 @@ pub(super) async fn keys(fd: Fd, mut pending: Pending, raw: Rc<RawTerminal>) {
             Err(_) => return,
         }
         let result;
-        (result, buffer) = input::read(&fd, buffer).await;
+        (result, buffer) = input::read(&fd, pending.read_bytes(), buffer).await;
         match result {
             // The terminal was closed; SIGHUP says so to those whom it ends.
             Ok(0) => return,

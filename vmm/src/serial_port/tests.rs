@@ -168,6 +168,94 @@ fn a_pty_carries_both_ways_and_echoes_nothing() {
     });
 }
 
+/// Runs a test on a pseudo-terminal of a console.
+fn with_console_pty(
+    absence: Absence,
+    test: &impl AsyncFn(Connected, Arc<Line>, Arc<Device>, &str),
+) {
+    for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
+        let mut port = SerialPort::open(&SerialConfig::Pty, Guest::Kernel).expect("opened");
+        port.absence = absence;
+        let HostEnd::Pty(pty) = &port.end else { panic!("a pty was asked for") };
+        let path = pty.path().to_owned();
+        let line = port.line();
+        let device = Device::new(16, &line);
+        let mut executor =
+            Executor::new(&Config { driver, ..Config::default() }).expect("an executor");
+        executor.block_on(async {
+            let connected = port.connect(device.clone()).expect("connected");
+            test(connected, line, device, &path).await;
+        });
+    }
+}
+
+fn user_of(path: &str) -> Fd {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Fd::new(rustix::fs::open(path, flags, Mode::empty()).expect("opened")).expect("attached")
+}
+
+/// Sends as a device's process does: when the line is empty.
+async fn send_all(line: &Line, bytes: &[u8]) {
+    for chunk in bytes.chunks(32 << 10) {
+        line.emptied().await;
+        line.send(chunk);
+    }
+    line.emptied().await;
+}
+
+async fn read_exactly(user: &Fd, count: usize) -> Vec<u8> {
+    let mut all = Vec::with_capacity(count);
+    while all.len() < count {
+        let (result, buffer) = user.read(Vec::with_capacity(count - all.len())).await;
+        assert!(result.expect("read") > 0, "the terminal is open");
+        all.extend(buffer);
+    }
+    all
+}
+
+#[test]
+fn a_console_on_a_pty_waits_for_a_slow_user_and_for_no_absent_one() {
+    with_console_pty(Absence::Drops, &async |connected, line, device, path| {
+        // Far more than a terminal keeps: it goes on without anybody.
+        send_all(&line, &text(400_000)).await;
+        let user = user_of(path);
+        let sender = Arc::clone(&line);
+        let sent = text(300_000);
+        let expected = sent.clone();
+        let sender =
+            executor::spawn(async move { send_all(&sender, &[b"\0", &*sent].concat()).await });
+        // The first user gets what the terminal kept, and then all.
+        while read_exactly(&user, 1).await != [0] {}
+        assert!(read_exactly(&user, expected.len()).await == expected);
+        sender.await;
+        assert_eq!(line.lost(), 0);
+        user.write(b"ok".to_vec()).await.0.expect("written");
+        assert_eq!(device.collect(2).await, b"ok");
+        // Another one comes after the first has left.
+        drop(user);
+        send_all(&line, &text(400_000)).await;
+        let user = user_of(path);
+        user.write(b"again".to_vec()).await.0.expect("written");
+        assert_eq!(device.collect(5).await, b"again");
+        connected.finish().await;
+    });
+}
+
+#[test]
+fn a_named_port_on_a_pty_waits_for_a_user_and_loses_nothing() {
+    with_console_pty(Absence::Waits, &async |connected, line, device, path| {
+        let sender = Arc::clone(&line);
+        let sender = executor::spawn(async move { send_all(&sender, &text(300_000)).await });
+        executor::sleep(Duration::from_millis(30)).await;
+        let user = user_of(path);
+        assert!(read_exactly(&user, 300_000).await == text(300_000));
+        sender.await;
+        user.write(b"ok".to_vec()).await.0.expect("written");
+        assert_eq!(device.collect(2).await, b"ok");
+        connected.finish().await;
+    });
+}
+
 /// A client that blocks, on a thread of its own.
 fn client(path: &Path, sends: Vec<u8>, wants: usize) -> std::thread::JoinHandle<Vec<u8>> {
     let mut stream = UnixStream::connect(path).expect("connected");

@@ -106,7 +106,7 @@ async fn copy(fd: &Fd, pending: &mut Pending) {
     let mut buffer = Vec::new();
     loop {
         let result;
-        (result, buffer) = input::read(fd, buffer).await;
+        (result, buffer) = input::read(fd, pending.read_bytes(), buffer).await;
         match result {
             Ok(count) if count > 0 => pending.bytes().extend_from_slice(&buffer),
             // A client that leaves, in order or not, makes room for the next.
@@ -121,7 +121,7 @@ pub(super) async fn output(line: Arc<Line>, tap: Tap, client: Client, absence: A
     let mut batches = Batches::new(line, tap);
     while let Some(batch) = batches.next().await {
         let fd = match absence {
-            Absence::Drops => client.get(),
+            Absence::Stalls | Absence::Drops => client.get(),
             Absence::Waits => Some(client.wait().await),
         };
         let batch = match fd {

@@ -3,8 +3,10 @@
 //!
 //! A new suite is a file here with a `cases` function, and a line in [`all`].
 
+mod balloon;
 mod boot;
 mod chaos;
+mod consoles;
 mod ctl;
 mod ends;
 mod host;
@@ -51,6 +53,8 @@ pub(crate) fn all() -> Vec<Case> {
         ctl::cases(),
         net::cases(),
         vsock::cases(),
+        consoles::cases(),
+        balloon::cases(),
     ]
     .into_iter()
     .flatten()

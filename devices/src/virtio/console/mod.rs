@@ -28,14 +28,17 @@ mod state;
 mod transmit;
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 pub use failure::ConsoleError;
 pub use parts::ConsoleParts;
 pub use port::{PortEnd, PortRole};
 pub use protocol::WindowSize;
 
-use self::port::{Owed, Port};
+use self::port::{OutputState, Owed, Port};
 use self::protocol::{FEATURE_MULTIPORT, FEATURE_SIZE, QueueRole};
 use self::state::{ConsoleState, StateFile};
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
@@ -48,6 +51,9 @@ use crate::log_limit::LogLimit;
 pub const MAX_PORTS: usize = 16;
 /// Longest name of a port: a file name is made of it.
 pub const MAX_NAME_BYTES: usize = 64;
+
+/// How long the last output may take when the machine has ended.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// Descriptors of a port's queue. Linux gives a page for each to receive into.
 const QUEUE_SIZE: u16 = 64;
@@ -90,6 +96,7 @@ impl ConsoleBackend {
             ports_in_use: Cell::new(PortsInUse::One),
             state,
             changes: Changes::default(),
+            rested: Changes::default(),
             complaints: LogLimit::new(),
         };
         worker::serve(ConsoleDevice(Rc::new(console)), self.inflight, context).await;
@@ -131,6 +138,8 @@ struct Console {
     state: StateFile,
     /// Notified when ports open and close, and when the driver has to be told something.
     changes: Changes,
+    /// Notified when a port has nothing more to transmit.
+    rested: Changes,
     complaints: LogLimit,
 }
 
@@ -216,6 +225,27 @@ impl Device for ConsoleDevice {
 
     fn config(&self) -> Vec<u8> {
         self.0.config()
+    }
+
+    /// A guest that writes and powers off has its last buffers still in the queue.
+    async fn end(&mut self) {
+        let console = &self.0;
+        for port in &console.ports {
+            if port.output_state.get() == OutputState::Idle {
+                // Until it has looked once more.
+                port.output_state.set(OutputState::Busy);
+            }
+        }
+        console.changes.notify();
+        let rested = poll_fn(|context| {
+            if console.ports.iter().any(|port| port.output_state.get() == OutputState::Busy) {
+                console.rested.register(context);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        // A reader that has stalled loses the rest.
+        let _ = executor::timeout(LAST_OUTPUT, rested).await;
     }
 
     fn change(&mut self, change: &Change) -> Result<Effect, String> {

@@ -90,6 +90,19 @@ pub(super) struct Port {
     pub(super) owed: Cell<Owed>,
     /// Bytes of the oldest transmit buffer in flight that have reached the host's end.
     pub(super) written: Cell<u32>,
+    pub(super) output_state: Cell<OutputState>,
+}
+
+/// What there is to be transmitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum OutputState {
+    /// Nothing: no queue is served.
+    #[default]
+    Unserved,
+    /// Something, perhaps.
+    Busy,
+    /// Nothing for now.
+    Idle,
 }
 
 impl Port {
@@ -112,6 +125,7 @@ impl Port {
             open: Cell::new(false),
             owed: Cell::new(Owed::empty()),
             written: Cell::new(0),
+            output_state: Cell::default(),
         })
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::batch::{Batch, Progress};
 use super::failure::Failure;
-use super::port::Port;
+use super::port::{OutputState, Port};
 use super::{Console, STREAM};
 use crate::virtio::queue::{Availability, Chain, Completed, GuestOps, Side};
 use crate::virtio::worker::{ActiveQueue, StopMode};
@@ -35,7 +35,9 @@ pub(super) async fn serve(
         cancelled: false,
         active,
     };
-    if let Err(failure) = poll_fn(|context| server.poll(context)).await {
+    let outcome = poll_fn(|context| server.poll(context)).await;
+    server.set_state(OutputState::Unserved);
+    if let Err(failure) = outcome {
         server.active.fail(failure.to_string()).await;
         server.ops.cancel_all();
         poll_fn(|context| server.drop_completions(context)).await;
@@ -58,6 +60,13 @@ impl Transmitter {
         &self.console.ports[self.port]
     }
 
+    fn set_state(&self, state: OutputState) {
+        self.port().output_state.set(state);
+        if state != OutputState::Busy {
+            self.console.rested.notify();
+        }
+    }
+
     /// The main line: ready when it was stopped and nothing is in flight, or with a failure.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         for _ in 0..ROUNDS {
@@ -75,6 +84,7 @@ impl Transmitter {
             if self.ops.in_flight() > 0 {
                 return Poll::Pending;
             }
+            self.set_state(OutputState::Busy);
             self.gather()?;
             if !self.batch.is_empty() {
                 self.submit();
@@ -83,6 +93,8 @@ impl Transmitter {
             {
                 // What was thrown away is given back first.
                 self.active.publish();
+                self.set_state(OutputState::Idle);
+                self.console.changes.register(context);
                 ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
             }
         }

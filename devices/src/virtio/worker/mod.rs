@@ -59,6 +59,12 @@ pub trait Device {
     /// The driver reset the device; whatever it had set is as at the beginning.
     fn reset(&mut self) {}
 
+    /// The machine has ended, and queues are served for the last time: what the driver has handed over
+    /// may still be worth something.
+    fn end(&mut self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
     /// Somebody else than the driver wants the device to be different. An error is a sentence for
     /// whoever asked.
     fn change(&mut self, change: &Change) -> Result<Effect, String> {
@@ -120,6 +126,7 @@ pub async fn serve(
         }
     }
     // The transport is gone. What the guest has been promised nothing about may still be written.
+    device.end().await;
     queues.quiesce(StopMode::Drain).await;
 }
 

@@ -194,14 +194,7 @@ impl Bed {
 
     /// So many bytes that the host gets.
     pub(super) async fn host_reads(&self, port: usize, bytes: usize) -> Vec<u8> {
-        let mut all = Vec::with_capacity(bytes);
-        while all.len() < bytes {
-            let buffer = Vec::with_capacity(bytes - all.len());
-            let (count, buffer) = self.hosts[port].read(buffer).await;
-            assert!(count.unwrap() > 0, "the port is open");
-            all.extend(buffer);
-        }
-        all
+        read_all(&self.hosts[port], bytes).await
     }
 
     pub(super) async fn host_writes(&self, port: usize, bytes: &[u8]) {
@@ -216,6 +209,16 @@ impl Bed {
         }
         all
     }
+}
+
+pub(super) async fn read_all(fd: &Fd, bytes: usize) -> Vec<u8> {
+    let mut all = Vec::with_capacity(bytes);
+    while all.len() < bytes {
+        let (count, buffer) = fd.read(Vec::with_capacity(bytes - all.len())).await;
+        assert!(count.unwrap() > 0, "the port is open");
+        all.extend(buffer);
+    }
+    all
 }
 
 pub(super) async fn write_all(fd: &Fd, bytes: &[u8]) {

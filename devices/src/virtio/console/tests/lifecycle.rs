@@ -123,3 +123,24 @@ fn a_successor_knows_which_ports_are_open_and_what_is_owed() {
         bed.finish().await;
     });
 }
+
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    on_both(|| async {
+        let mut bed = Bed::active(3).await;
+        fill(&mut bed, 1);
+        let host = bed.hosts[1].clone();
+        let reader = executor::spawn(async move { read_all(&host, CHUNKS * CHUNK).await });
+        bed.finish().await;
+        assert!(reader.await == pattern(0, CHUNKS * CHUNK));
+    });
+}
+
+#[test]
+fn a_reader_that_has_stalled_does_not_hold_up_the_end() {
+    on_both(|| async {
+        let mut bed = Bed::active(1).await;
+        fill(&mut bed, 0);
+        bed.finish().await;
+    });
+}
