@@ -144,5 +144,15 @@ impl Device for FsDevice {
     }
 }
 
+/// Reads a request, a header and what is behind it, as the server does; for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read_request(bytes: &[u8]) {
+    use zerocopy::FromBytes;
+    let Ok((header, rest)) = protocol::InHeader::read_from_prefix(bytes) else { return };
+    if let Ok(request) = request::Request::decode(&header, rest) {
+        let _ = (request.is_noted(), format!("{request:?}"));
+    }
+}
+
 #[cfg(test)]
 mod tests;
