@@ -25,6 +25,8 @@ use crate::transport::{Port, Transport};
 
 /// Connections at one time. Each takes memory before it has shown the secret.
 const MAX_CONNECTIONS: usize = 4096;
+/// What the answer to a call for the end gets to leave: some turns of the loop.
+const ANSWER: Duration = Duration::from_millis(50);
 /// How long the host may take to hear that we are ready.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -87,6 +89,8 @@ pub(crate) async fn run(
             },
         }
     };
+    // Who asked gets an answer before there is nobody to give it.
+    executor::sleep(ANSWER).await;
     shutdown::end_processes(&agent, &mut signals).await?;
     Ok(mode)
 }

@@ -34,7 +34,7 @@ mod vsock;
 use std::io;
 use std::process::ExitCode;
 
-use executor::{Config, Executor};
+use executor::{Config, Executor, KernelFeatures};
 use proto::credentials::Secret;
 
 use agent::Role;
@@ -44,8 +44,6 @@ use transport::Transport;
 
 /// Enough for some dozens of streams in one turn; a ring costs memory all the time.
 const RING_ENTRIES: u32 = 64;
-/// Long-lived descriptors: listeners, control connections, busy streams.
-const FIXED_FILES: u32 = 64;
 
 fn main() -> ExitCode {
     logging::start();
@@ -87,7 +85,10 @@ fn serve(options: Options, role: Role) -> io::Result<()> {
         init::set_up();
     }
     let secret = read_secret(&options.secret)?;
-    let config = Config { entries: RING_ENTRIES, fixed_files: FIXED_FILES, ..Config::default() };
+    // Before Linux 6.2 the ring lets go of a registered file only when all operations that began
+    // before have ended. Some of ours wait for ever, and a stream ends by being closed.
+    let config =
+        Config { entries: RING_ENTRIES, without: KernelFeatures::FIXED_FILES, ..Config::default() };
     let mut executor = Executor::new(&config).map_err(io::Error::other)?;
     let mode = executor.block_on(agent::run(options.transport, secret, role, signals))?;
     if role.is_init() {
