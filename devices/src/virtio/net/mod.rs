@@ -37,6 +37,7 @@ mod tun;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use executor::Fd;
 use ipc::Sender;
@@ -121,6 +122,7 @@ pub struct NetBackend {
     tap: Tap,
     options: NetOptions,
     patience: Patience,
+    refill: Duration,
     inflight: Option<InflightRegion>,
     settings: Option<SettingsFile>,
 }
@@ -133,6 +135,7 @@ impl NetBackend {
             tap,
             options,
             patience: Patience::for_this_host(),
+            refill: receive::REFILL_PATIENCE,
             inflight: None,
             settings: None,
         })
@@ -160,6 +163,13 @@ impl NetBackend {
         self
     }
 
+    /// How long frames wait for a driver that has given too few buffers for a large one.
+    #[must_use]
+    pub fn with_refill_patience(mut self, refill: Duration) -> Self {
+        self.refill = refill;
+        self
+    }
+
     /// What the device looks like to a transport.
     pub fn profile(&self) -> DeviceProfile {
         profile(&self.tap, &self.options)
@@ -167,8 +177,8 @@ impl NetBackend {
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
     pub async fn run(self, context: BackendContext) {
-        let Self { tap, options, patience, inflight, settings } = self;
-        let network = match network(tap, &options, patience) {
+        let Self { tap, options, patience, refill, inflight, settings } = self;
+        let network = match network(tap, &options, patience, refill) {
             Ok(network) => Rc::new(network),
             Err(error) => {
                 // The transport sees the channel close.
@@ -215,7 +225,12 @@ fn features(tap: &Tap) -> u64 {
     always | multiple | offloads
 }
 
-fn network(tap: Tap, options: &NetOptions, patience: Patience) -> std::io::Result<Network> {
+fn network(
+    tap: Tap,
+    options: &NetOptions,
+    patience: Patience,
+    refill: Duration,
+) -> std::io::Result<Network> {
     let (mtu, kind) = (tap.mtu(), tap.kind);
     let taps = tap.queues.into_iter().map(Fd::new).collect::<std::io::Result<_>>()?;
     let now = executor::now();
@@ -224,6 +239,7 @@ fn network(tap: Tap, options: &NetOptions, patience: Patience) -> std::io::Resul
         kind,
         mtu,
         patience,
+        refill,
         original_mac: options.mac,
         mac: Cell::new(options.mac),
         link: Cell::new(options.link),

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::time::Duration;
 
 use executor::Fd;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,8 @@ pub(super) struct Network {
     pub(super) kind: Kind,
     pub(super) mtu: u16,
     pub(super) patience: Patience,
+    /// How long a driver may take to give receive buffers back.
+    pub(super) refill: Duration,
     /// The address that the device was made with.
     pub(super) original_mac: MacAddress,
     pub(super) mac: Cell<MacAddress>,

@@ -9,25 +9,30 @@
 //! A read must have room for the largest frame. With mergeable buffers it holds as many of the
 //! driver's buffers as that takes; a small frame uses up one of them and the others serve the next
 //! read. Several reads are under way at once, as many as frames come at a time ([`Depth`]).
+//!
+//! Where the driver has given too few buffers for that, nothing is read until a frame is there. Then it
+//! gets a moment to give more, and a kick ends that; one that has no more to give gets what fits.
 
 mod depth;
 mod slot;
+mod wanted;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use executor::{PollFlags, Sleep};
+
 use self::depth::Depth;
 use self::slot::Slot;
+use self::wanted::{is_wanted, may_be_cut};
+use super::STREAM;
 use super::failure::Failure;
-use super::mac::MacAddress;
 use super::network::Network;
-use super::protocol::{
-    ETHERNET_HEADER, HEADER_BYTES, Header, LARGE_FRAME, ORDINARY_BUFFER, VLAN_TAG,
-};
-use super::{LinkState, STREAM};
+use super::protocol::{ETHERNET_HEADER, HEADER_BYTES, LARGE_FRAME, ORDINARY_BUFFER, VLAN_TAG};
 use crate::virtio::queue::{Availability, Chain, Completed, GuestOps, Side, Tag};
 use crate::virtio::worker::{ActiveQueue, Rest, StopMode};
 
@@ -38,9 +43,12 @@ const ROUNDS: usize = 8;
 /// How long to wait after an error before reading again: it is one of the interface, which somebody
 /// has to bring up or to make anew.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
-/// How long a driver that ran out of buffers may take to give some back before a large frame is lost:
-/// about as long as others may have its processor. Frames wait in the tap meanwhile.
-const REFILL_PAUSE: Duration = Duration::from_millis(3);
+/// How long frames wait in the tap for a driver that ran out of buffers, unless it kicks before: about
+/// as long as others may have its processor. Then they are read into what there is.
+pub(super) const REFILL_PATIENCE: Duration = Duration::from_millis(10);
+
+/// The look for a frame, among the reads that are called by their slots.
+const LOOK: Tag = MAX_READS as Tag;
 
 /// How the driver's buffers hold frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +103,19 @@ struct Receiver {
     /// The driver gave room for the largest frame the last time, or should have. It gets a moment to
     /// do so before a frame is read into less.
     ample: bool,
+    /// The rest of that moment.
+    patience: Option<Sleep>,
+    sight: Sight,
+}
+
+/// What is known of frames in the tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Nothing,
+    /// Its next frame brings this task up.
+    Looking,
+    /// There is one.
+    Frame,
 }
 
 impl Receiver {
@@ -112,7 +133,8 @@ impl Receiver {
             pair,
             buffering,
             wanted: (HEADER_BYTES + largest) as u32,
-            ops: GuestOps::new(reads),
+            // And one look.
+            ops: GuestOps::new(reads + 1),
             slots: (0..reads).map(|_| Slot::new(&memory)).collect(),
             idle: (0..reads as Tag).rev().collect(),
             chain: Chain::new(memory, size),
@@ -120,6 +142,8 @@ impl Receiver {
             rest: Rest::None,
             cancelled: false,
             ample: true,
+            patience: None,
+            sight: Sight::Nothing,
             active,
         }
     }
@@ -145,7 +169,7 @@ impl Receiver {
                 Outlook::Rest => {}
                 Outlook::Buffers => {
                     if self.active.queue.enable_kicks() == Availability::Empty {
-                        std::task::ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
+                        std::task::ready!(self.poll_refill(context))?;
                     }
                 }
             }
@@ -171,9 +195,23 @@ impl Receiver {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready when the driver kicked, or was given the time to.
+    fn poll_refill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if let Poll::Ready(kicked) = self.active.poll_kick(context) {
+            return Poll::Ready(kicked.map_err(Failure::Kick));
+        }
+        if let Some(patience) = &mut self.patience {
+            std::task::ready!(Pin::new(patience).poll(context));
+            self.patience = None;
+            self.ample = false;
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
     /// Start as many reads as make sense.
     fn fill(&mut self) -> Result<Outlook, Failure> {
-        while self.ops.in_flight() < self.depth.target() {
+        while self.reads() < self.depth.target() {
             let limit = &self.network.receive_limit;
             self.rest = Rest::for_limit(limit, &self.network.changes);
             if !self.rest.is_none() {
@@ -183,9 +221,6 @@ impl Receiver {
                 break;
             };
             if !self.gather(tag)? {
-                if !self.rest.is_none() {
-                    return Ok(Outlook::Rest);
-                }
                 break;
             }
             self.idle.pop();
@@ -193,8 +228,11 @@ impl Receiver {
             let buffers = self.slots[usize::from(tag)].buffers();
             let submitted = self.ops.transfer(tap, buffers, Side::Writable, STREAM, tag);
             submitted.expect("there is room for one operation of each slot");
+            if self.sight == Sight::Frame {
+                self.sight = Sight::Nothing;
+            }
         }
-        Ok(if self.ops.in_flight() > 0 { Outlook::Reads } else { Outlook::Buffers })
+        Ok(if self.reads() > 0 { Outlook::Reads } else { Outlook::Buffers })
     }
 
     /// Fill a slot until it has room for a frame. False if there are too few buffers.
@@ -219,6 +257,7 @@ impl Receiver {
         }
         if slot.has_room(self.wanted, self.buffering) {
             self.ample = true;
+            self.patience = None;
             return Ok(true);
         }
         if scattered {
@@ -249,21 +288,45 @@ impl Receiver {
         if slot.has_room(self.wanted, self.buffering) {
             return true;
         }
-        let ordinary = self.ops.in_flight() == 0 && slot.bytes() as usize >= ORDINARY_BUFFER;
-        if ordinary && self.ample {
-            // What was used is on its way back.
-            self.ample = false;
-            self.rest = Rest::nap(REFILL_PAUSE);
+        if self.reads() > 0 || (slot.bytes() as usize) < ORDINARY_BUFFER {
             return false;
         }
-        // All that the driver gives, and an ordinary frame fits: larger ones are lost.
-        ordinary
+        match self.sight {
+            Sight::Nothing => {
+                let looking = self.ops.poll(&self.network.taps[self.pair], PollFlags::IN, LOOK);
+                looking.expect("there is room for one look");
+                self.sight = Sight::Looking;
+                false
+            }
+            Sight::Looking => false,
+            Sight::Frame if self.ample => {
+                // What was used is on its way back.
+                let refill = self.network.refill;
+                self.patience.get_or_insert_with(|| executor::sleep(refill));
+                false
+            }
+            // All that the driver gives, and an ordinary frame fits.
+            Sight::Frame => true,
+        }
+    }
+
+    /// Reads under way.
+    fn reads(&self) -> usize {
+        self.ops.in_flight() - usize::from(self.sight == Sight::Looking)
     }
 
     /// Take all completions that are there.
     fn complete(&mut self, context: &mut Context<'_>) {
         let mut frames = 0;
         while let Poll::Ready(Completed { tag, result, .. }) = self.ops.poll_next(context) {
+            if tag == LOOK {
+                self.sight = Sight::Nothing;
+                if self.reads() == 0 {
+                    // An error is one for the read that follows.
+                    self.sight = Sight::Frame;
+                }
+                continue;
+            }
             match result {
                 Ok(bytes) if bytes > 0 => {
                     frames += 1;
@@ -275,7 +338,7 @@ impl Receiver {
             self.idle.push(tag);
         }
         if frames > 0 {
-            self.depth.observe(frames, self.ops.in_flight());
+            self.depth.observe(frames, self.reads());
         }
     }
 
@@ -283,8 +346,7 @@ impl Receiver {
     fn frame(&mut self, tag: Tag, bytes: u32) {
         let slot = &mut self.slots[usize::from(tag)];
         let received = &self.network.received;
-        // It may have been larger than its buffers, if it is not just as large as a frame may be.
-        let cut = bytes >= slot.bytes() && slot.bytes() != self.wanted;
+        let cut = may_be_cut(slot, bytes, self.wanted);
         // The next one gets its chance of more buffers.
         self.ample |= cut && slot.bytes() < self.wanted;
         if cut || !is_wanted(&self.network, slot, bytes) {
@@ -328,26 +390,4 @@ impl Receiver {
         }
         Poll::Ready(())
     }
-}
-
-/// Whether the driver gets to see a frame.
-fn is_wanted(network: &Network, slot: &Slot, bytes: u32) -> bool {
-    if network.link.get() == LinkState::Down {
-        return false;
-    }
-    let mut start = [0; HEADER_BYTES + 6];
-    slot.buffers().copy_to(&mut start);
-    let Some((header, destination)) = start.split_first_chunk::<HEADER_BYTES>() else {
-        return false;
-    };
-    let header: Header = zerocopy::transmute!(*header);
-    let length = (bytes as usize).saturating_sub(HEADER_BYTES);
-    if !header.suits(network.offloads.get(), length) {
-        return false;
-    }
-    let filter = network.filter.borrow();
-    filter.passes_all()
-        || destination
-            .first_chunk()
-            .is_some_and(|destination| filter.passes(MacAddress(*destination), network.mac.get()))
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use executor::{FallocateFlags, Fd, Op, OpSet, iovec};
+use executor::{FallocateFlags, Fd, Op, OpSet, PollFlags, iovec};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::buffers::{GuestBuffers, Side};
@@ -179,6 +179,11 @@ impl GuestOps {
         tag: Tag,
     ) -> Result<(), NoRoom> {
         self.submit(Op::fallocate(file, mode, offset, length), tag, None, None)
+    }
+
+    /// Wait until the file is ready for something.
+    pub fn poll(&mut self, file: &Fd, flags: PollFlags, tag: Tag) -> Result<(), NoRoom> {
+        self.submit(Op::poll(file, flags), tag, None, None)
     }
 
     /// The next completion.

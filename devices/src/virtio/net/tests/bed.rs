@@ -127,12 +127,23 @@ impl Bed {
     /// Give the device `count` receive buffers of `length` bytes from the place on; returns the
     /// address of each by its head.
     pub(super) fn give(&mut self, queue: usize, count: u64, length: u32) -> Vec<(u16, u64)> {
+        self.give_from(queue, 0, count, length)
+    }
+
+    /// The same, behind the first so many.
+    pub(super) fn give_from(
+        &mut self,
+        queue: usize,
+        first: u64,
+        count: u64,
+        length: u32,
+    ) -> Vec<(u16, u64)> {
         let base = (16 << 20) + queue as u64 * (6 << 20);
         let give = |index| {
             let address = base + index * u64::from(length);
             (self.driver(queue).add(&[writable(address, length)]).unwrap(), address)
         };
-        let given = (0..count).map(give).collect();
+        let given = (first..first + count).map(give).collect();
         self.publish(queue);
         given
     }

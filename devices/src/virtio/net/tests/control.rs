@@ -231,9 +231,9 @@ fn an_empty_command_is_refused() {
         let (sockets, _peers) = sockets(1);
         let tap = Tap::from_sockets(sockets, 1500, Offloads::all()).unwrap();
         let options: NetOptions = options(64);
-        let network: Network =
-            super::super::network(tap, &options, crate::virtio::worker::Patience::NO_LOOKING)
-                .unwrap();
+        let patience = crate::virtio::worker::Patience::NO_LOOKING;
+        let refill = std::time::Duration::ZERO;
+        let network: Network = super::super::network(tap, &options, patience, refill).unwrap();
         let bed = Bed::start(options, 1);
         let mut chain = Chain::new(Rc::new(bed.memory.clone()), 4);
         assert_eq!(execute(&network, u64::MAX, &mut chain), None::<Ack>);

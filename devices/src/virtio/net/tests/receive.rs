@@ -1,7 +1,9 @@
 //! Frames to the driver.
 
-use super::super::LinkState;
+use std::time::Duration;
+
 use super::super::protocol::*;
+use super::super::{LinkState, NetBackend, Offloads, Tap};
 use super::bed::*;
 use crate::virtio::backend::BackendEvent;
 use crate::virtio::control::Change;
@@ -53,6 +55,27 @@ fn a_large_frame_takes_as_many_buffers_as_it_needs() {
             assert_eq!(received[12..], sent[12..]);
         }
         bed.finish().await;
+    });
+}
+
+#[test]
+fn a_buffer_without_room_for_a_tag_holds_the_largest_frame_without_one() {
+    on_both(|| async {
+        for without in [0, MERGEABLE] {
+            // No offloads, and so no frames that are larger than the MTU.
+            let offloads = Offloads::all().features();
+            let mut bed = Bed::active(options(256), 1, OPTIONAL | without | offloads).await;
+            let given = bed.give(RECEIVE, 1, 1526);
+            let mut tagged = plain(OWN, 1504, 1);
+            tagged[24..26].copy_from_slice(&[0x81, 0x00]);
+            bed.inject(0, &tagged).await;
+            let sent = plain(OWN, 1500, 2);
+            bed.inject(0, &sent).await;
+            let received = bed.receive(RECEIVE, &given).await;
+            assert_eq!(received[12..], sent[12..]);
+            assert_eq!(bed.statistics().await.received.dropped, 1);
+            bed.finish().await;
+        }
     });
 }
 
@@ -122,6 +145,63 @@ fn few_mergeable_buffers_serve_ordinary_frames() {
         bed.inject(0, &sent).await;
         let received = bed.receive(RECEIVE, &given).await;
         assert_eq!(received[12..], sent[12..]);
+        bed.finish().await;
+    });
+}
+
+/// A back end whose driver has given too few buffers for a large frame.
+async fn with_few_buffers(refill: Duration) -> (Bed, Vec<(u16, u64)>) {
+    let (sockets, peers) = sockets(1);
+    let tap = Tap::from_sockets(sockets, 1500, Offloads::all()).unwrap();
+    let backend = NetBackend::new(tap, options(256)).unwrap().with_refill_patience(refill);
+    let mut bed = Bed::start_on(backend, peers);
+    bed.features &= !OPTIONAL;
+    bed.activate().await.unwrap();
+    let given = bed.give(RECEIVE, 2, 1024);
+    (bed, given)
+}
+
+#[test]
+fn a_large_frame_waits_for_a_driver_that_gives_more_buffers() {
+    on_both(|| async {
+        let (mut bed, mut given) = with_few_buffers(Duration::from_secs(3600)).await;
+        let sent = plain(OWN, 60_000, 1);
+        bed.inject(0, &sent).await;
+        for _ in 0..10 {
+            executor::yield_now().await;
+        }
+        for from in [2, 50] {
+            given.extend(bed.give_from(RECEIVE, from, 48, 1024));
+        }
+        let received = bed.receive(RECEIVE, &given).await;
+        assert_eq!(received[12..], sent[12..]);
+        assert_eq!(bed.statistics().await.received.dropped, 0);
+        bed.finish().await;
+    });
+}
+
+#[test]
+fn buffers_that_come_before_a_large_frame_hold_it() {
+    on_both(|| async {
+        let (mut bed, mut given) = with_few_buffers(Duration::ZERO).await;
+        let sent = plain(OWN, 1400, 1);
+        bed.inject(0, &sent).await;
+        let received = bed.receive(RECEIVE, &given).await;
+        assert_eq!(received[12..], sent[12..]);
+        // Nothing is left of the two.
+        given.clear();
+        // These are too few for a large frame, and those after them enough.
+        for (from, count) in [(2, 2), (4, 100)] {
+            given.extend(bed.give_from(RECEIVE, from, count, 1024));
+            for _ in 0..10 {
+                executor::yield_now().await;
+            }
+        }
+        let sent = plain(OWN, 60_000, 2);
+        bed.inject(0, &sent).await;
+        let received = bed.receive(RECEIVE, &given).await;
+        assert_eq!(received[12..], sent[12..]);
+        assert_eq!(bed.statistics().await.received.dropped, 0);
         bed.finish().await;
     });
 }
