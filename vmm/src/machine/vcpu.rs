@@ -142,7 +142,10 @@ fn run(
         }
         // Running.
         match run_until_request(&mut vcpu, spaces, &mut requests) {
-            Left::Paused(reply) => reply.send(()),
+            Left::Paused(reply) => {
+                vcpu.tell_of_pause();
+                reply.send(());
+            }
             Left::Stopped => return,
             Left::Crashed(reason) => {
                 // Only a machine that is stopping already does not take events any more.
