@@ -19,6 +19,7 @@ Examples:
   vmm ctl vm.sock power-button                              ask the guest to shut down
   vmm ctl vm.sock disk-resize disk0 20G
   vmm ctl vm.sock rate-limit net0 bytes=10M,rx
+  vmm ctl vm.sock net-link lan down                         a network that was given id=lan
   vmm ctl vm.sock events --json                             one line of JSON for each event
 
 The exit status is 0 when the machine did it, else 35.";

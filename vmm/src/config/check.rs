@@ -4,6 +4,7 @@
 //! Files are looked at, not opened: whoever uses one opens it and checks its content. What is
 //! found here is found before anything was made that would have to be cleaned up.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -18,8 +19,8 @@ use rustix::thread::CapabilitySet;
 
 use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
-    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineConfig, MachineOptions, MemorySize,
-    Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig, ShareConfig,
+    BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
+    MemorySize, Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig, ShareConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -68,6 +69,7 @@ impl MachineOptions {
         if self.nets.len() > MachineConfig::MAX_NETS {
             return Err(Error::TooManyNets { count: self.nets.len() });
         }
+        check_ids(disks.iter().map(|disk| &disk.id).chain(self.nets.iter().map(|net| &net.id)))?;
         if let Some(vsock) = &self.vsock {
             check_new_file(Role::Vsock, &vsock.path, NewFile::Sockets)?;
         }
@@ -249,6 +251,15 @@ fn check_disk(disk: &DiskConfig) -> Result<Metadata, Error> {
     };
     check_access(&disk.path, mode, purpose).map_err(problem)?;
     Ok(metadata)
+}
+
+/// Each device can be told from the others.
+fn check_ids<'a>(ids: impl Iterator<Item = &'a Option<DeviceId>>) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    match ids.flatten().find(|id| !seen.insert(*id)) {
+        Some(id) => Err(Error::SameId { id: id.as_str().to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn check_consoles(consoles: &[ConsoleConfig]) -> Result<(), Error> {

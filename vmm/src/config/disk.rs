@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{ByteCount, key_value};
+use super::{ByteCount, DeviceId, key_value};
 
 /// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub struct DiskConfig {
     /// The logical block size.
     #[serde(default)]
     pub block_size: BlockSize,
-    /// What the guest sees as the serial number.
+    /// What it is called, and what the guest sees as the serial number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<DiskId>,
+    pub id: Option<DeviceId>,
     /// Bytes that it moves each second at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<ByteCount>,
@@ -71,11 +71,6 @@ pub struct QueueCount(u16);
 #[serde(try_from = "i64", into = "u32")]
 pub struct BlockSize(u32);
 
-/// A disk's serial number: 1 to 20 bytes of printable ASCII (virtio 1.3, 5.2.6: `GET_ID`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DiskId(String);
-
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DiskValueError {
@@ -85,9 +80,6 @@ pub enum DiskValueError {
     /// See [`BlockSize`].
     #[error("a block has 512 or 4096 bytes")]
     BlockSize,
-    /// See [`DiskId`].
-    #[error("an id has 1 to {} printable ASCII characters", DiskId::MAX_LEN)]
-    Id,
 }
 
 impl QueueCount {
@@ -152,35 +144,6 @@ impl From<BlockSize> for u32 {
     }
 }
 
-impl DiskId {
-    /// The field of the request is that long.
-    pub const MAX_LEN: usize = 20;
-
-    /// The characters.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for DiskId {
-    type Error = DiskValueError;
-
-    fn try_from(text: String) -> Result<Self, DiskValueError> {
-        let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        if printable && (1..=Self::MAX_LEN).contains(&text.len()) {
-            Ok(Self(text))
-        } else {
-            Err(DiskValueError::Id)
-        }
-    }
-}
-
-impl From<DiskId> for String {
-    fn from(id: DiskId) -> Self {
-        id.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +160,7 @@ mod tests {
         assert_eq!(disk.block_size.bytes(), 4096);
         assert_eq!(disk.limit_bytes.map(ByteCount::get), Some(10 << 20));
         assert_eq!(disk.limit_ops, Some(500));
-        assert_eq!(disk.id.as_ref().map(DiskId::as_str), Some("root disk"));
+        assert_eq!(disk.id.as_ref().map(DeviceId::as_str), Some("root disk"));
         assert_eq!("path=a.img".parse(), Ok(DiskConfig::new("a.img")));
     }
 

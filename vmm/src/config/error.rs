@@ -132,6 +132,12 @@ pub enum Error {
         /// The tag.
         tag: String,
     },
+    /// Two devices have one id.
+    #[error("two devices have the id `{id}`")]
+    SameId {
+        /// The id.
+        id: String,
+    },
     /// Two disks are one file, and one of them would write it.
     #[error("`{second}` is the same file as the disk `{first}`, and the guest would write it",
             first = .first.display(), second = .second.display())]
@@ -307,6 +313,7 @@ impl Hint for Error {
             | Self::TooManyPorts { .. }
             | Self::PortName(_)
             | Self::SamePort { .. }
+            | Self::SameId { .. }
             | Self::TooManyDisks { .. }
             | Self::TooManyNets { .. }
             | Self::TooManyShares { .. }

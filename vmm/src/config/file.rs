@@ -52,7 +52,7 @@ fn meant(message: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BlockSize, DiskConfig, DiskId, MemorySize, SerialConfig};
+    use super::super::{BlockSize, DeviceId, DiskConfig, MemorySize, SerialConfig};
     use super::*;
 
     fn parse(text: &str) -> Result<MachineOptions, Error> {
@@ -99,7 +99,7 @@ mod tests {
             direct: true,
             queues: Some(4.try_into().expect("in range")),
             block_size: BlockSize::try_from(4096).expect("known"),
-            id: Some(DiskId::try_from("data".to_owned()).expect("short")),
+            id: Some(DeviceId::try_from("data".to_owned()).expect("short")),
             ..DiskConfig::new("/data.img")
         };
         assert_eq!(options.disks, [disk]);

@@ -8,10 +8,10 @@ use devices::virtio::net::{MAX_QUEUE_PAIRS, MacAddress};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::key_value;
+use super::{ByteCount, DeviceId, NetLimits, TrafficLimits, key_value};
 
-/// A network: `--net tap=NAME|tap|fd=N|user[,mac=...][,queues=N][,mtu=N][,address=A/P][,link=down]`
-/// or a `[[net]]` table.
+/// A network: `--net tap=NAME|tap|fd=N|user[,mac=...][,queues=N][,mtu=N][,address=A/P][,link=down]
+/// [,id=TEXT][,limit-[rx-|tx-]bytes=N][,limit-[rx-|tx-]ops=N]` or a `[[net]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawNet", into = "RawNet")]
 pub struct NetConfig {
@@ -25,6 +25,10 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// Whether the cable is plugged in at the start.
     pub link: Link,
+    /// What it is called.
+    pub id: Option<DeviceId>,
+    /// What it may do each second.
+    pub limits: NetLimits,
 }
 
 /// What a network is connected to.
@@ -128,7 +132,15 @@ pub enum NetValueError {
 impl NetConfig {
     /// A network at `peer` with nothing but defaults.
     pub fn new(peer: NetPeer) -> Self {
-        Self { peer, mac: None, queues: None, mtu: None, link: Link::Up }
+        Self {
+            peer,
+            mac: None,
+            queues: None,
+            mtu: None,
+            link: Link::Up,
+            id: None,
+            limits: NetLimits::default(),
+        }
     }
 }
 
@@ -162,6 +174,20 @@ struct RawNet {
     address: Option<HostAddress>,
     #[serde(default)]
     link: Link,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<DeviceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bytes: Option<ByteCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_ops: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_rx_bytes: Option<ByteCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_rx_ops: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_tx_bytes: Option<ByteCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_tx_ops: Option<u64>,
 }
 
 /// `tap` or `tap=NAME`.
@@ -180,11 +206,22 @@ enum OneOrMany {
     Many(Vec<i32>),
 }
 
+impl RawNet {
+    fn limits(&self) -> NetLimits {
+        NetLimits {
+            each: TrafficLimits { bytes: self.limit_bytes, ops: self.limit_ops },
+            receive: TrafficLimits { bytes: self.limit_rx_bytes, ops: self.limit_rx_ops },
+            transmit: TrafficLimits { bytes: self.limit_tx_bytes, ops: self.limit_tx_ops },
+        }
+    }
+}
+
 impl TryFrom<RawNet> for NetConfig {
     type Error = NetValueError;
 
     fn try_from(raw: RawNet) -> Result<Self, NetValueError> {
-        let RawNet { tap, fd, user, hostfwd, mac, queues, mtu, address, link } = raw;
+        let limits = raw.limits();
+        let RawNet { tap, fd, user, hostfwd, mac, queues, mtu, address, link, id, .. } = raw;
         let elsewhere = |key, peer| Err(NetValueError::Elsewhere { key, peer });
         if !hostfwd.is_empty() && !user {
             return elsewhere("hostfwd", "user");
@@ -203,7 +240,7 @@ impl TryFrom<RawNet> for NetConfig {
             (None, None, true) => NetPeer::User { forwards: hostfwd },
             _ => return Err(NetValueError::Peer),
         };
-        Ok(Self { peer, mac, queues, mtu, link })
+        Ok(Self { peer, mac, queues, mtu, link, id, limits })
     }
 }
 
@@ -225,8 +262,22 @@ fn descriptors(fd: OneOrMany) -> Result<Vec<i32>, NetValueError> {
 
 impl From<NetConfig> for RawNet {
     fn from(net: NetConfig) -> Self {
-        let NetConfig { peer, mac, queues, mtu, link } = net;
-        let raw = Self { mac, queues, mtu, link, ..Self::default() };
+        let NetConfig { peer, mac, queues, mtu, link, id, limits } = net;
+        let NetLimits { each, receive, transmit } = limits;
+        let raw = Self {
+            mac,
+            queues,
+            mtu,
+            link,
+            id,
+            limit_bytes: each.bytes,
+            limit_ops: each.ops,
+            limit_rx_bytes: receive.bytes,
+            limit_rx_ops: receive.ops,
+            limit_tx_bytes: transmit.bytes,
+            limit_tx_ops: transmit.ops,
+            ..Self::default()
+        };
         match peer {
             NetPeer::Tap { name, address } => {
                 let tap = name.map_or(TapKey::Flag(true), TapKey::Name);
@@ -369,6 +420,17 @@ mod tests {
     }
 
     #[test]
+    fn a_direction_goes_by_its_own_limits_and_else_by_those_of_both() {
+        let net = parse("tap,id=lan,limit-bytes=1M,limit-ops=500,limit-tx-ops=0,limit-rx-bytes=2M");
+        let net = net.expect("all keys");
+        assert_eq!(net.id.as_ref().map(DeviceId::as_str), Some("lan"));
+        let values = |limits: TrafficLimits| (limits.bytes.map(ByteCount::get), limits.ops);
+        assert_eq!(values(net.limits.receive()), (Some(2 << 20), Some(500)));
+        assert_eq!(values(net.limits.transmit()), (Some(1 << 20), Some(0)));
+        assert_eq!(parse("tap").expect("a tap").limits, NetLimits::default());
+    }
+
+    #[test]
     fn forwarded_ports_are_read_and_shown() {
         let net = parse("user,hostfwd=[tcp::8080-:80,udp:127.0.0.1:53-:5353]").expect("both");
         let NetPeer::User { forwards } = net.peer else { panic!("another peer") };
@@ -377,9 +439,13 @@ mod tests {
         assert_eq!("tcp:8080-:80".parse(), Ok(forwards[0]));
     }
 
+    const LIMITED: &str = "tap,id=a,limit-bytes=5,limit-ops=6,limit-rx-ops=7,limit-tx-bytes=8";
+
     #[test]
     fn the_same_comes_back_from_a_file() {
-        for text in ["tap", "tap=t0,queues=2", "fd=[5,6],mtu=1400", "user,hostfwd=tcp::1-:2"] {
+        for text in
+            ["tap", "tap=t0,queues=2", "fd=[5,6],mtu=1400", "user,hostfwd=tcp::1-:2", LIMITED]
+        {
             let net = parse(text).expect(text);
             let toml = toml::to_string(&net).expect("is written");
             assert_eq!(toml::from_str(&toml), Ok(net), "{toml}");
@@ -410,7 +476,8 @@ mod tests {
             (
                 "tap,adress=1.2.3.4/8",
                 "unknown key `adress` (did you mean `address`?); the keys are tap, fd, user, \
-                 hostfwd, mac, queues, mtu, address and link"
+                 hostfwd, mac, queues, mtu, address, link, id, limit-bytes, limit-ops, \
+                 limit-rx-bytes, limit-rx-ops, limit-tx-bytes and limit-tx-ops"
                     .to_owned(),
             ),
         ];

@@ -62,7 +62,8 @@ pub struct MachineOptions {
     pub root: Option<DiskConfig>,
 
     /// Network: tap[=NAME], user[,hostfwd=RULE] or fd=N; then [,mac=..][,queues=1..16][,mtu=N]
-    /// [,address=A/P][,link=down]; may be repeated
+    /// [,address=A/P][,link=down][,id=TEXT][,limit-[rx-|tx-]bytes=SIZE][,limit-[rx-|tx-]ops=N];
+    /// may be repeated
     #[arg(short, long = "net", value_name = "LIST")]
     #[serde(rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetConfig>,

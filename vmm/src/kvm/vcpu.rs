@@ -100,10 +100,11 @@ impl Vcpu {
     /// Has the guest's clock say that the vCPU stood still, so that no watchdog of the guest takes a
     /// pause for a hang (`KVM_KVMCLOCK_CTRL`). Call it between two entries.
     pub fn tell_of_pause(&self) {
-        match self.fd.kvmclock_ctrl().map_err(|error| error.errno()) {
-            // EINVAL: the guest does not use that clock. ENOTTY: this kernel does not have it.
-            Ok(()) | Err(libc::EINVAL | libc::ENOTTY) => {}
-            Err(errno) => {
+        let Err(error) = self.fd.kvmclock_ctrl() else { return };
+        match error.errno() {
+            // The guest does not use that clock; this kernel does not have it.
+            libc::EINVAL | libc::ENOTTY => {}
+            errno => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 log::warn!("vCPU {}: its clock does not tell of the pause: {error}", self.id);
             }

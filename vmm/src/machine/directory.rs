@@ -254,8 +254,10 @@ fn kind(parts: &DeviceParts) -> &'static str {
 }
 
 fn user_id(config: &MachineConfig, kind: &str, number: usize) -> Option<String> {
-    match kind {
-        "disk" => Some(config.disks.get(number)?.id.as_ref()?.as_str().to_owned()),
+    let id = match kind {
+        "disk" => config.disks.get(number)?.id.as_ref(),
+        "net" => config.nets.get(number)?.id.as_ref(),
         _ => None,
-    }
+    };
+    id.map(|id| id.as_str().to_owned())
 }

@@ -2,13 +2,14 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use devices::rate_limit::{RateLimit, RateLimits};
 use devices::virtio::net::{LinkState, NetError, NetOptions, NetParts, Tap, TapOptions, TapSource};
 use devices::virtio::parts::DeviceParts;
 
 use super::Error;
 use super::backends::OpenDevice;
 use super::user_net::UserNet;
-use crate::config::{HostAddress, Link, NetConfig, NetPeer, QueuePairs};
+use crate::config::{HostAddress, Link, NetConfig, NetPeer, QueuePairs, TrafficLimits};
 
 /// Opens a network. A user-mode one comes with what carries its frames.
 pub(super) fn open(net: &NetConfig) -> Result<(OpenDevice, Option<UserNet>), Error> {
@@ -25,11 +26,20 @@ pub(super) fn open(net: &NetConfig) -> Result<(OpenDevice, Option<UserNet>), Err
             Link::Up => LinkState::Up,
             Link::Down => LinkState::Down,
         },
+        receive: rate_limits(net.limits.receive()),
+        transmit: rate_limits(net.limits.transmit()),
         ..net.mac.map_or_else(NetOptions::random, |mac| Ok(NetOptions::new(mac)))?
     };
     let name = format!("network {}", tap.name());
     let parts = DeviceParts::Net(NetParts::new(tap, options)?);
     Ok((OpenDevice { name, parts }, user_net))
+}
+
+fn rate_limits(limits: TrafficLimits) -> RateLimits {
+    RateLimits {
+        bytes: limits.bytes.map(|bytes| RateLimit::per_second(bytes.get())),
+        operations: limits.ops.map(RateLimit::per_second),
+    }
 }
 
 fn open_tap(

@@ -164,7 +164,7 @@ async fn with_few_buffers(refill: Duration) -> (Bed, Vec<(u16, u64)>) {
 #[test]
 fn a_large_frame_waits_for_a_driver_that_gives_more_buffers() {
     on_both(|| async {
-        let (mut bed, mut given) = with_few_buffers(Duration::from_secs(3600)).await;
+        let (mut bed, mut given) = with_few_buffers(Duration::from_hours(1)).await;
         let sent = plain(OWN, 60_000, 1);
         bed.inject(0, &sent).await;
         for _ in 0..10 {
