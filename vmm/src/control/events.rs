@@ -68,6 +68,11 @@ impl EventHub {
         Subscription { queue }
     }
 
+    #[cfg(test)]
+    pub(super) fn has_listeners(&self) -> bool {
+        !self.listeners.borrow().is_empty()
+    }
+
     /// Nothing happens any more.
     pub fn close(&self) {
         self.closed.set(true);

@@ -89,7 +89,7 @@ async fn accept(
         });
         let admitted = full.map_or_else(|| check_peer(&connection), Err);
         match admitted {
-            Ok(()) => clients.spawn(serve(connection, commands.clone(), Rc::clone(&hub))),
+            Ok(()) => clients.spawn(serve(connection, commands.clone(), Rc::clone(&hub), IDLE)),
             Err(refusal) => turn_away(&connection, &refusal),
         }
     }
@@ -106,20 +106,21 @@ fn turn_away(connection: &Fd, refusal: &Refusal) {
     }
 }
 
-async fn serve(connection: Fd, commands: Sender<Command>, hub: Rc<EventHub>) {
+async fn serve(connection: Fd, commands: Sender<Command>, hub: Rc<EventHub>, idle: Duration) {
     let mut lines = Lines::new(connection);
     // The reason of its end is the client's affair.
-    let _ = converse(&mut lines, &commands, &hub).await;
+    let _ = converse(&mut lines, &commands, &hub, idle).await;
 }
 
 async fn converse(
     lines: &mut Lines,
     commands: &Sender<Command>,
     hub: &EventHub,
+    idle: Duration,
 ) -> Result<(), NoLine> {
     lines.send(&Hello::ours()).await?;
     loop {
-        let line = select(pin!(timeout(IDLE, lines.next())), pin!(hub.closed())).await;
+        let line = select(pin!(timeout(idle, lines.next())), pin!(hub.closed())).await;
         let line = match line {
             Either::Left(Ok(Ok(line))) => line,
             Either::Left(Ok(Err(NoLine::TooLong))) => {
@@ -161,3 +162,6 @@ async fn stream(lines: &mut Lines, hub: &EventHub) -> Result<(), NoLine> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
