@@ -203,15 +203,20 @@ fn user_mode() -> Case {
          ip link set uplink up
          ip route add default via 192.0.2.1
          socat -u SYSTEM:'echo from the host' TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr &
-         socat -u TCP:127.0.0.1:7080,retry=1000,interval=0.1 OPEN:fetched,creat &
+         # Whoever connects before the guest listens sees the connection closed.
+         for turn in $(seq 600); do
+             socat -u TCP:127.0.0.1:7080 OPEN:fetched,creat 2>/dev/null || true
+             [ ! -s fetched ] || break
+             sleep 0.1
+         done &
          fetch=$!
          linux 0 '
-             ip link set lo up
+             ip link set eth0 up
              busybox udhcpc -i eth0 -q -n -s /bin/true 2>&1
-             ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up
+             ip addr add 10.0.2.15/24 dev eth0
              ip route add default via 10.0.2.2
              socat -u TCP:10.0.2.2:7001 -
-             echo from the guest | socat -u - TCP-LISTEN:80,reuseaddr
+             echo from the guest | timeout 60 socat -u - TCP-LISTEN:80,reuseaddr
          ' --net user,hostfwd=tcp:127.0.0.1:7080-:80 --cmdline bed.modules=virtio_net
          has 'lease of 10.0.2.15 obtained'
          has 'from the host'
@@ -229,7 +234,7 @@ fn wrong_input() -> Case {
              has 'error'
          done
          exec 3<&-
-         PATH=/nowhere run 35 \"$(command -v vmm)\" run --net user
+         run 35 env PATH=/nowhere \"$(command -v vmm)\" run --net user
          has 'apt-get install passt'",
     )
 }

@@ -9,6 +9,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,11 @@ pub const MAX_QUEUE_PAIRS: u16 = 16;
 pub const DEFAULT_MTU: u16 = 1500;
 /// The smallest and largest MTU: what IPv4 asks for, and what a tap's frames leave.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65521;
+
+/// How long a tap may be busy: that long a dead process' rings may hold it on a busy host.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+/// How often to look.
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Where a tap comes from.
 #[derive(Debug)]
@@ -271,18 +277,36 @@ fn attach_first(
     let multiple = single | tun::IFF_MULTI_QUEUE;
     let fd = open_device()?;
     let mut flags = if pairs > 1 { multiple } else { single };
-    let mut attached = tun::attach(&fd, interface, flags);
+    let mut attached = attach_patiently(&fd, interface, flags);
     if let Err(error) = &attached
         && error.raw_os_error() == Some(libc::EINVAL)
         && pairs == 1
     {
         // An interface of several queues takes a single one, too, but wants it said.
         flags = multiple;
-        attached = tun::attach(&fd, interface, flags);
+        attached = attach_patiently(&fd, interface, flags);
     }
     let name = interface.to_string();
     let attached = attached.map_err(|source| NetError::Attach { name, queues: pairs, source })?;
     Ok((fd, attached, flags))
+}
+
+/// Attach, also to a tap that a machine has just let go of: the kernel closes the files of its rings
+/// after its end, in the background.
+fn attach_patiently(
+    fd: &OwnedFd,
+    interface: InterfaceName,
+    flags: std::ffi::c_short,
+) -> io::Result<InterfaceName> {
+    let give_up = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match tun::attach(fd, interface, flags) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
+                std::thread::sleep(BUSY_INTERVAL);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// What the kernel's tap can do, by asking for less and less. Afterwards nothing is on.
