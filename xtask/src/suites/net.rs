@@ -203,12 +203,12 @@ fn user_mode() -> Case {
          ip link set uplink up
          ip route add default via 192.0.2.1
          socat -u SYSTEM:'echo from the host' TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr &
-         # Whoever connects before the guest listens sees the connection closed.
-         for turn in $(seq 600); do
-             socat -u TCP:127.0.0.1:7080 OPEN:fetched,creat 2>/dev/null || true
-             [ ! -s fetched ] || break
+         # Whoever connects before the guest listens sees the connection closed, or waits for long.
+         for turn in $(seq 100); do
+             timeout 5 socat -u TCP:127.0.0.1:7080 OPEN:fetched,creat 2>/dev/null || true
+             if [ -s fetched ]; then break; fi
              sleep 0.1
-         done &
+         done && echo over | socat -u - TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr &
          fetch=$!
          linux 0 '
              ip link set eth0 up
@@ -216,7 +216,8 @@ fn user_mode() -> Case {
              ip addr add 10.0.2.15/24 dev eth0
              ip route add default via 10.0.2.2
              socat -u TCP:10.0.2.2:7001 -
-             echo from the guest | timeout 60 socat -u - TCP-LISTEN:80,reuseaddr
+             socat -u SYSTEM:\"echo from the guest\" TCP-LISTEN:80,reuseaddr,fork &
+             socat -u TCP:10.0.2.2:7002,retry=600,interval=0.2 -
          ' --net user,hostfwd=tcp:127.0.0.1:7080-:80 --cmdline bed.modules=virtio_net
          has 'lease of 10.0.2.15 obtained'
          has 'from the host'
