@@ -16,6 +16,7 @@
 //! Rust reference to it: all access is by value, volatile, and checked against the regions.
 
 mod access;
+mod file_mapping;
 mod mapping;
 mod release;
 
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use file_mapping::{FileAccess, FileMapping};
 use mapping::Mapping;
 
 /// More regions than any memory map needs; bounds what a hostile [`MemoryLayout`] can cost.

@@ -11,6 +11,7 @@
 //!  0x0000_fee0_0000  local APICs
 //!  0x0000_fffb_c000  KVM's identity map page and TSS pages (Intel hosts)
 //!  0x0001_0000_0000  RAM above 4 GiB
+//!  ...               persistent memory, at 2 MiB boundaries
 //!  ...               PCI memory window, 64-bit BARs, up to the end of the address space
 //! ```
 
@@ -22,6 +23,9 @@ const GIB: u64 = 1 << 30;
 
 /// A page of guest memory, in bytes.
 pub const PAGE_SIZE: u64 = 4 * KIB;
+
+/// A huge page of guest memory, in bytes.
+pub const HUGE_PAGE_SIZE: u64 = 2 * MIB;
 
 /// End of the memory that a PC calls conventional. The last KiB is left to the extended BIOS data
 /// area, where operating systems expect it.
@@ -202,10 +206,35 @@ impl Ram {
     /// The window of 64-bit PCI BARs: the top of an address space of `address_bits` bits (CPUID
     /// leaf `0x8000_0008`, EAX bits 7:0; Intel SDM volume 2A, CPUID), above the RAM.
     pub fn mmio64_window(self, address_bits: u8) -> Result<GuestRange, LayoutError> {
+        self.mmio64_window_above(self.end(), address_bits)
+    }
+
+    /// Places for memory that is no RAM, of these lengths: one behind the other above 4 GiB and all
+    /// RAM, at 2 MiB boundaries.
+    pub fn places_above(self, lengths: &[u64]) -> Result<Vec<GuestRange>, LayoutError> {
+        let address_bits = MMIO64_ADDRESS_BITS;
+        let too_large = LayoutError::TooLarge { size: self.size, address_bits };
+        let mut next = self.end().0.max(RAM_ABOVE_4G.0);
+        let place = |length: &u64| {
+            let start = align_up(next, HUGE_PAGE_SIZE)?;
+            let range = GuestRange::new(GuestAddress(start), *length)?;
+            next = range.end().0;
+            (next <= 1 << address_bits).then_some(range)
+        };
+        lengths.iter().map(place).collect::<Option<_>>().ok_or(too_large)
+    }
+
+    /// As [`Ram::mmio64_window`], above `used` as well.
+    pub fn mmio64_window_above(
+        self,
+        used: GuestAddress,
+        address_bits: u8,
+    ) -> Result<GuestRange, LayoutError> {
         let too_large = LayoutError::TooLarge { size: self.size, address_bits };
         let end = 1_u64 << address_bits.min(MMIO64_ADDRESS_BITS);
         let wanted = (end / MMIO64_SHARE).min(MMIO64_MAX);
-        let above_ram = align_up(self.end().0.max(RAM_ABOVE_4G.0), MMIO64_MIN).ok_or(too_large)?;
+        let above_ram =
+            align_up(used.max(self.end()).0.max(RAM_ABOVE_4G.0), MMIO64_MIN).ok_or(too_large)?;
         let start = align_down(end - wanted, MMIO64_MIN).max(above_ram);
         if end.checked_sub(start).is_none_or(|length| length < MMIO64_MIN) {
             return Err(too_large);
@@ -311,6 +340,29 @@ mod tests {
         }
         assert!(Ram::new(MIN_MEMORY).unwrap().mmio64_window(32).is_err());
         assert!(Ram::new(MIN_MEMORY).unwrap().mmio64_window(0).is_err());
+    }
+
+    #[test]
+    fn other_memory_is_above_ram_and_below_the_window() {
+        let lengths = [2 * MIB, 4096, GIB];
+        for size in [MIN_MEMORY, 3 * GIB, 6 * GIB + PAGE_SIZE] {
+            let ram = Ram::new(size).unwrap();
+            let places = ram.places_above(&lengths).unwrap();
+            let mut end = ram.end().0.max(4 * GIB);
+            for (place, length) in places.iter().zip(lengths) {
+                assert!(place.start().0 >= end && place.start().0.is_multiple_of(2 * MIB));
+                assert_eq!(place.length(), length);
+                end = place.end().0;
+            }
+            let window = ram.mmio64_window_above(GuestAddress(end), 36).unwrap();
+            assert!(window.start().0 >= end);
+        }
+        let ram = Ram::new(MIN_MEMORY).unwrap();
+        assert!(ram.places_above(&[]).unwrap().is_empty());
+        for lengths in [vec![1 << 46], vec![u64::MAX], vec![1 << 45, 1 << 45]] {
+            assert!(ram.places_above(&lengths).is_err());
+        }
+        assert!(ram.mmio64_window_above(GuestAddress(64 * GIB), 36).is_err());
     }
 
     #[test]

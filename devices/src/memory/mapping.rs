@@ -12,7 +12,7 @@ use super::{CoreDump, HostRange, MapOptions, MemoryError, PageAdvice, RegionSpec
 const HUGE_PAGE: usize = 2 << 20;
 
 /// The smallest page of all hosts; regions are multiples of it, the kernel insists on its own.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// A mapping that is unmapped when dropped.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Mapping {
     }
 
     /// Reserves `length` bytes of address space, `skew` bytes after a huge page boundary.
-    fn reserve(length: usize, skew: usize) -> io::Result<Mapping> {
+    pub(super) fn reserve(length: usize, skew: usize) -> io::Result<Mapping> {
         let reserved = length + HUGE_PAGE;
         // SAFETY: A fresh mapping at an address that the kernel chooses.
         let start = unsafe {

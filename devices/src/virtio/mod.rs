@@ -10,11 +10,13 @@ pub mod balloon;
 pub mod blk;
 pub mod console;
 pub mod control;
+mod file_lock;
 pub mod fs;
 pub mod metrics;
 pub mod net;
 pub mod parts;
 pub mod pci;
+pub mod pmem;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]

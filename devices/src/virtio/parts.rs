@@ -22,6 +22,7 @@ use super::control::{Change, ControlRequest};
 use super::fs::FsParts;
 use super::metrics::MetricsRegion;
 use super::net::NetParts;
+use super::pmem::PmemParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
 use super::vsock::VsockParts;
@@ -70,6 +71,8 @@ pub enum DeviceParts {
     Balloon(BalloonParts),
     /// A shared directory.
     Fs(FsParts),
+    /// Persistent memory.
+    Pmem(PmemParts),
 }
 
 /// Does the same with each kind.
@@ -83,6 +86,7 @@ macro_rules! each {
             DeviceParts::Rng($parts) => $then,
             DeviceParts::Balloon($parts) => $then,
             DeviceParts::Fs($parts) => $then,
+            DeviceParts::Pmem($parts) => $then,
         }
     };
 }
@@ -101,6 +105,7 @@ impl Parts for DeviceParts {
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
             Self::Balloon(parts) => Self::Balloon(parts.try_clone()?),
             Self::Fs(parts) => Self::Fs(parts.try_clone()?),
+            Self::Pmem(parts) => Self::Pmem(parts.try_clone()?),
         })
     }
 

@@ -20,7 +20,8 @@ use rustix::thread::CapabilitySet;
 use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
-    MemorySize, Pages, Placement, Residency, RootDisk, SeccompMode, SerialConfig, ShareConfig,
+    MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
+    ShareConfig,
 };
 
 /// What a machine has when nobody says how much.
@@ -78,6 +79,7 @@ impl MachineOptions {
         let serial = choose_serial(self.serial, &self.consoles, &debugcon);
         let ends = self.consoles.iter().map(|console| &console.end).chain([&serial, &debugcon]);
         check_ends(&ends.collect::<Vec<_>>())?;
+        let pmems = check_pmems(self.pmems, root, self.kernel.is_some())?;
         if let Some(balloon) = &self.balloon {
             check_balloon(balloon, memory, residency)?;
         }
@@ -102,6 +104,7 @@ impl MachineOptions {
             consoles: self.consoles,
             balloon: self.balloon,
             shares: self.shares,
+            pmems,
             serial,
             debugcon,
             control: self.control,
@@ -164,6 +167,26 @@ fn lock_problem(memory: MemorySize, residency: Residency) -> Option<MemoryProble
     let limit = getrlimit(Resource::Memlock).current.filter(|_| !privileged)?;
     (limit < memory.bytes())
         .then_some(MemoryProblem::LockLimit { limit: MemorySize::from_bytes(limit) })
+}
+
+/// The one with the root comes first, as its name in the guest says.
+fn check_pmems(
+    mut pmems: Vec<PmemConfig>,
+    root: RootDisk,
+    kernel: bool,
+) -> Result<Vec<PmemConfig>, Error> {
+    if pmems.len() > MachineConfig::MAX_PMEMS {
+        return Err(Error::TooManyPmems { count: pmems.len() });
+    }
+    let roots = pmems.iter().filter(|pmem| pmem.root).count();
+    if roots > 0 && !kernel {
+        return Err(Error::NeedsKernel { option: "a root on --pmem" });
+    }
+    if roots + usize::from(root == RootDisk::First) > 1 {
+        return Err(Error::TwoRoots);
+    }
+    pmems.sort_by_key(|pmem| !pmem.root);
+    Ok(pmems)
 }
 
 fn check_balloon(

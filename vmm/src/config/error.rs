@@ -73,6 +73,18 @@ pub enum Error {
         /// What is wrong with it.
         source: MemoryProblem,
     },
+    /// There is more persistent memory than a guest can have.
+    #[error(
+        "{count} files of persistent memory are more than the {} of a machine",
+        MachineConfig::MAX_PMEMS
+    )]
+    TooManyPmems {
+        /// What was asked for.
+        count: usize,
+    },
+    /// The root file system would be in two places.
+    #[error("the root file system is said to be in two places")]
+    TwoRoots,
     /// The guest's memory cannot have such a balloon.
     #[error("a balloon of {size} cannot be had")]
     Balloon {
@@ -301,6 +313,7 @@ impl Hint for Error {
             Self::NeedsKernel { .. } => Some("name a kernel: vmm run KERNEL".into()),
             Self::Memory { memory, source } => Some(source.hint(*memory)),
             Self::Balloon { source, .. } => Some(source.hint()),
+            Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
             Self::SameTag { .. } => Some("give each its own `tag`".into()),
             Self::SocketPath { .. } => {
@@ -315,6 +328,7 @@ impl Hint for Error {
             | Self::SamePort { .. }
             | Self::SameId { .. }
             | Self::TooManyDisks { .. }
+            | Self::TooManyPmems { .. }
             | Self::TooManyNets { .. }
             | Self::TooManyShares { .. }
             | Self::CommandLine { .. } => None,

@@ -24,6 +24,7 @@ mod memory_size;
 mod net;
 mod net_limits;
 mod options;
+mod pmem;
 mod restart;
 mod rings;
 mod rng;
@@ -49,6 +50,7 @@ pub use net::{
 };
 pub use net_limits::{NetLimits, TrafficLimits};
 pub use options::MachineOptions;
+pub use pmem::PmemConfig;
 pub use restart::{RestartLimit, RestartLimitError};
 pub use rings::RingFormat;
 pub use rng::{RngConfig, RngError};
@@ -90,6 +92,8 @@ pub struct MachineConfig {
     pub balloon: Option<BalloonConfig>,
     /// Directories of the host that the guest sees.
     pub shares: Vec<ShareConfig>,
+    /// Persistent memory in the order in which the guest sees it; the root comes first.
+    pub pmems: Vec<PmemConfig>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// The host end of the debug console.
@@ -156,6 +160,8 @@ pub enum Placement {
 impl MachineConfig {
     /// The most shared directories of a machine: the bus has no room for many more devices.
     pub const MAX_SHARES: usize = 16;
+    /// The most files of persistent memory: each takes a slot of the host's KVM.
+    pub const MAX_PMEMS: usize = 8;
 
     /// The most disks of a machine: `vda` to `vdz`.
     pub const MAX_DISKS: usize = 26;
@@ -172,6 +178,7 @@ impl MachineConfig {
             self.rng != RngConfig::Absent,
             self.balloon.is_some(),
             !self.shares.is_empty(),
+            !self.pmems.is_empty(),
         ];
         present.contains(&true)
     }
@@ -198,6 +205,13 @@ impl MachineConfig {
             }
             if let (RootDisk::First, Some(disk)) = (self.root, self.disks.first()) {
                 words.push(if disk.read_only { "root=/dev/vda ro" } else { "root=/dev/vda rw" });
+            }
+            if let Some(pmem) = self.pmems.first().filter(|pmem| pmem.root) {
+                words.push(if pmem.read_only {
+                    "root=/dev/pmem0 ro"
+                } else {
+                    "root=/dev/pmem0 rw"
+                });
             }
         }
         words.extend(self.cmdline.iter().map(String::as_str));
@@ -226,6 +240,7 @@ mod tests {
             consoles: Vec::new(),
             balloon: None,
             shares: Vec::new(),
+            pmems: Vec::new(),
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,
             control: None,

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, RestartLimit,
-    RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
+    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, PmemConfig,
+    RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -96,6 +96,11 @@ pub struct MachineOptions {
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
 
+    /// Persistent memory: path=FILE[,ro][,size=SIZE][,root]; may be repeated
+    #[arg(long = "pmem", value_name = "LIST")]
+    #[serde(rename = "pmem", skip_serializing_if = "Vec::is_empty")]
+    pub pmems: Vec<PmemConfig>,
+
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
     /// stdio]
     #[arg(long, value_name = "KIND")]
@@ -160,6 +165,7 @@ impl MachineOptions {
             consoles: join(self.consoles, over.consoles),
             balloon: over.balloon.or(self.balloon),
             shares: join(self.shares, over.shares),
+            pmems: join(self.pmems, over.pmems),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),
@@ -184,7 +190,9 @@ impl MachineOptions {
         });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
         let shares = self.shares.iter_mut().map(|share| &mut share.path);
-        for path in files.chain(disks).chain(vsock).chain(ends).chain(shares).chain(others) {
+        let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
+        let disks = disks.chain(pmems).chain(shares);
+        for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
             *path = folder.join(&*path);
         }
     }

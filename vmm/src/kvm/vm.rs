@@ -3,10 +3,10 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use devices::memory::GuestMemory;
+use devices::memory::{FileAccess, FileMapping, GuestMemory};
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config,
-    kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
+    kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
@@ -47,19 +47,24 @@ impl Hypervisor {
             .map_err(KvmError::ioctl("list the CPUID leaves it supports"))
     }
 
-    /// Creates a VM with `memory` as its RAM and its in-kernel interrupt chips and timer, without
+    /// Creates a VM with `memory` as its RAM, `files` beside it, and its in-kernel interrupt chips and timer, without
     /// vCPUs.
     ///
     /// Memory comes first: changing the slots of a VM that has interrupt chips waits for a grace
     /// period of the kernel, which was measured to take 5 to 10 ms instead of 0.4 ms.
-    pub fn create_vm(&self, cpus: usize, memory: &GuestMemory) -> Result<Vm, KvmError> {
+    pub fn create_vm(
+        &self,
+        cpus: usize,
+        memory: &GuestMemory,
+        files: &[FileMapping],
+    ) -> Result<Vm, KvmError> {
         let limit = self.kvm.get_max_vcpus();
         if cpus > limit {
             return Err(KvmError::TooManyCpus { asked: cpus, limit });
         }
         let fd = self.kvm.create_vm().map_err(KvmError::ioctl("create a VM"))?;
         let vm = Vm { fd: Arc::new(fd) };
-        vm.map_memory(memory)?;
+        vm.map_memory(memory, files)?;
         let fd = &vm.fd;
         fd.set_tss_address(TSS_ADDRESS).map_err(KvmError::ioctl("place the TSS"))?;
         fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)
@@ -78,22 +83,31 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Gives the VM its RAM: one slot per region of `memory`.
+    /// Gives the VM its RAM, one slot per region of `memory`, and the files behind it.
     ///
-    /// The VM borrows the host mappings for its whole life, so the caller keeps `memory` until
-    /// every vCPU has stopped.
-    fn map_memory(&self, memory: &GuestMemory) -> Result<(), KvmError> {
-        for (slot, region) in memory.regions().enumerate() {
-            let slot = kvm_userspace_memory_region {
-                slot: slot as u32,
-                flags: 0,
-                guest_phys_addr: region.guest_base.0,
-                memory_size: region.length,
-                userspace_addr: region.host_base.as_ptr() as u64,
-            };
-            // SAFETY: the range is a live mapping of `memory`, which outlives the vCPUs (they
-            // hold a clone); guest writes to it are what volatile access everywhere expects.
-            unsafe { self.fd.set_user_memory_region(slot) }
+    /// The VM borrows the host mappings for its whole life, so the caller keeps `memory` and `files`
+    /// until every vCPU has stopped.
+    fn map_memory(&self, memory: &GuestMemory, files: &[FileMapping]) -> Result<(), KvmError> {
+        let regions = memory.regions().map(|region| kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: region.guest_base.0,
+            memory_size: region.length,
+            userspace_addr: region.host_base.as_ptr() as u64,
+        });
+        let files = files.iter().map(|file| kvm_userspace_memory_region {
+            slot: 0,
+            // What the guest writes there goes to this process, which drops it.
+            flags: if file.access() == FileAccess::ReadOnly { KVM_MEM_READONLY } else { 0 },
+            guest_phys_addr: file.guest_base().0,
+            memory_size: file.length(),
+            userspace_addr: file.host_base().as_ptr() as u64,
+        });
+        for (slot, region) in regions.chain(files).enumerate() {
+            let region = kvm_userspace_memory_region { slot: slot as u32, ..region };
+            // SAFETY: the range is a live mapping of `memory` or of a file, which outlive the vCPUs
+            // (they hold clones); guest writes to it are what volatile access everywhere expects.
+            unsafe { self.fd.set_user_memory_region(region) }
                 .map_err(KvmError::ioctl("map guest memory"))?;
         }
         Ok(())

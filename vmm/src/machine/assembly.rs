@@ -22,7 +22,7 @@ use devices::legacy::pvpanic::Pvpanic;
 use devices::legacy::reset::ResetRegister;
 use devices::legacy::serial::{self, Serial, SerialParts};
 use devices::legacy::{Clock, HostClock, MachineEvent, MachineEvents};
-use devices::memory::GuestMemory;
+use devices::memory::{FileMapping, GuestMemory};
 use devices::pci::{PciRoot, Window, Windows};
 use ipc::{Receiver, Sender};
 use kvm_bindings::CpuId;
@@ -96,13 +96,16 @@ pub(super) fn build(
     spawner: Option<&Spawner>,
 ) -> Result<Assembly, Error> {
     let kernel = Kernel::open(config)?;
-    let devices = super::backends::open(config)?;
+    let mut devices = super::backends::open(config)?;
+    let files = super::pmem::open(config)?;
     let ram = Ram::new(config.memory.bytes())?;
+    let pmems = super::pmem::place(files, ram)?;
+    devices.devices.extend(pmems.devices);
     let memory = memory::create(config, ram)?;
     let hypervisor = Hypervisor::open()?;
     let supported = hypervisor.supported_cpuid()?;
 
-    let mmio64 = ram.mmio64_window(address_bits(&supported))?;
+    let mmio64 = ram.mmio64_window_above(pmems.end, address_bits(&supported))?;
     let cpus = u32::from(config.cpus.get());
     let tables = acpi::build(&AcpiConfig {
         processors: cpus,
@@ -120,9 +123,10 @@ pub(super) fn build(
             tables.blobs.iter().try_for_each(|blob| super::loader::write(&memory, blob))?;
             kernel.load(&plan, &memory)
         });
-        let vm = hypervisor.create_vm(cpus as usize, &memory)?;
+        let vm = hypervisor.create_vm(cpus as usize, &memory, &pmems.mappings)?;
         let machine =
-            Builder { vm: &vm, memory: &memory, ram, mmio64, spawner }.build(lines, devices);
+            Builder { vm: &vm, memory: &memory, files: &pmems.mappings, ram, mmio64, spawner }
+                .build(lines, devices);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
         loading
@@ -167,6 +171,7 @@ fn create_vcpus(
 struct Builder<'a> {
     vm: &'a Vm,
     memory: &'a GuestMemory,
+    files: &'a Arc<[FileMapping]>,
     ram: Ram,
     mmio64: GuestRange,
     spawner: Option<&'a Spawner>,
@@ -204,6 +209,7 @@ impl Builder<'_> {
             ports: port_bus,
             mmio,
             memory: self.memory.clone(),
+            files: Arc::clone(self.files),
             vm: self.vm.clone(),
         };
         Ok(Assembly {

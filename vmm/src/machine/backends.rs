@@ -53,7 +53,7 @@ pub(super) struct OpenDevice {
 #[derive(Debug, Default)]
 pub(super) struct OpenDevices {
     rings: RingFormat,
-    devices: Vec<OpenDevice>,
+    pub(super) devices: Vec<OpenDevice>,
     user_nets: Vec<UserNet>,
     host_sockets: Option<HostSockets>,
     bridges: Vec<Bridge>,

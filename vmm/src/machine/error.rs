@@ -10,6 +10,7 @@ use devices::virtio::blk::BlkError;
 use devices::virtio::console::ConsoleError;
 use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
+use devices::virtio::pmem::PmemError;
 use devices::virtio::queue::InflightError;
 
 use super::host_sockets::HostSocketError;
@@ -54,6 +55,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A file cannot be persistent memory.
+    #[error("cannot use persistent memory")]
+    Pmem(#[source] PmemError),
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),

@@ -38,6 +38,7 @@ mod memory;
 mod metrics_text;
 mod networks;
 mod operator;
+mod pmem;
 mod resize;
 mod shares;
 mod supervisor;

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use devices::bus::Bus;
-use devices::memory::GuestMemory;
+use devices::memory::{FileMapping, GuestMemory};
 use ipc::{CallError, Deadline, Receiver, Reply, Sender, TryRecvError};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,8 @@ pub(super) struct AddressSpaces {
     pub(super) mmio: Bus,
     #[expect(dead_code, reason = "keeps the guest's RAM mapped while any vCPU can touch it")]
     pub(super) memory: GuestMemory,
+    #[expect(dead_code, reason = "keeps persistent memory mapped as long")]
+    pub(super) files: Arc<[FileMapping]>,
     #[expect(dead_code, reason = "the last handle closes the VM, and with it all interrupts")]
     pub(super) vm: Vm,
 }

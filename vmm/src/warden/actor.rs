@@ -47,6 +47,8 @@ pub enum ActorKind {
     Balloon,
     /// Serves a shared directory.
     Fs,
+    /// Serves persistent memory.
+    Pmem,
     /// Tries what the sandbox forbids; for tests.
     Probe,
 }
@@ -73,6 +75,7 @@ impl ActorKind {
         Self::Rng,
         Self::Balloon,
         Self::Fs,
+        Self::Pmem,
         Self::Probe,
     ];
 
@@ -86,6 +89,7 @@ impl ActorKind {
             DeviceParts::Rng(_) => Self::Rng,
             DeviceParts::Balloon(_) => Self::Balloon,
             DeviceParts::Fs(_) => Self::Fs,
+            DeviceParts::Pmem(_) => Self::Pmem,
         }
     }
 
@@ -99,6 +103,7 @@ impl ActorKind {
             Self::Rng => "rng",
             Self::Balloon => "balloon",
             Self::Fs => "fs",
+            Self::Pmem => "pmem",
             Self::Probe => "probe",
         }
     }
@@ -113,6 +118,7 @@ impl ActorKind {
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Balloon => include_str!("policies/balloon.policy"),
             Self::Fs => include_str!("policies/fs.policy"),
+            Self::Pmem => include_str!("policies/pmem.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
     }
@@ -135,7 +141,7 @@ impl ActorKind {
             },
             // 16 ports have 16 ends and 34 queues with two descriptors each.
             Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
-            Self::Rng | Self::Balloon | Self::Probe => {
+            Self::Rng | Self::Balloon | Self::Pmem | Self::Probe => {
                 Limits { descriptors: 64, private_bytes: 16 << 20 }
             }
             // Files that the guest has open, as many as the user may; a million files that it knows.
@@ -164,6 +170,7 @@ impl ActorKind {
             Self::Net | Self::Vsock => (defaults.entries, defaults.fixed_files, transfers),
             // A read and a write for each port, kicks and interrupts.
             Self::Console => (128, 128, transfers),
+            Self::Pmem => (16, 16, transfers | Operations::SYNC),
             // Kicks and interrupts of few queues.
             Self::Rng | Self::Balloon | Self::Probe => (16, 16, transfers),
         };

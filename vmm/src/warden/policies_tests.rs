@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("balloon", Arch::Aarch64, 30),
     ("fs", Arch::X86_64, 68),
     ("fs", Arch::Aarch64, 67),
+    ("pmem", Arch::X86_64, 32),
+    ("pmem", Arch::Aarch64, 31),
     ("probe", Arch::X86_64, 30),
     ("probe", Arch::Aarch64, 29),
 ];

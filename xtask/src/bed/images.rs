@@ -53,6 +53,8 @@ const GUEST_MODULES: &[&str] = &[
     "virtio_console",
     "virtio-rng",
     "virtio_balloon",
+    "virtio_pmem",
+    "nd_pmem",
     "virtiofs",
     "vmw_vsock_virtio_transport",
     "button",

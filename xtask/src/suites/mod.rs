@@ -11,6 +11,7 @@ mod ctl;
 mod ends;
 mod host;
 mod net;
+mod pmem;
 mod vsock;
 
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
         chaos::cases(),
         ctl::cases(),
         net::cases(),
+        pmem::cases(),
         vsock::cases(),
         consoles::cases(),
         balloon::cases(),

@@ -1,10 +1,11 @@
 //! Why a disk cannot be used.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::virtio::file_lock::Holder;
 
 /// What keeps a file from being a disk. Each message names the file and says what to do.
 #[derive(Debug, Error)]
@@ -108,24 +109,6 @@ pub enum BlkError {
         /// What was asked for.
         size: u16,
     },
-}
-
-/// Who holds a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
-    /// This process.
-    Process(u32),
-    /// The system does not say.
-    Unknown,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process(pid) => write!(f, "process {pid}"),
-            Self::Unknown => f.write_str("another process"),
-        }
-    }
 }
 
 fn hint(error: &io::Error) -> &'static str {

@@ -1,17 +1,17 @@
 //! The file behind a disk: opened, checked and locked before any sandbox is entered.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
-use super::error::{BlkError, Holder};
+use super::error::BlkError;
 use crate::rate_limit::RateLimits;
+use crate::virtio::file_lock::{self, LockError};
 
 /// Bytes of a virtio sector, whatever the block size (virtio 1.3 section 5.2.6).
 pub const SECTOR_SIZE: u64 = 512;
@@ -246,76 +246,11 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
     })
 }
 
-/// How long to wait for the lock of a process that has died. The kernel closes the files of its
-/// rings after its death, in the background: milliseconds, longer where it is busy.
-const DEAD_HOLDER_PATIENCE: Duration = Duration::from_secs(2);
-/// How often to look.
-const DEAD_HOLDER_INTERVAL: Duration = Duration::from_millis(2);
-
-/// Locks belong to the open file, so they stay with it in whichever process it ends up.
 fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
-    let give_up = Instant::now() + DEAD_HOLDER_PATIENCE;
-    loop {
-        match try_lock(path, file, access) {
-            // Nobody to be seen holds it: some kernels do not show the dead.
-            Err(BlkError::Locked { holder, .. })
-                if holder.is_gone() && Instant::now() < give_up =>
-            {
-                std::thread::sleep(DEAD_HOLDER_INTERVAL);
-            }
-            result => return result,
-        }
-    }
-}
-
-impl Holder {
-    fn is_gone(self) -> bool {
-        let Self::Process(pid) = self else { return true };
-        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let alive = |pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
-        !pid.is_some_and(alive)
-    }
-}
-
-fn try_lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {
-    let locked = match access {
-        Access::ReadWrite => file.try_lock(),
-        Access::ReadOnly => file.try_lock_shared(),
-    };
-    match locked {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            Err(BlkError::Locked { path: path.to_path_buf(), holder: holder(file) })
-        }
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-            log::warn!(
-                "disk {}: its file system has no locks, so nothing keeps others from writing to it",
-                path.display()
-            );
-            Ok(())
-        }
-        Err(TryLockError::Error(error)) => Err(system(path, "lock")(error)),
-    }
-}
-
-/// Who holds a lock on the file, from `/proc/locks`:
-/// `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`.
-fn holder(file: &File) -> Holder {
-    let find = || -> Option<u32> {
-        let metadata = file.metadata().ok()?;
-        let device = metadata.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let wanted = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-        let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        locks.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else {
-                return None;
-            };
-            (place == wanted).then(|| pid.parse().ok()).flatten()
-        })
-    };
-    find().filter(|pid| *pid > 0).map_or(Holder::Unknown, Holder::Process)
+    file_lock::lock(path, file, access).map_err(|error| match error {
+        LockError::Held(holder) => BlkError::Locked { path: path.to_path_buf(), holder },
+        LockError::System(source) => system(path, "lock")(source),
+    })
 }
 
 fn check_size(path: &Path, size: u64, block_size: BlockSize) -> Result<(), BlkError> {

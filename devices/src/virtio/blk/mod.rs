@@ -39,7 +39,8 @@ use std::rc::Rc;
 
 use executor::Fd;
 
-pub use error::{BlkError, Holder};
+pub use super::file_lock::Holder;
+pub use error::BlkError;
 pub use image::{
     Access, BlockImage, BlockSize, Caching, DEFAULT_QUEUE_SIZE, DiskOptions, ID_LENGTH, MAX_QUEUES,
     SECTOR_SIZE,
@@ -49,6 +50,7 @@ use self::image::Geometry;
 use self::protocol::CacheMode;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic};
+use super::file_lock;
 use super::parts::Parts;
 use super::queue::InflightRegion;
 use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
@@ -115,8 +117,7 @@ impl Parts for BlockImage {
     }
 
     fn release(&self) {
-        // It fails on a file system without locks.
-        let _ = rustix::fs::flock(self.file(), rustix::fs::FlockOperation::Unlock);
+        file_lock::release(self.file());
     }
 
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {

@@ -139,6 +139,9 @@ impl Request {
     ) -> Begun {
         self.status = Some(status);
         self.written = 0;
+        if chain.outside().is_some() {
+            return Begun::Done(STATUS_IOERR);
+        }
         let mut header = Header { kind: 0, reserved: 0, sector: 0 };
         if !chain.read_exact(header.as_mut_bytes()) {
             return Begun::Done(STATUS_IOERR);

@@ -85,7 +85,7 @@ impl Server {
             slow: 0,
             requests: (0..size).map(|_| Request::new(&memory, now)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
-            chain: Chain::new(memory, size),
+            chain: Chain::for_any_buffers(memory, size),
             rest: Rest::None,
             finished: 0,
             visited_at: now,
@@ -175,6 +175,13 @@ impl Server {
     fn begin(&mut self) -> Result<u32, Failure> {
         let head = self.chain.head();
         let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
+        if let Some(address) = self.chain.outside() {
+            let index = self.active.index();
+            self.disk.complaints.warn(format_args!(
+                "disk, queue {index}: a request has a buffer at {address}, which is no memory for \
+                 devices (persistent memory is none)"
+            ));
+        }
         let request = &mut self.requests[usize::from(head)];
         let begun = request.begin(&mut self.chain, status, &self.disk.geometry.borrow());
         request.taken_at = self.visited_at;

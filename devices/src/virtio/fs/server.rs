@@ -116,7 +116,7 @@ impl Server {
             ops: GuestOps::new(size),
             slow: 0,
             places: (0..size).map(place).collect(),
-            chain: Chain::new(memory.clone(), size),
+            chain: Chain::for_any_buffers(memory.clone(), size),
             arguments: Vec::new(),
             nap: None,
             finished: 0,
@@ -199,7 +199,10 @@ impl Server {
         place.unique = header.unique;
         place.moved = 0;
         place.room.fill(&self.chain, Side::Writable);
-        let outcome = self.execute(&header, again);
+        let outcome = match self.chain.outside() {
+            Some(_) => Outcome::Done(Err(Errno::IO)),
+            None => self.execute(&header, again),
+        };
         match outcome {
             Outcome::Done(result) if answered => self.answer(head, result),
             Outcome::Done(_) => self.give_back(head, 0),

@@ -62,7 +62,7 @@ impl Transmitter {
             network,
             pair,
             ops: GuestOps::new(size),
-            chain: Chain::new(memory.clone(), size),
+            chain: Chain::for_any_buffers(memory.clone(), size),
             frame: GuestBuffers::new(memory),
             rest: Rest::None,
             finished: 0,
@@ -130,7 +130,7 @@ impl Transmitter {
     fn send(&mut self) -> u64 {
         let head = self.chain.head();
         let bytes = self.chain.readable_bytes() as usize;
-        let fits = (SHORTEST..=LONGEST).contains(&bytes);
+        let fits = (SHORTEST..=LONGEST).contains(&bytes) && self.chain.outside().is_none();
         if !fits || self.network.link.get() == LinkState::Down {
             self.network.transmitted.count(|traffic| traffic.dropped += 1);
             self.finish(head);

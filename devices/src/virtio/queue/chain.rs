@@ -69,6 +69,18 @@ pub struct Chain {
     end: usize,
     readable_bytes: u32,
     writable_bytes: u32,
+    strangers: Strangers,
+    outside: Option<GuestAddress>,
+}
+
+/// What becomes of buffers that lie in memory which the device does not have: a guest's persistent
+/// memory, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    /// They break the queue.
+    Refused,
+    /// They are empty segments.
+    Noted,
 }
 
 impl Chain {
@@ -83,7 +95,15 @@ impl Chain {
             end: 0,
             readable_bytes: 0,
             writable_bytes: 0,
+            strangers: Strangers::Refused,
+            outside: None,
         }
+    }
+
+    /// As [`Chain::new`], for devices that can refuse one request: a buffer outside guest memory is an
+    /// empty segment, and [`Chain::outside`] says that there is one.
+    pub fn for_any_buffers(memory: Rc<GuestMemory>, capacity: usize) -> Self {
+        Self { strangers: Strangers::Noted, ..Self::new(memory, capacity) }
     }
 
     /// What names the buffer when it is given back.
@@ -169,19 +189,25 @@ impl Chain {
         wanted
     }
 
-    /// Split the last writable byte off, for a status that is written when the request is done.
+    /// Split the last writable byte off, for a status that is written when the request is done; none
+    /// if there is no such byte, or not inside guest memory.
     pub fn take_last(&mut self) -> Option<Segment> {
         if self.boundary == self.end {
             return None;
         }
         let last = &mut self.segments[self.end - 1];
-        last.length -= 1;
+        last.length = last.length.checked_sub(1)?;
         let status = Segment { base: last.base.wrapping_add(last.length), length: 1 };
         if last.length == 0 {
             self.end -= 1;
         }
         self.writable_bytes -= 1;
         Some(status)
+    }
+
+    /// Where a buffer is that is not inside guest memory, if there is one.
+    pub fn outside(&self) -> Option<GuestAddress> {
+        self.outside
     }
 
     /// The memory that the segments lie in.
@@ -201,6 +227,7 @@ impl Chain {
         self.end = 0;
         self.readable_bytes = 0;
         self.writable_bytes = 0;
+        self.outside = None;
     }
 
     /// Add a descriptor that points to data.
@@ -217,10 +244,15 @@ impl Chain {
         if total.and_then(|total| total.checked_add(length)).is_none() {
             return Err(QueueError::TotalLengthOverflow { head });
         }
-        let range = self
-            .memory
-            .host_range(GuestAddress(address), length as usize)
-            .ok_or(QueueError::BufferOutsideMemory { head, address, length })?;
+        let segment = match self.memory.host_range(GuestAddress(address), length as usize) {
+            Some(range) => Segment { base: range.as_ptr(), length: range.len() },
+            None if self.strangers == Strangers::Noted => {
+                self.outside = Some(GuestAddress(address));
+                Segment::EMPTY
+            }
+            None => return Err(QueueError::BufferOutsideMemory { head, address, length }),
+        };
+        let length = segment.length as u32;
         if flags & DESCRIPTOR_WRITE != 0 {
             self.writable_bytes += length;
         } else if self.boundary == self.end {
@@ -229,7 +261,7 @@ impl Chain {
         } else {
             return Err(QueueError::ReadableAfterWritable { head });
         }
-        self.segments[self.end] = Segment { base: range.as_ptr(), length: length as usize };
+        self.segments[self.end] = segment;
         self.end += 1;
         Ok(())
     }

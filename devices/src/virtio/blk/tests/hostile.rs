@@ -36,6 +36,38 @@ impl Numbers {
 }
 
 #[test]
+fn data_outside_of_memory_is_an_error_of_the_request() {
+    on_both(|| async {
+        let disk = Disk::new(1 << 20);
+        let mut bed = running(&disk.options()).await;
+        let before = disk.read(0, 1 << 20);
+        let (inside, outside) = (Bed::data(0), 1 << 40);
+        for (kind, data) in [
+            (IN, vec![writable(outside, 512)]),
+            (IN, vec![writable(inside, 512), writable(outside, 512)]),
+            (OUT, vec![readable(outside, 512), readable(inside, 512)]),
+            (OUT, vec![readable((16 << 20) - 256, 512)]),
+            (GET_ID, vec![writable(outside, 20)]),
+            (DISCARD, vec![readable(outside, 16)]),
+        ] {
+            assert_eq!(bed.request(kind, 0, &data).await, (STATUS_IOERR, 1));
+        }
+        assert_eq!(disk.read(0, 1 << 20), before);
+        // Without a place for a status there is no answer.
+        let mut frame = bed.frame(0, IN, 0, &[writable(inside, 512)]);
+        *frame.last_mut().unwrap() = writable(outside, 1);
+        bed.driver(0).add(&frame).unwrap();
+        bed.publish(0);
+        let Either::Right(BackendEvent::NeedsReset { reason, .. }) = bed.wait_or_event(0).await
+        else {
+            panic!("an answer");
+        };
+        assert!(reason.contains("status"), "{reason}");
+        bed.finish().await;
+    });
+}
+
+#[test]
 fn nonsense_is_answered_or_ends_in_a_reset() {
     on_both(|| async {
         let disk = Disk::new(1 << 20);

@@ -38,6 +38,30 @@ fn what_is_no_request_breaks_the_queue_until_a_reset() {
 }
 
 #[test]
+fn data_outside_of_memory_is_an_error_of_the_request() {
+    on_both(|| async {
+        let mut bed = FsBed::new(FsOptions::new("tag")).await;
+        bed.place("file", "text");
+        let node = bed.look_up(1, "file").await.unwrap().node;
+        let handle = bed.open(node, libc::O_RDWR).await.unwrap();
+        let mut header = InHeader::read_from_bytes(&[0; 40]).unwrap();
+        (header.opcode, header.node) = (Opcode::Read as u32, node);
+        let request = [header.as_bytes(), transfer(handle, 0, 4).as_bytes()].concat();
+        bed.bed.write(REQUEST, &request);
+        let length = request.len() as u32;
+        let buffers = [readable(REQUEST, length), writable(ANSWER, 16), writable(1 << 40, 4)];
+        bed.bed.driver(QUEUE).add(&buffers).unwrap();
+        bed.bed.publish(QUEUE);
+        assert_eq!(bed.bed.used(QUEUE).await.written, 16);
+        let error = Errno::IO.raw_os_error();
+        assert_eq!(bed.bed.read(ANSWER + 4, 4), (-error).to_le_bytes());
+        let read = transfer(handle, 0, 4);
+        assert_eq!(bed.ask(Opcode::Read, node, read.as_bytes(), 4).await.unwrap(), b"text");
+        bed.bed.finish().await;
+    });
+}
+
+#[test]
 fn sizes_that_are_not_true_are_refused() {
     on_both(|| async {
         let mut bed = FsBed::new(FsOptions::new("tag")).await;

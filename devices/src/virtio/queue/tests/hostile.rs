@@ -193,6 +193,27 @@ fn a_normal_descriptor_may_lead_to_an_indirect_table() {
 }
 
 #[test]
+fn a_chain_for_any_buffers_tells_of_those_outside_memory() {
+    let mut fixture = Fixture::new(RingLayout::Split, 4, PLAIN);
+    fixture.chain = Chain::for_any_buffers(fixture.memory.clone(), 4);
+    let outside = driver::Buffer::Readable { address: 1 << 40, length: 7 };
+    let inside = driver::Buffer::Readable { address: DATA, length: 3 };
+    let buffers = [outside, inside, driver::Buffer::Writable { address: 2 << 40, length: 1 }];
+    fixture.driver.add(&buffers).unwrap();
+    let _ = fixture.driver.publish();
+    assert!(fixture.pop().unwrap());
+    let chain = &mut fixture.chain;
+    assert_eq!(chain.outside(), Some(GuestAddress(2 << 40)));
+    assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (3, 0));
+    assert!(chain.read_exact(&mut [0; 3]) && chain.take_last().is_none());
+    assert_eq!(chain.write(&[1]), 0);
+    fixture.driver.add(&[inside]).unwrap();
+    let _ = fixture.driver.publish();
+    assert!(fixture.pop().unwrap());
+    assert_eq!(fixture.chain.outside(), None);
+}
+
+#[test]
 fn a_chain_of_more_than_four_gib() {
     let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&file, 3 << 30).unwrap();

@@ -1,0 +1,18 @@
+//! Why a queue cannot go on.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::virtio::queue::QueueError;
+
+/// A driver broke the rules, or the kernel those of eventfds.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("chain {head} has no room for the answer to a request")]
+    NoAnswer { head: u16 },
+    #[error("waiting for kicks: {0}")]
+    Kick(io::Error),
+}

@@ -1,0 +1,59 @@
+//! Persistent memory: files that the guest has as memory.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use arch::GuestRange;
+use arch::x86_64::layout::{HUGE_PAGE_SIZE, Ram};
+use devices::memory::{FileAccess, FileMapping, GuestAddress};
+use devices::virtio::parts::DeviceParts;
+use devices::virtio::pmem::{Access, PmemFile, PmemParts};
+
+use super::Error;
+use super::backends::OpenDevice;
+use crate::config::{MachineConfig, MemorySize, PmemConfig};
+
+/// Opens and locks the files.
+pub(super) fn open(config: &MachineConfig) -> Result<Vec<(String, PmemFile)>, Error> {
+    let open = |pmem: &PmemConfig| {
+        let access = if pmem.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let size = pmem.size.map(MemorySize::bytes);
+        let file = PmemFile::open(&pmem.path, access, size).map_err(Error::Pmem)?;
+        Ok((format!("pmem {}", pmem.path.display()), file))
+    };
+    config.pmems.iter().map(open).collect()
+}
+
+/// All of a machine's persistent memory.
+#[derive(Debug)]
+pub(super) struct Pmems {
+    pub(super) mappings: Arc<[FileMapping]>,
+    pub(super) devices: Vec<OpenDevice>,
+    /// The first address behind it.
+    pub(super) end: arch::GuestAddress,
+}
+
+/// Gives each file its place, and maps it.
+pub(super) fn place(files: Vec<(String, PmemFile)>, ram: Ram) -> Result<Pmems, Error> {
+    let length = |(_, file): &(String, PmemFile)| {
+        file.length().checked_next_multiple_of(HUGE_PAGE_SIZE).unwrap_or(u64::MAX)
+    };
+    let places = ram.places_above(&files.iter().map(length).collect::<Vec<_>>())?;
+    let end = places.last().map_or(ram.end(), |range| range.end());
+    let mut mappings = Vec::with_capacity(files.len());
+    let mut devices = Vec::with_capacity(files.len());
+    for ((name, file), place) in files.into_iter().zip(places) {
+        let start = GuestAddress(GuestRange::start(place).value());
+        let access = match file.access() {
+            Access::ReadOnly => FileAccess::ReadOnly,
+            Access::ReadWrite => FileAccess::ReadWrite,
+        };
+        let mapping = FileMapping::new(file.as_fd(), file.length(), start, place.length(), access)
+            .map_err(super::RamError::from)?;
+        mappings.push(mapping);
+        let parts = PmemParts::new(&file, start, place.length())
+            .map_err(Error::host("hand a file to its process"))?;
+        devices.push(OpenDevice { name, parts: DeviceParts::Pmem(parts) });
+    }
+    Ok(Pmems { mappings: mappings.into(), devices, end })
+}
