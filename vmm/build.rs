@@ -1,11 +1,14 @@
-//! Compiles the built-in guest (guest/builtin) into `OUT_DIR/builtin-guest`, to be embedded in `vmm`.
+//! Compiles what is embedded in `vmm`: the built-in guest (guest/builtin) into
+//! `OUT_DIR/builtin-guest`, and for release builds the guest's agent into `OUT_DIR/vmm-agent`.
 //!
-//! rustc is called directly: a cargo inside of cargo would wait for the lock of the target folder,
-//! and a crate without dependencies needs none.
+//! For the built-in guest rustc is called directly: a crate without dependencies needs no cargo. The
+//! agent has dependencies and is static, which nothing else is; a second cargo builds it, in a
+//! target folder of its own, because it would wait for the lock of the first one's.
 
 use std::{
     env,
     error::Error,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -31,7 +34,56 @@ const FLAGS: &[&str] = &[
     "-Clink-arg=-Wl,-z,max-page-size=4096",
 ];
 
+/// What the agent is built from, seen from this crate.
+const AGENT_SOURCES: [&str; 5] =
+    ["../guest/agent/src", "../rpc/src", "../proto", "../executor/src", "../Cargo.lock"];
+
 fn main() -> Result<(), Box<dyn Error>> {
+    build_guest()?;
+    embed_agent()
+}
+
+/// Development builds have no agent inside: it would be built again after each change.
+fn embed_agent() -> Result<(), Box<dyn Error>> {
+    for path in AGENT_SOURCES {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let embedded = out.join("vmm-agent");
+    if env::var("PROFILE")? != "release" {
+        fs::write(embedded, [])?;
+        return Ok(());
+    }
+    // OUT_DIR is TARGET/release/build/vmm-HASH/out.
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not in a target folder")?.join("agent");
+    let triple = env::var("TARGET")?;
+    let mut cargo = Command::new(env::var("CARGO")?);
+    for (name, _) in env::vars_os() {
+        // What the outer cargo has set for this crate is not for the inner one.
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("RUSTC_W") {
+            cargo.env_remove(&*name);
+        }
+    }
+    let status = cargo
+        .args(["build", "--quiet", "--release", "--locked", "--package", "agent", "--target"])
+        .arg(&triple)
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .status()
+        .map_err(|error| format!("cannot run cargo for the guest's agent: {error}"))?;
+    if !status.success() {
+        return Err(format!("cargo failed to build the guest's agent ({status})").into());
+    }
+    fs::copy(target.join(triple).join("release/vmm-agent"), embedded)?;
+    Ok(())
+}
+
+fn build_guest() -> Result<(), Box<dyn Error>> {
     let guest = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../guest/builtin");
     let out = PathBuf::from(env::var("OUT_DIR")?).join("builtin-guest");
     println!("cargo::rerun-if-changed={}", guest.join("src").display());

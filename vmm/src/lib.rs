@@ -1,10 +1,12 @@
 //! The `vmm` library.
 
+pub mod agent_secret;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod error;
+pub mod exec;
 pub mod kvm;
 pub mod machine;
 pub mod outcome;

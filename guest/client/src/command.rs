@@ -1,6 +1,5 @@
 //! One command in a guest, from start to exit status.
 
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 
@@ -9,6 +8,7 @@ use proto::v1;
 use proto::v1::not_started::Reason;
 use proto::v1::start_request::Stdio;
 
+use crate::activity::Activity;
 use crate::copy;
 use crate::session::{CallError, Session};
 
@@ -36,6 +36,8 @@ pub struct HostStreams {
     pub stdout: Option<Fd>,
     /// Gets standard error.
     pub stderr: Option<Fd>,
+    /// Notes when anything came through.
+    pub activity: Activity,
 }
 
 /// Something that happens on the host while the command runs.
@@ -102,11 +104,11 @@ impl StartError {
 
 /// Runs a command to its end, with all its output written. `events` gives what the command shall
 /// hear of meanwhile; it may wait for ever.
-pub async fn run<F: Future<Output = Event>>(
+pub async fn run(
     session: &Session,
     command: Command,
     host: HostStreams,
-    mut events: impl FnMut() -> F,
+    mut events: impl AsyncFnMut() -> Event,
 ) -> Result<Run, CallError> {
     let request = request(command, &host);
     let reply = session.agent().start(request).await?.into_inner();
@@ -116,16 +118,20 @@ pub async fn run<F: Future<Output = Event>>(
             return Ok(Run::NotStarted(refusal(refused)));
         }
     };
+    let activity = host.activity;
     let input = TaskGroup::new();
     let output = TaskGroup::new();
     if let Some(from) = host.stdin {
         let stream = session.open_stream(&started.stdin).await?;
-        input.spawn(async move { note("input", copy::to_guest(&from, &stream).await) });
+        let activity = activity.clone();
+        input.spawn(async move { note("input", copy::to_guest(&from, &stream, &activity).await) });
     }
     for (to, ticket) in [(host.stdout, &started.stdout), (host.stderr, &started.stderr)] {
         if let Some(to) = to.filter(|_| !ticket.is_empty()) {
             let stream = session.open_stream(ticket).await?;
-            output.spawn(async move { note("output", copy::from_guest(&stream, &to).await) });
+            let activity = activity.clone();
+            let copy = async move { copy::from_guest(&stream, &to, &activity).await };
+            output.spawn(async move { note("output", copy.await) });
         }
     }
     let mut agent = session.agent();
@@ -136,7 +142,7 @@ pub async fn run<F: Future<Output = Event>>(
             Either::Right(event) => tell(session, started.id, event).await,
         }
     };
-    finish(&output, events).await;
+    finish(&output, &mut events).await;
     input.cancel_all().await;
     let ending = match reply.status.ok_or(CallError::Incomplete("a status"))? {
         v1::wait_reply::Status::Exited(status) => Ending::Exited(status),
@@ -147,7 +153,7 @@ pub async fn run<F: Future<Output = Event>>(
 
 /// The guest closes the streams when the last byte is out. Who reads our output may not want it:
 /// a signal ends the wait.
-async fn finish<F: Future<Output = Event>>(output: &TaskGroup, mut events: impl FnMut() -> F) {
+async fn finish(output: &TaskGroup, events: &mut impl AsyncFnMut() -> Event) {
     let mut written = pin!(output.wait());
     while let Either::Right(event) = select(written.as_mut(), events()).await {
         if matches!(event, Event::Signal(_)) {

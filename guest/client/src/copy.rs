@@ -5,11 +5,13 @@ use std::io;
 use executor::{Fd, IoBuf, RecvFlags, SendFlags};
 use rustix::net::Shutdown;
 
+use crate::activity::Activity;
+
 /// What a pipe of Linux holds by default.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Copies all that comes from the guest, to its end.
-pub(crate) async fn from_guest(stream: &Fd, to: &Fd) -> io::Result<()> {
+pub(crate) async fn from_guest(stream: &Fd, to: &Fd, activity: &Activity) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         buffer.clear();
@@ -18,6 +20,7 @@ pub(crate) async fn from_guest(stream: &Fd, to: &Fd) -> io::Result<()> {
         if received? == 0 {
             return Ok(());
         }
+        activity.note();
         let mut written = 0;
         while written < buffer.len() {
             let (result, slice) = to.write(buffer.slice(written..)).await;
@@ -31,7 +34,7 @@ pub(crate) async fn from_guest(stream: &Fd, to: &Fd) -> io::Result<()> {
 }
 
 /// Copies to the guest up to the end of the input, and says that it was the end.
-pub(crate) async fn to_guest(from: &Fd, stream: &Fd) -> io::Result<()> {
+pub(crate) async fn to_guest(from: &Fd, stream: &Fd, activity: &Activity) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         buffer.clear();
@@ -41,6 +44,7 @@ pub(crate) async fn to_guest(from: &Fd, stream: &Fd) -> io::Result<()> {
         if count == 0 {
             break;
         }
+        activity.note();
         let mut sent = 0;
         while sent < count {
             let (result, slice) = stream.send(buffer.slice(sent..), SendFlags::NOSIGNAL).await;

@@ -10,12 +10,14 @@
 //! All of it runs on [`executor`]. A guest is hostile: what it sends is bounded and checked.
 #![forbid(unsafe_code)]
 
+mod activity;
 mod command;
 mod copy;
 mod guest;
 mod ready;
 mod session;
 
+pub use activity::Activity;
 pub use command::{Command, Ending, Event, HostStreams, Run, StartError, run};
 pub use guest::{ConnectError, Guest};
 pub use ready::ReadyListener;

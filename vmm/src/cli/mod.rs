@@ -1,6 +1,7 @@
-//! The command line: `vmm run`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
 
 mod ctl;
+mod exec;
 mod logging;
 mod run;
 mod seccomp;
@@ -10,7 +11,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::MachineConfig;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Exec(Box<exec::ExecArgs>),
     Ctl(ctl::CtlArgs),
     Doctor(doctor::DoctorArgs),
     Seccomp(seccomp::SeccompArgs),
@@ -61,11 +63,32 @@ struct Verbosity {
 /// `run_machine` runs a machine to its end; it is called with the process still single-threaded.
 pub fn main<E: Hint + 'static>(run_machine: fn(&MachineConfig) -> Result<Outcome, E>) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let status = match Cli::try_parse_from(&arguments) {
+    let status = match parse(&arguments) {
         Ok(cli) => dispatch(cli, run_machine),
-        Err(error) => usage::finish(&error, &arguments),
+        Err(error) => match usage::finish(&error, &arguments) {
+            crate::outcome::BAD_INPUT if is_exec(&arguments) => crate::exec::status::FAILED,
+            status => status,
+        },
     };
     ExitCode::from(status)
+}
+
+/// Whether a command in a guest was meant, whose statuses are its own.
+fn is_exec(arguments: &[OsString]) -> bool {
+    arguments
+        .iter()
+        .skip(1)
+        .find(|word| !word.as_encoded_bytes().starts_with(b"-"))
+        .is_some_and(|word| word == "exec")
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches_from(arguments)?)
+}
+
+/// The definition of the command line.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("exec", exec::kernel_as_option)
 }
 
 fn dispatch<E: Hint + 'static>(
@@ -75,13 +98,14 @@ fn dispatch<E: Hint + 'static>(
     logging::start(cli.verbosity);
     match cli.command {
         Command::Run(arguments) => run::run(*arguments, run_machine),
+        Command::Exec(arguments) => exec::run(*arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Completion { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut script);
+            clap_complete::generate(shell, &mut command(), "vmm", &mut script);
             print(&script)
         }
     }
@@ -106,6 +130,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -126,7 +126,7 @@ pub(super) fn print_json_error(report: &Report) {
 }
 
 /// Writes lines to standard error, on lines of their own.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     // Nobody is left to hear that standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{}{text}", terminal::start_of_error_line());
 }

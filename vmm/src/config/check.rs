@@ -99,6 +99,7 @@ impl MachineOptions {
             disks,
             nets: self.nets,
             vsock: self.vsock,
+            agent_secret: self.agent_secret,
             root,
             rng: self.rng.unwrap_or_default(),
             consoles: self.consoles,

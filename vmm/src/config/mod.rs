@@ -82,6 +82,8 @@ pub struct MachineConfig {
     pub nets: Vec<NetConfig>,
     /// The sockets between guest and host.
     pub vsock: Option<VsockConfig>,
+    /// The file with the secret of the agent in the guest.
+    pub agent_secret: Option<PathBuf>,
     /// Where the guest's root file system is.
     pub root: RootDisk,
     /// The source of entropy.
@@ -235,6 +237,7 @@ mod tests {
             disks: vec![DiskConfig::new("a.img")],
             nets: Vec::new(),
             vsock: None,
+            agent_secret: None,
             root: RootDisk::First,
             rng: RngConfig::Absent,
             consoles: Vec::new(),

@@ -73,6 +73,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
 
+    /// File with the secret of the agent in the guest, made if it is not there
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_secret: Option<PathBuf>,
+
     /// Entropy source, limited to so many bytes per second if a number is given
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -161,6 +166,7 @@ impl MachineOptions {
             root: over.root.or(self.root),
             nets: join(self.nets, over.nets),
             vsock: over.vsock.or(self.vsock),
+            agent_secret: over.agent_secret.or(self.agent_secret),
             rng: over.rng.or(self.rng),
             consoles: join(self.consoles, over.consoles),
             balloon: over.balloon.or(self.balloon),
@@ -178,7 +184,7 @@ impl MachineOptions {
     }
 
     /// Makes relative paths start at `folder`.
-    pub(super) fn rebase(&mut self, folder: &Path) {
+    pub(crate) fn rebase(&mut self, folder: &Path) {
         let files = self.kernel.iter_mut().chain(self.initrd.iter_mut());
         let disks = self.disks.iter_mut().chain(self.root.iter_mut()).map(|disk| &mut disk.path);
         let vsock = self.vsock.iter_mut().map(|vsock| &mut vsock.path);
@@ -189,6 +195,7 @@ impl MachineOptions {
             SerialConfig::Stdio | SerialConfig::Pty | SerialConfig::Null => None,
         });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
+        let others = others.chain(self.agent_secret.iter_mut());
         let shares = self.shares.iter_mut().map(|share| &mut share.path);
         let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
         let disks = disks.chain(pmems).chain(shares);

@@ -116,11 +116,16 @@ pub(super) fn build(
         // reset register.
         keyboard: Presence::Absent,
     })?;
+    let smbios = super::smbios::tables(config)?;
     let plan = kernel.plan(ram, &config.kernel_command_line(), tables.rsdp)?;
 
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
-            tables.blobs.iter().try_for_each(|blob| super::loader::write(&memory, blob))?;
+            tables
+                .blobs
+                .iter()
+                .chain(&smbios)
+                .try_for_each(|blob| super::loader::write(&memory, blob))?;
             kernel.load(&plan, &memory)
         });
         let vm = hypervisor.create_vm(cpus as usize, &memory, &pmems.mappings)?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 
 use devices::bus::BusError;
 use devices::interrupt::InterruptError;
@@ -106,6 +107,18 @@ pub enum Error {
     /// The executor cannot be made.
     #[error("cannot start the event loop")]
     Executor(#[from] executor::Error),
+    /// The secret of the guest's agent cannot be had.
+    #[error("cannot use `{}` as the secret of the guest's agent", path.display())]
+    AgentSecret {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest cannot be told who it is.
+    #[error("cannot describe the machine to the guest")]
+    Smbios(#[from] arch::x86_64::smbios::SmbiosError),
     /// The host refused a thread, a descriptor or a signal mask.
     #[error("cannot {doing}")]
     Host {

@@ -41,6 +41,7 @@ mod operator;
 mod pmem;
 mod resize;
 mod shares;
+mod smbios;
 mod supervisor;
 mod user_net;
 mod vcpu;

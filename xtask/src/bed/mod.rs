@@ -134,6 +134,7 @@ fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
         ("VMM_BED_INITRD", in_images(assets.initrd())),
         ("VMM_BED_DISK", in_images(assets.disk())),
         ("VMM_BED_TOOLS_DISK", assets.tools_disk()),
+        ("VMM_BED_MODULES", assets.guest_modules()),
         ("VMM_BED_SCRATCH", scratch()),
     ]
     .into_iter()

@@ -9,6 +9,7 @@ mod chaos;
 mod consoles;
 mod ctl;
 mod ends;
+mod exec;
 mod host;
 mod net;
 mod pmem;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Case> {
         host::cases(),
         boot::cases(),
         ends::cases(),
+        exec::cases(),
         chaos::cases(),
         ctl::cases(),
         net::cases(),

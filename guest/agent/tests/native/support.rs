@@ -100,7 +100,12 @@ pub(crate) async fn with_input(session: &Session, command: Command, input: Vec<u
     let (stdin, feeder) = feed(input);
     let (stdout, out) = collect();
     let (stderr, err) = collect();
-    let host = HostStreams { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
+    let host = HostStreams {
+        stdin: Some(stdin),
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        ..HostStreams::default()
+    };
     let run = run(session, command, host, std::future::pending::<Event>).await.unwrap();
     feeder.join().unwrap();
     Output { run, stdout: out.join().unwrap(), stderr: err.join().unwrap() }

@@ -1,0 +1,191 @@
+//! `vmm exec`: from arguments to a request.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use agent_client::Command;
+use clap::Args;
+
+use crate::config::MachineOptions;
+use crate::error::Report;
+use crate::exec::{self, Place, Request, Wanted};
+
+const EXAMPLES: &str = "\
+Examples:
+  vmm exec -- uname -a                       in a machine of its own, with the host's kernel
+  vmm exec --kernel bzImage --timeout 60 -- ./test.sh
+  vmm exec --in vm.sock -- cat /proc/meminfo in a machine that runs, whose --vsock is vm.sock
+
+The exit status is the command's; 122 when the guest went down, 123 when its kernel panicked, 124 when
+the time was over, 125 when anything else failed, 126 when the command cannot be executed, 127 when
+it is not there.";
+
+const HEADING: &str = "Command options";
+
+/// Run a command in a virtual machine
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    machine: MachineOptions,
+
+    /// Read options from a TOML file; flags win over it, lists append to it
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    config: Vec<PathBuf>,
+
+    /// Folder with the kernel's modules [default: /lib/modules]
+    #[arg(long, value_name = "DIR", help_heading = HEADING)]
+    modules: Option<PathBuf>,
+
+    /// Run in the machine with this --vsock socket instead of a new one
+    #[arg(long = "in", value_name = "SOCKET", help_heading = HEADING)]
+    running: Option<PathBuf>,
+
+    /// End after so long: 10, 10s, 500ms, 5m, 1h
+    #[arg(long, value_name = "TIME", help_heading = HEADING)]
+    timeout: Option<Time>,
+
+    /// End when nothing came through for so long
+    #[arg(long, value_name = "TIME", help_heading = HEADING)]
+    idle_timeout: Option<Time>,
+
+    /// Variable of the command's environment; without a value as it is here; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = HEADING)]
+    env: Vec<OsString>,
+
+    /// Run it as this user: NAME, UID, NAME:GROUP or UID:GID
+    #[arg(short, long, value_name = "USER", default_value = "", hide_default_value = true,
+          help_heading = HEADING)]
+    user: String,
+
+    /// Run it in this folder of the guest
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true,
+          help_heading = HEADING)]
+    cwd: OsString,
+
+    /// Give it a terminal
+    #[arg(short, long, help_heading = HEADING)]
+    tty: bool,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// `vmm run` has the kernel as its argument; here that place is the command's.
+pub(super) fn kernel_as_option(command: clap::Command) -> clap::Command {
+    command.mut_arg("kernel", |argument| argument.long("kernel").value_name("FILE"))
+}
+
+/// Runs the command and gives the exit status of the process.
+pub(super) fn run(arguments: ExecArgs) -> u8 {
+    let request = match request(arguments) {
+        Ok(request) => request,
+        Err(error) => {
+            super::run::say(&Report::new(&error).to_string());
+            return exec::status::FAILED;
+        }
+    };
+    exec::run(request).unwrap_or_else(|error| {
+        super::run::say(&Report::new(&error).to_string());
+        exec::status::FAILED
+    })
+}
+
+fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
+    let mut options = MachineOptions::default();
+    for file in &arguments.config {
+        options = options.overlay(MachineOptions::from_file(file)?);
+    }
+    let mut options = options.overlay(arguments.machine);
+    let place = match arguments.running {
+        Some(socket) => {
+            let beside = || {
+                let mut name = socket.clone().into_os_string();
+                name.push(".secret");
+                name.into()
+            };
+            let secret = options.agent_secret.take().unwrap_or_else(beside);
+            Place::Running { socket, secret }
+        }
+        None => Place::New { options: Box::new(options), modules: arguments.modules },
+    };
+    Ok(Request {
+        place,
+        command: Command {
+            argv: arguments.command.into_iter().map(OsString::into_vec).collect(),
+            env: arguments.env.iter().filter_map(variable).collect(),
+            cwd: arguments.cwd.into_vec(),
+            user: arguments.user,
+            terminal: None,
+        },
+        terminal: if arguments.tty { Wanted::Yes } else { Wanted::No },
+        timeout: arguments.timeout.map(|time| time.0),
+        idle_timeout: arguments.idle_timeout.map(|time| time.0),
+    })
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that it has here, if it has one.
+fn variable(text: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) => Some((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
+        None => std::env::var_os(text).map(|value| (bytes.to_vec(), value.into_vec())),
+    }
+}
+
+/// A length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Time(Duration);
+
+/// Not a length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a time is a number with ms, s, m or h after it; without, it is seconds")]
+struct TimeError;
+
+impl FromStr for Time {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let number: u64 = number.parse().map_err(|_| TimeError)?;
+        let millis = match unit {
+            "ms" => 1,
+            "" | "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(TimeError),
+        };
+        number.checked_mul(millis).map(Duration::from_millis).map(Time).ok_or(TimeError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let table = [("2", 2000), ("500ms", 500), ("3s", 3000), ("2m", 120_000), ("1h", 3_600_000)];
+        for (text, millis) in table {
+            assert_eq!(text.parse(), Ok(Time(Duration::from_millis(millis))), "{text}");
+        }
+        for text in
+            ["", "s", "-1", "1.5", "1 s", "1d", "99999999999999999999", "9999999999999999999h"]
+        {
+            assert_eq!(text.parse::<Time>(), Err(TimeError), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_have_names_and_values() {
+        let of = |text: &str| variable(&text.into());
+        assert_eq!(of("A=b=c"), Some((b"A".to_vec(), b"b=c".to_vec())));
+        assert_eq!(of("A="), Some((b"A".to_vec(), Vec::new())));
+        assert_eq!(of("VMM_NO_SUCH_VARIABLE"), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! The first root of a guest: the agent, the modules that its devices need, and, if there is no
+//! other root, the command with its libraries and some tools.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::cpio::Archive;
+use super::programs;
+
+/// The agent's place; the kernel starts it from there (`rdinit=`).
+pub(super) const INIT: &str = "/.vmm/agent";
+const MODULE_LIST: &str = "/.vmm/modules";
+const MODULE_FOLDER: &str = "/.vmm/lib";
+
+/// What scripts expect to find. A static busybox, if the host has one, is all of them.
+const TOOLS: [&str; 33] = [
+    "sh", "cat", "chmod", "cp", "date", "dd", "df", "dmesg", "echo", "env", "false", "grep",
+    "head", "hostname", "id", "kill", "ls", "mkdir", "mount", "mv", "printf", "ps", "pwd", "rm",
+    "sed", "sleep", "sync", "test", "touch", "true", "umount", "uname", "wc",
+];
+
+/// What goes into the archive.
+#[derive(Debug, Default)]
+pub(super) struct Contents<'a> {
+    pub(super) agent: &'a [u8],
+    /// In the order in which they are loaded.
+    pub(super) modules: Vec<PathBuf>,
+    /// Put after this one: what both have, this one wins.
+    pub(super) before: Option<&'a Path>,
+    /// The command; None if the root has it.
+    pub(super) program: Option<&'a str>,
+}
+
+/// Writes the archive.
+pub(super) fn write(contents: &Contents<'_>, path: &Path) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    if let Some(before) = contents.before {
+        let length = io::copy(&mut File::open(before)?, &mut out)?;
+        // The next archive begins at a multiple of four.
+        out.write_all(&[0; 3][..(length.next_multiple_of(4) - length) as usize])?;
+    }
+    let mut archive = Archive::new(out);
+    archive.file(INIT, 0o755, contents.agent)?;
+    let mut list = String::new();
+    for module in &contents.modules {
+        let name = module.file_name().map(|name| name.to_string_lossy().into_owned());
+        let place = format!("{MODULE_FOLDER}/{}", name.unwrap_or_default());
+        archive.file(&place, 0o644, &fs::read(module)?)?;
+        list.push_str(&place);
+        list.push('\n');
+    }
+    archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
+    // The kernel opens it before anybody mounts /dev.
+    archive.device("/dev/console", (5, 1))?;
+    if let Some(program) = contents.program {
+        root(&mut archive, program)?;
+    }
+    archive.finish()?.flush()
+}
+
+/// A root for one command. A program that is not there is left out: the guest then says so.
+fn root<W: Write>(archive: &mut Archive<W>, program: &str) -> io::Result<()> {
+    for folder in ["/proc", "/sys", "/run", "/mnt", "/etc"] {
+        archive.folder(folder, 0o755)?;
+    }
+    archive.folder("/root", 0o700)?;
+    archive.folder("/tmp", 0o1777)?;
+    archive.file(
+        "/etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
+    archive.file("/etc/group", 0o644, b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")?;
+    let mut files = BTreeSet::new();
+    if let Some(path) = programs::find(program) {
+        let path = std::path::absolute(path)?;
+        programs::closure(&path, &mut files)?;
+    }
+    match busybox() {
+        Some(path) => {
+            let applets = std::process::Command::new(&path).arg("--list").output()?.stdout;
+            archive.file("/bin/busybox", 0o755, &fs::read(path)?)?;
+            pack(archive, &files)?;
+            for applet in String::from_utf8_lossy(&applets).lines() {
+                if !["bin", "usr/bin", "sbin", "usr/sbin"]
+                    .iter()
+                    .any(|folder| archive.contains(&format!("{folder}/{applet}")))
+                {
+                    archive.link(&format!("/bin/{applet}"), "/bin/busybox")?;
+                }
+            }
+        }
+        None => {
+            for path in TOOLS.iter().filter_map(|tool| programs::find(tool)) {
+                programs::closure(&path, &mut files)?;
+            }
+            pack(archive, &files)?;
+        }
+    }
+    if !archive.contains("/bin/sh") && archive.contains("/usr/bin/sh") {
+        archive.link("/bin/sh", "/usr/bin/sh")?;
+    }
+    Ok(())
+}
+
+fn pack<W: Write>(archive: &mut Archive<W>, files: &BTreeSet<PathBuf>) -> io::Result<()> {
+    for file in files {
+        if let Some(path) = file.to_str() {
+            archive.file(path, 0o755, &fs::read(file)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A busybox that needs no libraries.
+fn busybox() -> Option<PathBuf> {
+    let path = programs::find("busybox")?;
+    let mut files = BTreeSet::new();
+    programs::closure(&path, &mut files).ok()?;
+    (files.len() == 1).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_has_agent_modules_and_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let module = folder.path().join("virtio.ko");
+        let before = folder.path().join("before");
+        fs::write(&module, "a module").unwrap();
+        fs::write(&before, "12345").unwrap();
+        let contents = Contents {
+            agent: b"the agent",
+            modules: vec![module],
+            before: Some(&before),
+            program: Some("ls"),
+        };
+        let path = folder.path().join("archive");
+        write(&contents, &path).unwrap();
+        let bytes = fs::read(path).unwrap();
+        assert!(bytes.starts_with(b"12345\x00\x00\x00070701"));
+        for text in ["the agent", "a module", ".vmm/lib/virtio.ko\n", "/ls\0", "dev/console\0"] {
+            assert!(bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Which kernel a guest gets, and which of the kernel's modules it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// Where distributions put their kernels.
+const BOOT: &str = "/boot";
+const MODULES: &str = "/lib/modules";
+
+/// The setup header's pointer to the version string, and what it counts from (Linux boot
+/// protocol, `kernel_version`).
+const VERSION_POINTER: usize = 0x20e;
+const VERSION_BASE: usize = 0x200;
+/// How a kernel that is not packed names itself.
+const BANNER: &[u8] = b"Linux version ";
+/// A name longer than this is none (`__NEW_UTS_LEN`).
+const MAX_RELEASE: usize = 64;
+
+/// The newest kernel of the host that can be read.
+pub(super) fn newest() -> Result<PathBuf, Error> {
+    let entries = fs::read_dir(BOOT).into_iter().flatten().flatten();
+    let named = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(named)
+        .filter_map(|path| {
+            let modified = File::open(&path).ok()?.metadata().ok()?.modified().ok()?;
+            Some((modified, path))
+        })
+        .max()
+        .map(|(_, path)| path)
+        .ok_or(Error::NoKernel)
+}
+
+/// What `uname -r` will say under a kernel.
+pub(super) fn release(image: &Path) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    File::open(image)?.read_to_end(&mut bytes)?;
+    Ok(packed_release(&bytes).or_else(|| banner_release(&bytes)))
+}
+
+fn packed_release(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let pointer = u16::from_le_bytes(*image.get(VERSION_POINTER..)?.first_chunk()?);
+    first_word(image.get(usize::from(pointer) + VERSION_BASE..)?)
+}
+
+fn banner_release(image: &[u8]) -> Option<String> {
+    let mut rest = image;
+    loop {
+        let at = rest.windows(BANNER.len()).position(|window| window == BANNER)?;
+        rest = &rest[at + BANNER.len()..];
+        // The same words are part of a format string.
+        if rest.first().is_some_and(u8::is_ascii_digit) {
+            return first_word(rest);
+        }
+    }
+}
+
+fn first_word(bytes: &[u8]) -> Option<String> {
+    let word = bytes.iter().take(MAX_RELEASE).take_while(|byte| byte.is_ascii_graphic());
+    let word: String = word.map(|&byte| byte as char).collect();
+    // It becomes part of a path.
+    (!word.is_empty() && !word.contains('/')).then_some(word)
+}
+
+/// The folder with the modules of a kernel: the one that was named, or the host's.
+pub(super) fn module_folder(named: Option<&Path>, release: Option<&str>) -> Option<PathBuf> {
+    let base = named.unwrap_or(Path::new(MODULES));
+    let release = release.unwrap_or_default();
+    [base.join(release), base.join("lib/modules").join(release), base.to_path_buf()]
+        .into_iter()
+        .find(|folder| folder.join("modules.dep").is_file())
+}
+
+/// Files of the wanted modules and of those that they need, in the order in which they are
+/// loaded. Modules that this kernel does not have as files are taken to be built in.
+pub(super) fn modules(folder: &Path, wanted: &[&str]) -> io::Result<Vec<PathBuf>> {
+    let dependencies = fs::read_to_string(folder.join("modules.dep"))?;
+    Ok(load_order(&dependencies, wanted).into_iter().map(|file| folder.join(file)).collect())
+}
+
+fn load_order(dependencies: &str, wanted: &[&str]) -> Vec<String> {
+    let table: BTreeMap<String, (&str, &str)> = dependencies
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(file, needs)| (module_name(file), (file, needs)))
+        .collect();
+    let mut order = Vec::new();
+    let mut seen = BTreeSet::new();
+    for name in wanted {
+        visit(&table, &module_name(name), &mut seen, &mut order);
+    }
+    order
+}
+
+/// What a module needs comes before it. Each is visited once, so circles end.
+fn visit(
+    table: &BTreeMap<String, (&str, &str)>,
+    name: &str,
+    seen: &mut BTreeSet<String>,
+    order: &mut Vec<String>,
+) {
+    let Some((file, needs)) = table.get(name) else {
+        return;
+    };
+    if !seen.insert(name.to_owned()) {
+        return;
+    }
+    for needed in needs.split_whitespace() {
+        visit(table, &module_name(needed), seen, order);
+    }
+    order.push((*file).to_owned());
+}
+
+/// `kernel/drivers/block/virtio-blk.ko.xz` and `virtio_blk` are the same module.
+fn module_name(file: &str) -> String {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.split('.').next().unwrap_or(name).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needed_modules_come_first_and_once() {
+        let table = "k/virtio-blk.ko.xz: k/virtio_ring.ko k/virtio.ko\nk/virtio_ring.ko: k/virtio.ko\n\
+                     k/virtio.ko:\nk/a.ko: k/b.ko\nk/b.ko: k/a.ko\n";
+        assert_eq!(
+            load_order(table, &["virtio_blk", "virtio", "unknown"]),
+            ["k/virtio.ko", "k/virtio_ring.ko", "k/virtio-blk.ko.xz"]
+        );
+        assert_eq!(load_order(table, &["a"]), ["k/b.ko", "k/a.ko"]);
+    }
+
+    #[test]
+    fn kernels_say_what_they_are() {
+        let mut packed = vec![0; 0x400];
+        packed[0x202..0x206].copy_from_slice(b"HdrS");
+        packed[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        packed[0x300..0x310].copy_from_slice(b"6.1.0-1-amd64 (d");
+        assert_eq!(packed_release(&packed).as_deref(), Some("6.1.0-1-amd64"));
+        assert_eq!(packed_release(&packed[..0x2ff]), None);
+        let plain = b"x Linux version %s y Linux version 6.12.3 (gcc)";
+        assert_eq!(banner_release(plain).as_deref(), Some("6.12.3"));
+        assert_eq!(banner_release(b"Linux version ../x"), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! Commands in guests of their own: streams, statuses, signals, ends.
+
+use std::time::Duration;
+
+use super::Case;
+
+/// `guest OPTIONS... -- COMMAND...` runs a command under the stock kernel. `status N COMMAND...` runs
+/// something that must end with N; its streams are in the files `out` and `err`.
+const HELPERS: &str = r#"
+guest() { vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@"; }
+status() {
+    expected=$1; shift
+    echo "+ $*"
+    status=0; "$@" >out 2>err || status=$?
+    head -c 4000 out; head -c 4000 err
+    [ $status = $expected ] || fail "status $status instead of $expected"
+}
+same() { [ "$(cat $1)" = "$2" ] || fail "$1 is not: $2"; }
+says() { grep -q -e "$2" $1 || fail "$1 lacks: $2"; }
+"#;
+
+/// 100 MiB twice through an emulated guest, and fifty processes that start in it.
+const LONG: Duration = Duration::from_mins(8);
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = short();
+    cases.extend(long());
+    cases
+}
+
+fn case(name: &str, script: &str) -> Case {
+    Case::new(name, format!("{HELPERS}{script}"))
+}
+
+fn short() -> Vec<Case> {
+    vec![
+        case(
+            "exec/streams-and-status",
+            r"status 7 guest -- sh -c 'echo out; echo err >&2; exit 7' </dev/null
+              same out out; same err err
+              status 0 guest -- cat <<.
+a line
+.
+              same out 'a line'
+              status 0 guest -- cat <&-
+              same out ''
+              echo piped | status 0 guest --env A=b --cwd /tmp -- sh -c 'cat; echo $A; pwd'
+              same out 'piped
+b
+/tmp'
+              [ -z $(ls -d /tmp/vmm-exec-* 2>/dev/null) ] || fail 'a folder was left'",
+        ),
+        case(
+            "exec/refusals",
+            r"status 127 guest -- no-such-program </dev/null
+              says err no-such-program
+              status 126 guest -- /etc/passwd </dev/null
+              status 125 guest --cwd /nowhere -- true </dev/null
+              status 125 vmm exec --kernel missing -- true </dev/null
+              status 129 guest -- sh -c 'kill -HUP $$' </dev/null",
+        ),
+        case(
+            "exec/time-is-over",
+            r"start=$(date +%s%N)
+              status 124 guest --timeout 2 -- sleep 100 </dev/null
+              [ $(( ($(date +%s%N) - start) / 1000000 )) -lt 3000 ] || fail 'too late'
+              status 124 guest --idle-timeout 5 -- sleep 100 </dev/null",
+        ),
+        case(
+            "exec/guest-panics",
+            r"status 123 guest -- sh -c 'echo c > /proc/sysrq-trigger' </dev/null
+              says err 'sysrq triggered crash'
+              status 122 guest -- sh -c 'echo o > /proc/sysrq-trigger; sleep 100' </dev/null
+              status 122 guest -- sh -c 'echo b > /proc/sysrq-trigger; sleep 100' </dev/null",
+        ),
+        case(
+            "exec/signals",
+            r#"guest -- sh -c 'trap "echo caught; exit 3" INT; echo ready; while :; do sleep 1; done' \
+                  >out 2>err </dev/null &
+              vmm=$!
+              turns=0
+              until grep -q ready out; do
+                  turns=$((turns + 1)); [ $turns -lt 600 ] || fail "$(cat err)"; sleep 0.1
+              done
+              kill -INT $vmm
+              status=0; wait $vmm || status=$?
+              [ $status = 3 ] || fail "status $status"
+              says out caught"#,
+        ),
+        case(
+            "exec/killed-parent",
+            r"guest -- sh -c 'echo ready; sleep 1000' >out 2>err </dev/null &
+              vmm=$!
+              turns=0
+              until grep -q ready out; do
+                  turns=$((turns + 1)); [ $turns -lt 600 ] || fail; sleep 0.1
+              done
+              pkill -KILL -P $$ -x vmm
+              wait $vmm || true
+              turns=0
+              while pgrep -x vmm >/dev/null; do
+                  turns=$((turns + 1)); [ $turns -lt 100 ] || fail 'something is left'; sleep 0.1
+              done",
+        ),
+    ]
+}
+
+/// What takes its time where the processor is emulated.
+fn long() -> Vec<Case> {
+    let mut large = case(
+        "exec/large-input",
+        r"dd if=/dev/urandom of=random bs=1M count=100 2>/dev/null
+          guest -m 1G -- cat <random >out 2>err || fail 'it failed'
+          cmp random out",
+    );
+    large.timeout = LONG;
+    let mut parallel = case(
+        "exec/fifty-in-one-guest",
+        r#"mkfifo life
+          vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" -- \
+              sh -c 'echo ready; cat' <life >out 2>err &
+          exec 3>life
+          turns=0
+          until grep -q ready out; do
+              turns=$((turns + 1)); [ $turns -lt 600 ] || fail; sleep 0.1
+          done
+          folder=$(echo /tmp/vmm-exec-*)
+          jobs=
+          for number in $(seq 50); do
+              vmm exec --in "$folder/vsock" --agent-secret "$folder/secret" -- \
+                  sh -c "echo $number; exit $number" >out.$number 2>err.$number </dev/null &
+              jobs="$jobs $!"
+          done
+          number=0
+          for job in $jobs; do
+              number=$((number + 1))
+              status=0; wait $job || status=$?
+              [ $status = $number ] || fail "status $status of $number: $(cat err.$number)"
+              [ "$(cat out.$number)" = $number ] || fail "output of $number"
+          done
+          exec 3>&-
+          wait"#,
+    );
+    parallel.timeout = LONG;
+    vec![large, parallel]
+}
