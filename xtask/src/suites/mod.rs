@@ -10,6 +10,7 @@ mod consoles;
 mod ctl;
 mod ends;
 mod exec;
+mod fs;
 mod host;
 mod net;
 mod pmem;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Case> {
         boot::cases(),
         ends::cases(),
         exec::cases(),
+        fs::cases(),
         chaos::cases(),
         ctl::cases(),
         net::cases(),
