@@ -27,6 +27,9 @@ pub(crate) struct TestArguments {
     /// Takes the release vmm as it is
     #[arg(long)]
     no_build: bool,
+    /// Also the cases that take minutes each
+    #[arg(long)]
+    long: bool,
     /// Only the cases whose names contain this, such as lint, unit, builtin, bed/boot
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -49,6 +52,10 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
     }
     let cases: Vec<Case> =
         suites::all().into_iter().filter(|case| wanted(&format!("bed/{}", case.name))).collect();
+    // Whoever names cases wants them, however long they take.
+    let (cases, put_off): (Vec<Case>, Vec<Case>) = cases
+        .into_iter()
+        .partition(|case| !case.long || arguments.long || arguments.only.is_some());
     let mut bed_reason = arguments.no_bed.then(|| "--no-bed was given".to_owned());
     if wanted("builtin") || (!cases.is_empty() && bed_reason.is_none()) {
         if arguments.no_build || build(&mut report) {
@@ -68,6 +75,10 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
         }
         None if cases.is_empty() => {}
         None => bed(&mut report, &cases),
+    }
+    for case in put_off {
+        let verdict = Verdict::Skipped("takes minutes; --long runs it".into());
+        report.add(&format!("bed/{}", case.name), verdict, Duration::ZERO);
     }
     report.finish(start)
 }

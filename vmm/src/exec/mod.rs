@@ -25,7 +25,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_client::{Command, Guest};
 use executor::{Config, Executor, KernelFeatures};
@@ -89,9 +89,11 @@ pub enum Place {
 
 /// Runs the command and gives the exit status of the process. Call it with one thread.
 pub fn run(request: Request) -> Result<u8, Error> {
+    // What is prepared here is part of the time.
+    let deadline = request.timeout.map(|time| Instant::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
-    let Request { place, command, terminal, timeout, idle_timeout } = request;
-    let wishes = session::Wishes { command, terminal, timeout, idle_timeout };
+    let Request { place, command, terminal, idle_timeout, .. } = request;
+    let wishes = session::Wishes { command, terminal, deadline, idle_timeout };
     match place {
         Place::Running { socket, secret } => {
             let secret = agent_secret::read(&secret)

@@ -32,7 +32,7 @@ const ROWS_AND_COLUMNS: (u32, u32) = (24, 80);
 pub(super) struct Wishes {
     pub(super) command: Command,
     pub(super) terminal: Wanted,
-    pub(super) timeout: Option<Duration>,
+    pub(super) deadline: Option<Instant>,
     pub(super) idle_timeout: Option<Duration>,
 }
 
@@ -139,11 +139,7 @@ struct Limits {
 
 impl Limits {
     fn new(wishes: &Wishes) -> Self {
-        Self {
-            activity: Activity::default(),
-            deadline: wishes.timeout.map(|time| executor::now() + time),
-            idle: wishes.idle_timeout,
-        }
+        Self { activity: Activity::default(), deadline: wishes.deadline, idle: wishes.idle_timeout }
     }
 
     /// Waits until a limit is reached, and says which.

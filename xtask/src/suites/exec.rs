@@ -8,6 +8,11 @@ use super::Case;
 /// something that must end with N; its streams are in the files `out` and `err`.
 const HELPERS: &str = r#"
 guest() { vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@"; }
+# The process itself is $vmm, not a shell's.
+guest_in_background() {
+    vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@" >out 2>err </dev/null &
+    vmm=$!
+}
 status() {
     expected=$1; shift
     echo "+ $*"
@@ -75,9 +80,7 @@ b
         ),
         case(
             "exec/signals",
-            r#"guest -- sh -c 'trap "echo caught; exit 3" INT; echo ready; while :; do sleep 1; done' \
-                  >out 2>err </dev/null &
-              vmm=$!
+            r#"guest_in_background -- sh -c 'trap "echo caught; exit 3" INT; echo ready; while :; do sleep 1; done'
               turns=0
               until grep -q ready out; do
                   turns=$((turns + 1)); [ $turns -lt 600 ] || fail "$(cat err)"; sleep 0.1
@@ -89,13 +92,12 @@ b
         ),
         case(
             "exec/killed-parent",
-            r"guest -- sh -c 'echo ready; sleep 1000' >out 2>err </dev/null &
-              vmm=$!
+            r"guest_in_background -- sh -c 'echo ready; sleep 1000'
               turns=0
               until grep -q ready out; do
                   turns=$((turns + 1)); [ $turns -lt 600 ] || fail; sleep 0.1
               done
-              pkill -KILL -P $$ -x vmm
+              kill -KILL $vmm
               wait $vmm || true
               turns=0
               while pgrep -x vmm >/dev/null; do

@@ -33,11 +33,13 @@ pub(crate) struct Case {
     pub(crate) name: String,
     script: String,
     pub(crate) timeout: Duration,
+    /// Takes minutes, and runs when it is asked for.
+    pub(crate) long: bool,
 }
 
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
-        Self { name: name.into(), script: script.into(), timeout: TIMEOUT }
+        Self { name: name.into(), script: script.into(), timeout: TIMEOUT, long: false }
     }
 
     /// The whole script.
