@@ -48,8 +48,37 @@ impl Case {
     }
 }
 
+/// What takes minutes where the processor is emulated, or repeats with more of the same what a shorter
+/// case shows. These run with `--long`, or by name.
+const LONG: &[&str] = &[
+    "balloon/",
+    "consoles/unbound",
+    "exec/fifty-in-one-guest",
+    "exec/large-input",
+    "fs/ten-thousand-files",
+    "net/addresses-and-filters",
+    "net/checksums",
+    "net/four-queue-pairs-and-mtu-9000",
+    "net/tcp-both-ways-packed",
+    "net/unbound-20-times",
+    "net/user-mode",
+    "pmem/dax-beside-a-disk",
+    "pmem/fsync-outlasts-sigkill",
+    "pmem/writes-to-read-only-memory",
+    "vsock/kills",
+    "vsock/rebind",
+];
+
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
+    let mut cases = in_order();
+    for case in &mut cases {
+        case.long = LONG.iter().any(|prefix| case.name.starts_with(prefix));
+    }
+    cases
+}
+
+fn in_order() -> Vec<Case> {
     [
         host::cases(),
         boot::cases(),

@@ -216,7 +216,7 @@ fn user_mode() -> Case {
              ip addr add 10.0.2.15/24 dev eth0
              ip route add default via 10.0.2.2
              socat -u TCP:10.0.2.2:7001 -
-             socat -u SYSTEM:\"echo from the guest\" TCP-LISTEN:80,reuseaddr,fork &
+             socat -U TCP-LISTEN:80,reuseaddr,fork SYSTEM:\"echo from the guest\" &
              socat -u TCP:10.0.2.2:7002,retry=600,interval=0.2 -
          ' --net user,hostfwd=tcp:127.0.0.1:7080-:80 --cmdline bed.modules=virtio_net
          has 'lease of 10.0.2.15 obtained'
