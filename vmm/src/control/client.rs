@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -15,6 +15,9 @@ use crate::outcome;
 
 /// How long a machine may take to answer: a pause waits for what is in flight.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How long somebody who is cut off before the first line tries again, and how often.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);
+const CUT_OFF_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest line of a machine: metrics of many queues.
 const LONGEST_LINE: u64 = 64 << 20;
 
@@ -99,6 +102,10 @@ fn connect_hint(path: &Path, source: &io::Error) -> Option<Cow<'static, str>> {
     }
 }
 
+fn is_cut_off(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}
+
 /// A connection to a machine.
 #[derive(Debug)]
 pub struct Client {
@@ -108,7 +115,24 @@ pub struct Client {
 
 impl Client {
     /// Connects, and checks who is there.
+    ///
+    /// The socket of a machine that was killed listens until the kernel has closed the files of its
+    /// ring, in the background. Whoever connects meanwhile is cut off, and refused the next time.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let give_up = Instant::now() + CUT_OFF_PATIENCE;
+        loop {
+            match Self::connect_once(path) {
+                Err(ClientError::Lost { source, .. })
+                    if is_cut_off(&source) && Instant::now() < give_up =>
+                {
+                    std::thread::sleep(CUT_OFF_INTERVAL);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn connect_once(path: &Path) -> Result<Self, ClientError> {
         let path = path.to_owned();
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
