@@ -267,7 +267,10 @@ fn explain(machine: &Machine, end: End) -> u8 {
     };
     for (name, tail) in [("console", machine.console()), ("messages", machine.messages())] {
         let lines: Vec<_> = tail.lines().collect();
-        let lines = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        // A panic is told before its trace, which may be longer than what is shown.
+        let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
+        let first = lines.len().saturating_sub(TAIL_LINES);
+        let lines = &lines[panic.map_or(first, |panic| panic.min(first))..];
         if !lines.is_empty() {
             let _ = writeln!(text, "--- the last of its {name}:");
             for line in lines {
