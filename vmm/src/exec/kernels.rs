@@ -1,9 +1,10 @@
 //! Which kernel a guest gets, and which of the kernel's modules it needs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use initramfs::Modules;
 
 use super::Error;
 
@@ -19,6 +20,8 @@ const VERSION_BASE: usize = 0x200;
 const BANNER: &[u8] = b"Linux version ";
 /// A name longer than this is none (`__NEW_UTS_LEN`).
 const MAX_RELEASE: usize = 64;
+/// How far into the file a pointer of 16 bits leads, with the string there.
+const VERSION_REACH: u64 = (VERSION_BASE + u16::MAX as usize + MAX_RELEASE) as u64;
 
 /// The newest kernel of the host that can be read.
 pub(super) fn newest() -> Result<PathBuf, Error> {
@@ -38,11 +41,17 @@ pub(super) fn newest() -> Result<PathBuf, Error> {
         .ok_or(Error::NoKernel)
 }
 
-/// What `uname -r` will say under a kernel.
+/// What `uname -r` will say under a kernel. A `bzImage` says it near its beginning; in a `vmlinux` it can be
+/// anywhere.
 pub(super) fn release(image: &Path) -> io::Result<Option<String>> {
+    let mut file = File::open(image)?;
     let mut bytes = Vec::new();
-    File::open(image)?.read_to_end(&mut bytes)?;
-    Ok(packed_release(&bytes).or_else(|| banner_release(&bytes)))
+    (&mut file).take(VERSION_REACH).read_to_end(&mut bytes)?;
+    if let Some(release) = packed_release(&bytes) {
+        return Ok(Some(release));
+    }
+    file.read_to_end(&mut bytes)?;
+    Ok(banner_release(&bytes))
 }
 
 fn packed_release(image: &[u8]) -> Option<String> {
@@ -84,63 +93,13 @@ pub(super) fn module_folder(named: Option<&Path>, release: Option<&str>) -> Opti
 /// Files of the wanted modules and of those that they need, in the order in which they are
 /// loaded. Modules that this kernel does not have as files are taken to be built in.
 pub(super) fn modules(folder: &Path, wanted: &[&str]) -> io::Result<Vec<PathBuf>> {
-    let dependencies = fs::read_to_string(folder.join("modules.dep"))?;
-    Ok(load_order(&dependencies, wanted).into_iter().map(|file| folder.join(file)).collect())
-}
-
-fn load_order(dependencies: &str, wanted: &[&str]) -> Vec<String> {
-    let table: BTreeMap<String, (&str, &str)> = dependencies
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(file, needs)| (module_name(file), (file, needs)))
-        .collect();
-    let mut order = Vec::new();
-    let mut seen = BTreeSet::new();
-    for name in wanted {
-        visit(&table, &module_name(name), &mut seen, &mut order);
-    }
-    order
-}
-
-/// What a module needs comes before it. Each is visited once, so circles end.
-fn visit(
-    table: &BTreeMap<String, (&str, &str)>,
-    name: &str,
-    seen: &mut BTreeSet<String>,
-    order: &mut Vec<String>,
-) {
-    let Some((file, needs)) = table.get(name) else {
-        return;
-    };
-    if !seen.insert(name.to_owned()) {
-        return;
-    }
-    for needed in needs.split_whitespace() {
-        visit(table, &module_name(needed), seen, order);
-    }
-    order.push((*file).to_owned());
-}
-
-/// `kernel/drivers/block/virtio-blk.ko.xz` and `virtio_blk` are the same module.
-fn module_name(file: &str) -> String {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    name.split('.').next().unwrap_or(name).replace('-', "_")
+    let modules = Modules::read(folder)?;
+    Ok(modules.load_order(wanted).into_iter().map(|file| folder.join(file)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn needed_modules_come_first_and_once() {
-        let table = "k/virtio-blk.ko.xz: k/virtio_ring.ko k/virtio.ko\nk/virtio_ring.ko: k/virtio.ko\n\
-                     k/virtio.ko:\nk/a.ko: k/b.ko\nk/b.ko: k/a.ko\n";
-        assert_eq!(
-            load_order(table, &["virtio_blk", "virtio", "unknown"]),
-            ["k/virtio.ko", "k/virtio_ring.ko", "k/virtio-blk.ko.xz"]
-        );
-        assert_eq!(load_order(table, &["a"]), ["k/b.ko", "k/a.ko"]);
-    }
 
     #[test]
     fn kernels_say_what_they_are() {
@@ -150,6 +109,16 @@ mod tests {
         packed[0x300..0x310].copy_from_slice(b"6.1.0-1-amd64 (d");
         assert_eq!(packed_release(&packed).as_deref(), Some("6.1.0-1-amd64"));
         assert_eq!(packed_release(&packed[..0x2ff]), None);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kernel");
+        // Neither needs what is behind the header, nor stops there.
+        packed.resize(1 << 20, 0);
+        fs::write(&file, &packed).unwrap();
+        assert_eq!(release(&file).unwrap().as_deref(), Some("6.1.0-1-amd64"));
+        let mut plain = vec![0; VERSION_REACH as usize - 5];
+        plain.extend_from_slice(b"Linux version 6.12.3 (gcc)");
+        fs::write(&file, plain).unwrap();
+        assert_eq!(release(&file).unwrap().as_deref(), Some("6.12.3"));
         let plain = b"x Linux version %s y Linux version 6.12.3 (gcc)";
         assert_eq!(banner_release(plain).as_deref(), Some("6.12.3"));
         assert_eq!(banner_release(b"Linux version ../x"), None);

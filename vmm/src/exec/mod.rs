@@ -12,10 +12,9 @@
 //! with this one. docs/exec.md is for users.
 
 mod agent;
-mod cpio;
 mod error;
+mod first_root;
 mod folder;
-mod initramfs;
 mod kernels;
 mod machine;
 mod programs;
@@ -35,8 +34,8 @@ pub use error::{Error, status};
 use crate::agent_secret;
 use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
 use crate::signals::Signals;
+use first_root::Contents;
 use folder::Folder;
-use initramfs::Contents;
 
 /// Drivers without which there is no agent, and the one that tells of panics.
 const MODULES: [&str; 4] =
@@ -162,9 +161,10 @@ fn prepare(
         program: own_root.then_some(&*program),
     };
     let initramfs = folder.file("initramfs");
-    initramfs::write(&contents, &initramfs).map_err(Error::host("write the guest's first root"))?;
+    first_root::write(&contents, &initramfs)
+        .map_err(Error::host("write the guest's first root"))?;
     options.initrd = Some(initramfs);
-    let words = format!("{KERNEL_WORDS} rdinit={}", initramfs::INIT);
+    let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);
     options.cmdline.insert(0, words);
 
     let secret_file = folder.file("secret");

@@ -7,10 +7,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use initramfs::Archive;
 
 use super::assets::Assets;
-use super::cpio::Archive;
-use super::modules::Modules;
+use super::modules::ModuleTree;
 use super::tree;
 use crate::project;
 
@@ -69,7 +69,7 @@ const TOOLS_DISK_SIZE: &str = "1G";
 /// Writes the initramfs of the emulated host: the tree, a few modules, and the guest's images, so
 /// that a restored host has them in memory.
 pub(crate) fn host_initramfs(assets: &Assets) -> Result<()> {
-    let modules = Modules::open(&assets.host_modules())?;
+    let modules = ModuleTree::open(&assets.host_modules())?;
     let copied = assets.work("host-modules");
     tree::clear(&copied)?;
     modules.copy(HOST_MODULES, &copied)?;
@@ -96,7 +96,7 @@ pub(crate) fn guest_initrd(assets: &Assets) -> Result<()> {
     let folder = assets.work("guest-initrd");
     tree::clear(&folder)?;
     small_tree(assets, &folder)?;
-    Modules::open(&assets.guest_modules())?.copy(GUEST_MODULES, &folder)?;
+    ModuleTree::open(&assets.guest_modules())?.copy(GUEST_MODULES, &folder)?;
     script(&folder.join("init"), GUEST_INITRD)?;
 
     let path = assets.initrd();

@@ -14,7 +14,6 @@ mod assets;
 pub(crate) mod command;
 mod console;
 pub(crate) mod counts;
-mod cpio;
 pub(crate) mod host;
 mod images;
 mod kernel;

@@ -1,8 +1,14 @@
 //! Archives as the kernel unpacks them into its first root: "newc" cpio
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
+//!
+//! Everything is owned by root, whoever writes the archive, and has no time, so that the same contents
+//! give the same bytes.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path};
 
 const DIRECTORY: u32 = 0o040_000;
@@ -10,50 +16,81 @@ const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHARACTERS: u32 = 0o020_000;
 
-/// An archive that is being written. Folders are made as they are needed.
-pub(super) struct Archive<W: Write> {
+/// An archive that is being written. Folders are made as they are needed; of two entries with one name
+/// the first stays. A slash at the beginning of a name means nothing.
+#[derive(Debug)]
+pub struct Archive<W: Write> {
     out: W,
     inode: u32,
     present: BTreeSet<String>,
 }
 
 impl<W: Write> Archive<W> {
-    pub(super) fn new(out: W) -> Self {
+    /// An empty one.
+    pub fn new(out: W) -> Self {
         Self { out, inode: 1, present: BTreeSet::new() }
     }
 
     /// A folder, with those that it is in.
-    pub(super) fn folder(&mut self, path: &str, permissions: u32) -> io::Result<()> {
+    pub fn folder(&mut self, path: &str, permissions: u32) -> io::Result<()> {
         self.parents(path)?;
         self.entry(path, DIRECTORY | permissions, (0, 0), &[])
     }
 
-    /// A file. The first of a name stays.
-    pub(super) fn file(&mut self, path: &str, permissions: u32, data: &[u8]) -> io::Result<()> {
+    /// A file with the given permission bits.
+    pub fn file(&mut self, path: &str, permissions: u32, data: &[u8]) -> io::Result<()> {
         self.parents(path)?;
         self.entry(path, REGULAR | permissions, (0, 0), data)
     }
 
     /// A symbolic link.
-    pub(super) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+    pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         self.parents(path)?;
         self.entry(path, LINK | 0o777, (0, 0), target.as_bytes())
     }
 
-    /// A character device.
-    pub(super) fn device(&mut self, path: &str, device: (u32, u32)) -> io::Result<()> {
+    /// A character device, by major and minor number.
+    pub fn device(&mut self, path: &str, number: (u32, u32)) -> io::Result<()> {
         self.parents(path)?;
-        self.entry(path, CHARACTERS | 0o600, device, &[])
+        self.entry(path, CHARACTERS | 0o600, number, &[])
+    }
+
+    /// Everything in a folder of this machine, under `prefix`.
+    pub fn tree(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            let name = format!("{prefix}/{}", entry.file_name().to_string_lossy());
+            let permissions = metadata.permissions().mode() & 0o7777;
+            if metadata.is_dir() {
+                self.folder(&name, permissions)?;
+                self.tree(&path, &name)?;
+            } else if metadata.is_symlink() {
+                self.parents(&name)?;
+                let target = fs::read_link(&path)?;
+                self.entry(&name, LINK | 0o777, (0, 0), target.as_os_str().as_bytes())?;
+            } else if metadata.is_file() {
+                self.file(&name, permissions, &fs::read(&path)?)?;
+            } else {
+                let text =
+                    format!("{} has the unexpected mode {:o}", path.display(), metadata.mode());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is something of this name.
-    pub(super) fn contains(&self, path: &str) -> bool {
+    pub fn contains(&self, path: &str) -> bool {
         self.present.contains(path.trim_start_matches('/'))
     }
 
-    /// Writes the end mark and gives the output back.
-    pub(super) fn finish(mut self) -> io::Result<W> {
+    /// Writes the end mark and gives the output back, flushed.
+    pub fn finish(mut self) -> io::Result<W> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
+        self.out.flush()?;
         Ok(self.out)
     }
 
@@ -119,6 +156,17 @@ impl<W: Write> Archive<W> {
 mod tests {
     use super::*;
 
+    fn names(bytes: &[u8]) -> Vec<String> {
+        assert_eq!(bytes.len() % 4, 0);
+        bytes
+            .windows(6)
+            .enumerate()
+            .filter(|(_, window)| *window == b"070701")
+            .map(|(at, _)| bytes[at + 110..].split(|&byte| byte == 0).next().unwrap())
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
     #[test]
     fn folders_come_before_what_is_in_them() {
         let mut archive = Archive::new(Vec::new());
@@ -127,15 +175,26 @@ mod tests {
         archive.folder("/a", 0o700).unwrap();
         assert!(archive.contains("/a/b") && !archive.contains("/b"));
         let bytes = archive.finish().unwrap();
-        assert_eq!(bytes.len() % 4, 0);
-        let names: Vec<_> = bytes
-            .windows(6)
-            .enumerate()
-            .filter(|(_, window)| *window == b"070701")
-            .map(|(at, _)| bytes[at + 110..].split(|&byte| byte == 0).next().unwrap())
-            .collect();
-        assert_eq!(names, [&b"a"[..], b"a/b", b"a/b/c", b"TRAILER!!!"]);
+        assert_eq!(names(&bytes), ["a", "a/b", "a/b/c", "TRAILER!!!"]);
         assert!(!bytes.windows(6).any(|window| window == b"second"));
+    }
+
+    #[test]
+    fn trees_are_packed_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("b")).unwrap();
+        fs::write(folder.path().join("b/file"), "text").unwrap();
+        std::os::unix::fs::symlink("b/file", folder.path().join("a")).unwrap();
+        let packed = |prefix| {
+            let mut archive = Archive::new(Vec::new());
+            archive.tree(folder.path(), prefix).unwrap();
+            archive.finish().unwrap()
+        };
+        assert_eq!(names(&packed("")), ["a", "b", "b/file", "TRAILER!!!"]);
+        let under = packed("usr/lib");
+        let expected = ["usr", "usr/lib", "usr/lib/a", "usr/lib/b", "usr/lib/b/file", "TRAILER!!!"];
+        assert_eq!(names(&under), expected);
+        assert_eq!(under, packed("usr/lib"));
     }
 
     #[test]

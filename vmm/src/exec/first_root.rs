@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::cpio::Archive;
+use initramfs::Archive;
+
 use super::programs;
 
 /// The agent's place; the kernel starts it from there (`rdinit=`).
@@ -57,7 +58,7 @@ pub(super) fn write(contents: &Contents<'_>, path: &Path) -> io::Result<()> {
     if let Some(program) = contents.program {
         root(&mut archive, program)?;
     }
-    archive.finish()?.flush()
+    archive.finish().map(drop)
 }
 
 /// A root for one command. A program that is not there is left out: the guest then says so.
