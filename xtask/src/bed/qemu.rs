@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
@@ -161,6 +163,20 @@ impl Machine {
         let machine = Self { child, serial, console, qmp, agent };
         machine.console.follow(output, launch.log, launch.echo)?;
         Ok(machine)
+    }
+
+    /// Whether QEMU runs, and else how it ended, for an error message. To be asked when its console
+    /// has closed or is silent.
+    pub(crate) fn state(&mut self) -> String {
+        // A closed console comes a moment before the end of the process.
+        for _ in 0..100 {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return format!("QEMU ended: {status}"),
+                Ok(None) => thread::sleep(Duration::from_millis(1)),
+                Err(error) => return format!("QEMU cannot be asked: {error}"),
+            }
+        }
+        "QEMU runs".to_owned()
     }
 
     /// Wakes the init of the emulated host up.

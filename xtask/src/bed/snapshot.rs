@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::assets::Assets;
@@ -22,6 +22,10 @@ use crate::project;
 /// A boot takes 5 to 10 s; a machine that is busy with builds needs more.
 const BOOT_TIMEOUT: Duration = Duration::from_mins(3);
 const TRANSFER_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What a booted host has touched of its RAM file, with room to spare. A full disk ends QEMU by
+/// SIGBUS, without a word.
+const RAM_ON_DISK: u64 = 2 << 30;
 
 /// Snapshots that stay: one for each memory size in use.
 const KEPT: usize = 3;
@@ -68,6 +72,8 @@ impl Snapshot {
         let start = Instant::now();
         let building = self.folder.with_extension("new");
         tree::clear(&building)?;
+        fs::create_dir_all(&building)?;
+        need_space(&building, RAM_ON_DISK)?;
         let ram = building.join("ram");
         let none = building.join("none");
         fs::create_dir_all(&none)?;
@@ -83,11 +89,12 @@ impl Snapshot {
             log: &building.join("console.log"),
             echo,
         };
-        let machine = Machine::start(&launch)?;
+        let mut machine = Machine::start(&launch)?;
         counts::add(counts::Event::ColdBoot)?;
         if let Err(error) = machine.console.wait_for("bed: READY", BOOT_TIMEOUT) {
             counts::add(counts::Event::Timeout)?;
-            return Err(error.context("the emulated host did not boot"));
+            let state = machine.state();
+            return Err(error.context(format!("the emulated host did not boot ({state})")));
         }
         let booted = start.elapsed();
         let mut qmp = Qmp::connect(machine.qmp.try_clone()?)?;
@@ -136,6 +143,20 @@ impl Snapshot {
         counts::add(counts::Event::Restore)?;
         Ok(machine)
     }
+}
+
+/// An error when the file system of `folder` has less than `bytes` left.
+fn need_space(folder: &Path, bytes: u64) -> Result<()> {
+    let system = rustix::fs::statvfs(folder)?;
+    let free = system.f_bavail * system.f_frsize;
+    ensure!(
+        free >= bytes,
+        "{} MiB are free in {}, and the emulated host needs {}; hint: free disk space",
+        free >> 20,
+        folder.display(),
+        bytes >> 20
+    );
+    Ok(())
 }
 
 /// RAM stays in its file and is not part of the state.
