@@ -19,6 +19,7 @@ mod device_id;
 mod disk;
 mod error;
 mod file;
+mod host_forward;
 pub mod key_value;
 mod memory_size;
 mod net;
@@ -44,10 +45,9 @@ pub use cpu_count::{CpuCount, CpuCountError};
 pub use device_id::{DeviceId, DeviceIdError};
 pub use disk::{BlockSize, DiskConfig, DiskValueError, QueueCount};
 pub use error::{BalloonProblem, Error, FileProblem, MemoryProblem};
+pub use host_forward::{HostForward, Protocol};
 pub use memory_size::{MemorySize, MemorySizeError};
-pub use net::{
-    HostAddress, HostForward, Link, NetConfig, NetPeer, NetValueError, Protocol, QueuePairs,
-};
+pub use net::{HostAddress, Link, NetConfig, NetPeer, NetValueError, QueuePairs};
 pub use net_limits::{NetLimits, TrafficLimits};
 pub use options::MachineOptions;
 pub use pmem::PmemConfig;
