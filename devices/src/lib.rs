@@ -11,6 +11,7 @@
 //! owns it implements.
 
 pub mod bus;
+pub mod dead_holder;
 pub mod interrupt;
 pub mod legacy;
 pub mod memory;

@@ -6,15 +6,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::blk::Access;
-
-/// How long to wait for the lock of a process that has died. The kernel closes the files of its
-/// rings after its death, in the background: milliseconds, longer where it is busy.
-const DEAD_HOLDER_PATIENCE: Duration = Duration::from_secs(2);
-/// How often to look.
-const DEAD_HOLDER_INTERVAL: Duration = Duration::from_millis(2);
+use crate::dead_holder;
 
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +48,10 @@ pub(super) enum LockError {
 
 /// Locks belong to the open file, so they stay with it in whichever process it ends up.
 pub(super) fn lock(path: &Path, file: &File, access: Access) -> Result<(), LockError> {
-    let give_up = Instant::now() + DEAD_HOLDER_PATIENCE;
-    loop {
-        match try_lock(path, file, access) {
-            // Nobody to be seen holds it: some kernels do not show the dead.
-            Err(LockError::Held(holder)) if holder.is_gone() && Instant::now() < give_up => {
-                std::thread::sleep(DEAD_HOLDER_INTERVAL);
-            }
-            result => return result,
-        }
-    }
+    // Nobody to be seen holds it: some kernels do not show the dead.
+    let may_be_dead =
+        |error: &LockError| matches!(error, LockError::Held(holder) if holder.is_gone());
+    dead_holder::outlast(|| try_lock(path, file, access), may_be_dead)
 }
 
 /// Lets go of the lock, whoever still has a duplicate of the descriptor.

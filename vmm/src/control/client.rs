@@ -5,8 +5,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use devices::dead_holder;
 use thiserror::Error;
 
 use super::protocol::{Answer, Event, Frame, Hello, PROTOCOL, Refusal, Request};
@@ -15,9 +16,6 @@ use crate::outcome;
 
 /// How long a machine may take to answer: a pause waits for what is in flight.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How long somebody who is cut off before the first line tries again, and how often.
-const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);
-const CUT_OFF_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest line of a machine: metrics of many queues.
 const LONGEST_LINE: u64 = 64 << 20;
 
@@ -119,17 +117,8 @@ impl Client {
     /// The socket of a machine that was killed listens until the kernel has closed the files of its
     /// ring, in the background. Whoever connects meanwhile is cut off, and refused the next time.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let give_up = Instant::now() + CUT_OFF_PATIENCE;
-        loop {
-            match Self::connect_once(path) {
-                Err(ClientError::Lost { source, .. })
-                    if is_cut_off(&source) && Instant::now() < give_up =>
-                {
-                    std::thread::sleep(CUT_OFF_INTERVAL);
-                }
-                result => return result,
-            }
-        }
+        let may_be_dead = |error: &ClientError| matches!(error, ClientError::Lost { source, .. } if is_cut_off(source));
+        dead_holder::outlast(|| Self::connect_once(path), may_be_dead)
     }
 
     fn connect_once(path: &Path) -> Result<Self, ClientError> {

@@ -9,7 +9,6 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::error::NetError;
 use super::offload::Offloads;
 use super::tun::{self, InterfaceName, QueueState};
+use crate::dead_holder;
 
 /// Most queue pairs of a network.
 pub const MAX_QUEUE_PAIRS: u16 = 16;
@@ -24,11 +24,6 @@ pub const MAX_QUEUE_PAIRS: u16 = 16;
 pub const DEFAULT_MTU: u16 = 1500;
 /// The smallest and largest MTU: what IPv4 asks for, and what a tap's frames leave.
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 68..=65521;
-
-/// How long a tap may be busy: that long a dead process' rings may hold it on a busy host.
-const BUSY_PATIENCE: Duration = Duration::from_secs(1);
-/// How often to look.
-const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Where a tap comes from.
 #[derive(Debug)]
@@ -291,22 +286,14 @@ fn attach_first(
     Ok((fd, attached, flags))
 }
 
-/// Attach, also to a tap that a machine has just let go of: the kernel closes the files of its rings
-/// after its end, in the background.
+/// Attach, also to a tap that a machine has just let go of.
 fn attach_patiently(
     fd: &OwnedFd,
     interface: InterfaceName,
     flags: std::ffi::c_short,
 ) -> io::Result<InterfaceName> {
-    let give_up = Instant::now() + BUSY_PATIENCE;
-    loop {
-        match tun::attach(fd, interface, flags) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < give_up => {
-                std::thread::sleep(BUSY_INTERVAL);
-            }
-            result => return result,
-        }
-    }
+    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+    dead_holder::outlast(|| tun::attach(fd, interface, flags), is_busy)
 }
 
 /// What the kernel's tap can do, by asking for less and less. Afterwards nothing is on.
