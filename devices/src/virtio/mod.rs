@@ -19,6 +19,7 @@ pub mod pci;
 pub mod pmem;
 pub mod queue;
 pub mod rng;
+mod state_file;
 #[cfg(test)]
 mod test_bed;
 pub mod vsock;

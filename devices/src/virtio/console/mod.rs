@@ -40,10 +40,11 @@ pub use protocol::WindowSize;
 
 use self::port::{OutputState, Owed, Port};
 use self::protocol::{FEATURE_MULTIPORT, FEATURE_SIZE, QueueRole};
-use self::state::{ConsoleState, StateFile};
+use self::state::ConsoleState;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect};
 use super::queue::{InflightRegion, RING_FEATURES};
+use super::state_file::StateFile;
 use super::worker::{self, ActiveQueue, Changes, Device, Work};
 use crate::log_limit::LogLimit;
 
@@ -135,7 +136,7 @@ struct Console {
     ports: Vec<Port>,
     window: Cell<WindowSize>,
     ports_in_use: Cell<PortsInUse>,
-    state: StateFile,
+    state: StateFile<ConsoleState>,
     /// Notified when ports open and close, and when the driver has to be told something.
     changes: Changes,
     /// Notified when a port has nothing more to transmit.

@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::failure::ConsoleError;
 use super::port::{PortEnd, PortRole};
 use super::protocol::WindowSize;
-use super::state::{ConsoleState, StateFile};
+use super::state::ConsoleState;
 use super::{ConsoleBackend, MAX_PORTS};
 use crate::virtio::backend::{BackendContext, DeviceProfile};
 use crate::virtio::parts::Parts;
 use crate::virtio::queue::InflightRegion;
+use crate::virtio::state_file::StateFile;
 
 /// The ports with their ends, and the memory of what the driver knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ConsoleParts {
     pub(super) ports: Vec<(PortRole, PortEnd)>,
-    pub(super) state: StateFile,
+    pub(super) state: StateFile<ConsoleState>,
 }
 
 impl ConsoleParts {

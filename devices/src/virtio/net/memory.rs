@@ -1,22 +1,12 @@
-//! What the driver set by command, kept outside the back end's process.
-//!
-//! A driver sends its commands once. When a back end dies, its successor goes on with the same
-//! queues and has to know what was set: it is written to a file in memory of the VMM after each
-//! command, with a plain `pwrite`; commands are rare.
-//!
-//! The file may have been written by a hostile process, so what is read is checked like a command.
+//! What the driver set by command, as its file has it. Whatever that says is checked like a command.
 
-use std::io;
-
-use rustix::fs::MemfdFlags;
-use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::filter::{Addresses, Filter, MAX_ADDRESSES, MODES, Switch};
 use super::mac::MacAddress;
 use super::offload::Offloads;
+use crate::virtio::state_file::{State, StateFile};
 
-const MAGIC: u32 = 0x6e65_7401;
 /// No offloads were chosen.
 const NOT_CHOSEN: u32 = u32::MAX;
 /// More addresses than a table holds.
@@ -26,7 +16,7 @@ const _: () = assert!(MAX_ADDRESSES < ALL as usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct Table {
+pub struct Table {
     count: u8,
     addresses: [[u8; 6]; MAX_ADDRESSES],
 }
@@ -34,7 +24,7 @@ pub(super) struct Table {
 /// What a driver sets by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct DriverSettings {
+pub struct DriverSettings {
     magic: u32,
     offloads: u32,
     mac: [u8; 6],
@@ -53,7 +43,7 @@ impl DriverSettings {
     ) -> Self {
         let (modes, unicast, multicast) = filter.parts();
         Self {
-            magic: MAGIC,
+            magic: Self::MAGIC,
             offloads: offloads.map_or(NOT_CHOSEN, |offloads| offloads.bits()),
             mac: mac.0,
             pairs,
@@ -101,44 +91,17 @@ impl Table {
     }
 }
 
-/// A file that holds [`DriverSettings`], or nothing.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SettingsFile(ipc::Fd);
+impl State for DriverSettings {
+    const NAME: &'static str = "net-settings";
+    const MAGIC: u32 = 0x6e65_7401;
 
-impl SettingsFile {
-    /// A file in memory that holds nothing.
-    pub fn create() -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("net-settings", MemfdFlags::CLOEXEC)?;
-        Ok(Self(ipc::Fd::new(file)))
-    }
-
-    /// A second handle of the same file.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(self.0.try_clone()?))
-    }
-
-    pub(super) fn store(&self, settings: &DriverSettings) -> io::Result<()> {
-        let written = rustix::io::pwrite(&self.0, settings.as_bytes(), 0)?;
-        if written == size_of::<DriverSettings>() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WriteZero.into())
-        }
-    }
-
-    /// None if it holds nothing that makes sense.
-    pub(super) fn load(&self) -> Option<DriverSettings> {
-        let mut bytes = [0; size_of::<DriverSettings>()];
-        let read = rustix::io::pread(&self.0, &mut bytes, 0).ok()?;
-        let settings = DriverSettings::read_from_bytes(&bytes).ok()?;
-        (read == bytes.len() && settings.magic == MAGIC).then_some(settings)
-    }
-
-    /// Forget what it holds.
-    pub fn clear(&self) -> io::Result<()> {
-        Ok(rustix::fs::ftruncate(&self.0, 0)?)
+    fn magic(&self) -> u32 {
+        self.magic
     }
 }
+
+/// A file that holds [`DriverSettings`], or nothing.
+pub type SettingsFile = StateFile<DriverSettings>;
 
 #[cfg(test)]
 mod tests {
@@ -177,10 +140,10 @@ mod tests {
             genuine: bool,
         ) {
             if genuine && bytes.len() >= 4 {
-                bytes[..4].copy_from_slice(&MAGIC.to_ne_bytes());
+                bytes[..4].copy_from_slice(&DriverSettings::MAGIC.to_ne_bytes());
             }
             let file = SettingsFile::create().unwrap();
-            rustix::io::pwrite(&file.0, &bytes, 0).unwrap();
+            file.scribble(&bytes);
             if let Some(settings) = file.load() {
                 let _ = (settings.mac(), settings.offloads(), settings.filter());
             }
