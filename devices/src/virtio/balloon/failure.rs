@@ -1,16 +1,15 @@
 //! Why a queue cannot go on.
 
-use std::io;
-
 use thiserror::Error;
 
 use crate::virtio::queue::QueueError;
+use crate::virtio::worker::KickError;
 
 /// A driver broke the rules, or the kernel those of eventfds.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
     #[error(transparent)]
     Queue(#[from] QueueError),
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }

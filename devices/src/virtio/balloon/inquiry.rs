@@ -91,7 +91,7 @@ impl Inquiry {
         };
         let asked = select(self.balloon.wish.made(), until(due));
         Ok(match select(active.available(), asked).await {
-            Either::Left(stop) => match stop.map_err(Failure::Kick)? {
+            Either::Left(stop) => match stop? {
                 Some(_) => Occasion::Stop,
                 None => Occasion::Buffer,
             },

@@ -178,7 +178,7 @@ impl BlockBackend {
             file,
             geometry: RefCell::new(geometry),
             limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
-            changes: Changes::default(),
+            changes: Rc::default(),
             strategy: self.strategy,
             patience: self.patience,
             writeback: Cell::new(CacheMode::WriteBack),
@@ -198,7 +198,7 @@ struct Disk {
     geometry: RefCell<Geometry>,
     limiter: RefCell<RateLimiter>,
     /// Notified when the limits are others.
-    changes: Changes,
+    changes: Rc<Changes>,
     strategy: IoStrategy,
     patience: Patience,
     /// `writeback` of the configuration space.

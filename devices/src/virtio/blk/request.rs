@@ -1,7 +1,6 @@
 //! One request: what it asks for, checked, and how far it is.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use executor::FallocateFlags;
 use zerocopy::{FromBytes, IntoBytes};
@@ -94,7 +93,6 @@ pub(super) enum Begun {
 pub(super) struct Request {
     pub(super) step: Step,
     pub(super) path: Path,
-    pub(super) taken_at: Instant,
     pub(super) status: Option<StatusByte>,
     /// Data that was not moved yet.
     pub(super) buffers: GuestBuffers,
@@ -108,11 +106,10 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(memory: &Rc<GuestMemory>, now: Instant) -> Self {
+    pub(super) fn new(memory: &Rc<GuestMemory>) -> Self {
         Self {
             step: Step::Idle,
             path: Path::Straight,
-            taken_at: now,
             status: None,
             buffers: GuestBuffers::new(memory.clone()),
             offset: 0,

@@ -1,10 +1,7 @@
 //! The task of one queue.
 
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 use thiserror::Error;
 
@@ -12,18 +9,13 @@ use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
 use super::{Disk, IoStrategy};
 use crate::virtio::queue::{
-    Availability, Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
-    Wait,
+    Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag, Wait,
 };
-use crate::virtio::worker::{ActiveQueue, Next, Pacing, Rest, Signalled, StopMode};
+use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
 
 /// Most bytes that go through host memory at once. A queue full of unaligned requests holds this
 /// much for each; larger pieces gain nothing, the copy dominates.
 const BOUNCE_BYTES: u32 = 64 << 10;
-
-/// Rounds of taking and publishing before other tasks run, when all requests complete at once
-/// because the driver sends only bad ones.
-const ROUNDS: usize = 8;
 
 /// Requests done on the spot before they are published: the driver works on these while the next
 /// are done, and one look at its wishes for eight costs little.
@@ -36,139 +28,34 @@ enum Failure {
     Queue(#[from] QueueError),
     #[error("chain {head} has no byte for a status")]
     NoStatus { head: u16 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }
 
 /// Serve one queue until it is stopped.
 pub(super) async fn serve(disk: Rc<Disk>, active: ActiveQueue) -> Vec<ActiveQueue> {
-    let mut server = Server::new(disk, active);
-    if let Err(failure) = poll_fn(|context| server.poll(context)).await {
-        server.active.fail(failure.to_string()).await;
-        server.ops.cancel_all();
-        poll_fn(|context| server.drop_completions(context)).await;
-    }
-    vec![server.active]
+    serve_paced(Server::new(disk, active)).await
 }
 
 struct Server {
     disk: Rc<Disk>,
-    active: ActiveQueue,
-    ops: GuestOps,
-    /// Operations under way that are not transfers.
-    slow: usize,
+    paced: PacedQueue,
     /// By head.
     requests: Box<[Request]>,
     chain: Chain,
-    pacing: Pacing,
-    /// Why nothing is taken for a while.
-    rest: Rest,
-    /// Given back and not yet published.
-    finished: u16,
-    /// When the visit began in which requests were taken.
-    visited_at: Instant,
-    /// When those were taken that are given back and not yet published.
-    taken_at: Vec<Instant>,
-    /// What was taken moves so many bytes that were not counted yet.
-    bytes: u64,
 }
 
 impl Server {
     fn new(disk: Rc<Disk>, active: ActiveQueue) -> Self {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
-        let now = executor::now();
         Self {
-            pacing: Pacing::new(disk.patience),
+            paced: PacedQueue::new(active, disk.patience, disk.changes.clone()),
             disk,
-            ops: GuestOps::new(size),
-            slow: 0,
-            requests: (0..size).map(|_| Request::new(&memory, now)).collect(),
+            requests: (0..size).map(|_| Request::new(&memory)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
             chain: Chain::for_any_buffers(memory, size),
-            rest: Rest::None,
-            finished: 0,
-            visited_at: now,
-            taken_at: Vec::with_capacity(size),
-            bytes: 0,
-            active,
         }
-    }
-
-    /// The main line: ready when it was stopped and nothing is in flight, or with a failure.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        for _ in 0..ROUNDS {
-            if let Some(StopMode::Abort) = self.active.poll_stop(context) {
-                self.ops.cancel_all();
-                return self.drop_completions(context).map(Ok);
-            }
-            // Off before anything is published: a driver that polls answers at once.
-            self.active.queue.disable_kicks();
-            self.complete(context);
-            let interrupt = self.publish();
-            if self.active.poll_stop(context).is_some() && !self.active.queue.is_recovering() {
-                return self.poll_drained();
-            }
-            std::task::ready!(self.rest.poll(&self.disk.changes, context));
-            let waiting = self.active.queue.available().min(self.active.queue.size());
-            let next = self.pacing.next(waiting, self.ops.in_flight(), self.slow);
-            match next {
-                Next::Take => self.take()?,
-                Next::Look => {
-                    if interrupt == Signalled::Yes {
-                        // It must not wait for the end of the look-out.
-                        executor::flush();
-                    }
-                    break;
-                }
-                Next::Nap(duration) => self.rest = Rest::nap(duration),
-                Next::Doze => return Poll::Pending,
-                Next::Sleep => {
-                    if self.active.queue.enable_kicks() == Availability::More {
-                        self.take()?;
-                    } else {
-                        std::task::ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
-                    }
-                }
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn poll_drained(&self) -> Poll<Result<(), Failure>> {
-        if self.ops.in_flight() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-
-    /// Take the buffers that are available and start their requests.
-    fn take(&mut self) -> Result<(), Failure> {
-        let most = match self.disk.strategy {
-            IoStrategy::Ring => self.active.queue.size(),
-            IoStrategy::Inline | IoStrategy::InMemory => INLINE_BATCH,
-        };
-        // What a predecessor took was admitted then, and a pause waits for it.
-        let limited = self.disk.limiter.borrow().is_limited() && !self.active.queue.is_recovering();
-        // One look at the clock for all of them.
-        self.visited_at = executor::now();
-        let mut taken = 0;
-        while taken < most {
-            if limited {
-                self.rest = Rest::for_limit(&self.disk.limiter, &self.disk.changes);
-                if !self.rest.is_none() {
-                    break;
-                }
-            }
-            if !self.active.queue.pop(&mut self.chain)? {
-                break;
-            }
-            taken += 1;
-            let bytes = self.begin()?;
-            if limited {
-                self.disk.limiter.borrow_mut().charge(bytes.into());
-            }
-        }
-        self.pacing.taken(taken);
-        Ok(())
     }
 
     /// Start the request of the chain that was just taken; says how many bytes it moves.
@@ -176,7 +63,7 @@ impl Server {
         let head = self.chain.head();
         let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
         if let Some(address) = self.chain.outside() {
-            let index = self.active.index();
+            let index = self.paced.active.index();
             self.disk.complaints.warn(format_args!(
                 "disk, queue {index}: a request has a buffer at {address}, which is no memory for \
                  devices (persistent memory is none)"
@@ -184,9 +71,8 @@ impl Server {
         }
         let request = &mut self.requests[usize::from(head)];
         let begun = request.begin(&mut self.chain, status, &self.disk.geometry.borrow());
-        request.taken_at = self.visited_at;
         let bytes = request.bytes_to_move();
-        self.bytes += u64::from(bytes);
+        self.paced.moved(bytes.into());
         match begun {
             Begun::Working => self.go_on(head),
             Begun::Done(status) => self.finish(head, status),
@@ -198,56 +84,19 @@ impl Server {
     fn go_on(&mut self, head: Tag) {
         let request = &mut self.requests[usize::from(head)];
         let submitted = match request.step {
-            Step::Read | Step::Write => transfer(&mut self.ops, &self.disk, request, head),
+            Step::Read | Step::Write => transfer(&mut self.paced.ops, &self.disk, request, head),
             Step::Range(position) => {
                 let range = request.ranges[position];
-                self.slow += 1;
-                zero_or_free(&mut self.ops, &self.disk, request, range, head)
+                self.paced.slow += 1;
+                zero_or_free(&mut self.paced.ops, &self.disk, request, range, head)
             }
             Step::Sync => {
-                self.slow += 1;
-                self.ops.fdatasync(&self.disk.file, head)
+                self.paced.slow += 1;
+                self.paced.ops.fdatasync(&self.disk.file, head)
             }
             Step::Idle => unreachable!("a request in flight has a step"),
         };
         submitted.expect("there is room for one operation of each head");
-    }
-
-    /// Take all completions that are there.
-    fn complete(&mut self, context: &mut Context<'_>) {
-        let mut any = false;
-        while let Poll::Ready(completed) = self.ops.poll_next(context) {
-            any = true;
-            self.step_done(completed);
-        }
-        if any {
-            self.pacing.completed(self.ops.in_flight());
-        }
-    }
-
-    /// One step of a request is over: start the next, or finish.
-    fn step_done(&mut self, completed: Completed) {
-        let Completed { tag, result, pages } = completed;
-        let request = &mut self.requests[usize::from(tag)];
-        if matches!(request.step, Step::Range(_) | Step::Sync) {
-            self.slow -= 1;
-        }
-        if pages.is_some() {
-            request.pages = pages;
-        }
-        match advance(request, &result, self.disk.mode.get()) {
-            Progress::More => self.go_on(tag),
-            Progress::Done(status) => {
-                if let (STATUS_IOERR, Err(error)) = (status, &result) {
-                    let (step, offset) = (request.step, request.offset);
-                    let index = self.active.index();
-                    self.disk.complaints.warn(format_args!(
-                        "disk, queue {index}: {step:?} at byte {offset} failed: {error}"
-                    ));
-                }
-                self.finish(tag, status);
-            }
-        }
     }
 
     /// Give the buffer back.
@@ -258,30 +107,69 @@ impl Server {
         if let Some(byte) = request.status.take() {
             byte.write(status);
         }
-        self.taken_at.push(request.taken_at);
-        self.active.queue.push_used(head, request.written + 1);
-        self.finished += 1;
+        let written = request.written + 1;
+        self.paced.give_back(head, written);
+    }
+}
+
+impl Requests for Server {
+    type Failure = Failure;
+
+    fn queue(&mut self) -> &mut PacedQueue {
+        &mut self.paced
     }
 
-    fn publish(&mut self) -> Signalled {
-        let finished = std::mem::take(&mut self.finished);
-        self.pacing.published(finished);
-        if finished > 0 {
-            let (now, metrics) = (self.pacing.published_at(), self.active.metrics());
-            for taken_at in self.taken_at.drain(..) {
-                metrics.took(now.saturating_duration_since(taken_at));
+    fn take(&mut self) -> Result<u16, Failure> {
+        let most = match self.disk.strategy {
+            IoStrategy::Ring => self.paced.active.queue.size(),
+            IoStrategy::Inline | IoStrategy::InMemory => INLINE_BATCH,
+        };
+        // What a predecessor took was admitted then, and a pause waits for it.
+        let limited = self.disk.limiter.borrow().is_limited() && !self.paced.is_recovering();
+        let mut taken = 0;
+        while taken < most {
+            if limited && self.paced.must_rest(&self.disk.limiter) {
+                break;
             }
-            metrics.moved(std::mem::take(&mut self.bytes));
+            if !self.paced.pop(&mut self.chain)? {
+                break;
+            }
+            taken += 1;
+            let bytes = self.begin()?;
+            if limited {
+                self.disk.limiter.borrow_mut().charge(bytes.into());
+            }
         }
-        self.active.publish()
+        Ok(taken)
     }
 
-    /// Wait until nothing is in flight; nothing of it counts any more.
-    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ops.in_flight() > 0 {
-            drop(std::task::ready!(self.ops.poll_next(context)));
+    /// One step of a request is over: start the next, or finish.
+    fn completed(&mut self, completed: Completed) {
+        let Completed { tag, result, pages } = completed;
+        let request = &mut self.requests[usize::from(tag)];
+        if matches!(request.step, Step::Range(_) | Step::Sync) {
+            self.paced.slow -= 1;
         }
-        Poll::Ready(())
+        if pages.is_some() {
+            request.pages = pages;
+        }
+        match advance(request, &result, self.disk.mode.get()) {
+            Progress::More => self.go_on(tag),
+            Progress::Done(status) => {
+                if let (STATUS_IOERR, Err(error)) = (status, &result) {
+                    let (step, offset) = (request.step, request.offset);
+                    let index = self.paced.active.index();
+                    self.disk.complaints.warn(format_args!(
+                        "disk, queue {index}: {step:?} at byte {offset} failed: {error}"
+                    ));
+                }
+                self.finish(tag, status);
+            }
+        }
+    }
+
+    fn into_queue(self) -> PacedQueue {
+        self.paced
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn transmit(console: Rc<Console>, mut active: ActiveQueue) -> V
 
 async fn obey(console: &Console, active: &mut ActiveQueue) -> Result<(), Failure> {
     let mut chain = Chain::new(active.memory().clone(), active.queue.size().into());
-    while active.available().await.map_err(Failure::Kick)?.is_none() {
+    while active.available().await?.is_none() {
         // As many as the queue has: then others run.
         for _ in 0..active.queue.size() {
             if !active.queue.pop(&mut chain)? {
@@ -97,7 +97,7 @@ pub(super) async fn receive(console: Rc<Console>, mut active: ActiveQueue) -> Ve
 async fn tell(console: &Console, active: &mut ActiveQueue) -> Result<(), Failure> {
     let mut chain = Chain::new(active.memory().clone(), active.queue.size().into());
     while is_owed_something(console, active).await {
-        if active.available().await.map_err(Failure::Kick)?.is_some() {
+        if active.available().await?.is_some() {
             return Ok(());
         }
         while let Some((index, owed)) = console.next_owed() {

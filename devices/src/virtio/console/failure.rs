@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{MAX_NAME_BYTES, MAX_PORTS};
 use crate::virtio::queue::QueueError;
+use crate::virtio::worker::KickError;
 
 /// A driver broke the rules, or the kernel those of eventfds.
 #[derive(Debug, Error)]
@@ -14,8 +15,8 @@ pub(super) enum Failure {
     Queue(#[from] QueueError),
     #[error("chain {head} has {bytes} bytes for a message of {wanted}")]
     ShortBuffer { head: u16, bytes: u32, wanted: usize },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }
 
 /// What keeps ports from being a console. Each message says what to do.

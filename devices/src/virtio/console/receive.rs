@@ -36,9 +36,7 @@ pub(super) async fn serve(
         active,
     };
     if let Err(failure) = poll_fn(|context| server.poll(context)).await {
-        server.active.fail(failure.to_string()).await;
-        server.ops.cancel_all();
-        poll_fn(|context| server.drop_completions(context)).await;
+        server.active.give_up(failure, &mut server.ops).await;
     }
     vec![server.active]
 }
@@ -69,8 +67,7 @@ impl Receiver {
         for _ in 0..ROUNDS {
             let stop = self.active.poll_stop(context);
             if stop == Some(StopMode::Abort) {
-                self.ops.cancel_all();
-                return self.drop_completions(context).map(Ok);
+                return self.ops.poll_cancelled(context).map(Ok);
             }
             self.active.queue.disable_kicks();
             self.complete(context);
@@ -90,7 +87,7 @@ impl Receiver {
             {
                 // What had no room for anything is given back first.
                 self.active.publish();
-                ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
+                ready!(self.active.poll_kick(context))?;
             }
         }
         context.waker().wake_by_ref();
@@ -162,13 +159,5 @@ impl Receiver {
     fn end(&mut self, error: &io::Error) {
         log::debug!("{}: no more input: {error}", self.console.name_of(self.port));
         self.port().input_ended.set(true);
-    }
-
-    /// Wait until nothing is in flight; nothing of it counts any more.
-    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ops.in_flight() > 0 {
-            drop(ready!(self.ops.poll_next(context)));
-        }
-        Poll::Ready(())
     }
 }

@@ -38,9 +38,7 @@ pub(super) async fn serve(
     let outcome = poll_fn(|context| server.poll(context)).await;
     server.set_state(OutputState::Unserved);
     if let Err(failure) = outcome {
-        server.active.fail(failure.to_string()).await;
-        server.ops.cancel_all();
-        poll_fn(|context| server.drop_completions(context)).await;
+        server.active.give_up(failure, &mut server.ops).await;
     }
     vec![server.active]
 }
@@ -72,8 +70,7 @@ impl Transmitter {
         for _ in 0..ROUNDS {
             let stop = self.active.poll_stop(context);
             if stop == Some(StopMode::Abort) {
-                self.ops.cancel_all();
-                return self.drop_completions(context).map(Ok);
+                return self.ops.poll_cancelled(context).map(Ok);
             }
             self.active.queue.disable_kicks();
             self.complete(context);
@@ -95,7 +92,7 @@ impl Transmitter {
                 self.active.publish();
                 self.set_state(OutputState::Idle);
                 self.console.changes.register(context);
-                ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
+                ready!(self.active.poll_kick(context))?;
             }
         }
         context.waker().wake_by_ref();
@@ -197,13 +194,5 @@ impl Transmitter {
         if self.port().written.replace(bytes) != bytes {
             self.console.store();
         }
-    }
-
-    /// Wait until nothing is in flight; nothing of it counts any more.
-    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ops.in_flight() > 0 {
-            drop(ready!(self.ops.poll_next(context)));
-        }
-        Poll::Ready(())
     }
 }

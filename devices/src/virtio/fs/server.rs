@@ -1,13 +1,10 @@
 //! The task of one queue.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use executor::{Fd, Sleep};
+use executor::Fd;
 use fileserver::{Errno, Past};
 use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,13 +14,8 @@ use super::request::{MOST_ARGUMENTS, Request};
 use super::session::{Durability, Outcome, Session};
 use super::{QUEUE_SIZE, Shared};
 use crate::virtio::blk::IoStrategy;
-use crate::virtio::queue::{
-    Availability, Chain, Completed, GuestBuffers, GuestOps, NoRoom, QueueError, Side, Tag, Wait,
-};
-use crate::virtio::worker::{ActiveQueue, Next, Pacing, Signalled, StopMode};
-
-/// Rounds of taking and publishing before other tasks run.
-const ROUNDS: usize = 4;
+use crate::virtio::queue::{Chain, Completed, GuestBuffers, NoRoom, QueueError, Side, Tag, Wait};
+use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
 
 /// Requests that are done before they are published: the driver works on these while the next are
 /// done, and each takes some microseconds of the system's time.
@@ -40,19 +32,13 @@ enum Failure {
     NoHeader { head: u16 },
     #[error("chain {head} has no room for an answer")]
     NoRoom { head: u16 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }
 
 /// Serve one queue until it is stopped.
 pub(super) async fn serve(shared: Rc<Shared>, active: ActiveQueue) -> Vec<ActiveQueue> {
-    let mut server = Server::new(shared, active);
-    if let Err(failure) = poll_fn(|context| server.poll(context)).await {
-        server.active.fail(failure.to_string()).await;
-        server.ops.cancel_all();
-        poll_fn(|context| server.drop_completions(context)).await;
-    }
-    vec![server.active]
+    serve_paced(Server::new(shared, active)).await
 }
 
 /// What a request waits for.
@@ -81,19 +67,11 @@ struct Place {
 struct Server {
     shared: Rc<Shared>,
     session: Rc<RefCell<Session>>,
-    active: ActiveQueue,
-    ops: GuestOps,
-    /// Operations under way that are not transfers.
-    slow: usize,
+    paced: PacedQueue,
     /// By head.
     places: Box<[Place]>,
     chain: Chain,
     arguments: Vec<u8>,
-    pacing: Pacing,
-    /// A rest while nothing is in flight.
-    nap: Option<Sleep>,
-    /// Given back and not yet published.
-    finished: u16,
 }
 
 impl Server {
@@ -110,77 +88,13 @@ impl Server {
             moved: 0,
         };
         Self {
-            pacing: Pacing::new(shared.patience),
+            paced: PacedQueue::new(active, shared.patience, Rc::default()),
             session: shared.session.clone(),
             shared,
-            ops: GuestOps::new(size),
-            slow: 0,
             places: (0..size).map(place).collect(),
             chain: Chain::for_any_buffers(memory.clone(), size),
             arguments: Vec::new(),
-            nap: None,
-            finished: 0,
-            active,
         }
-    }
-
-    /// The main line: ready when it was stopped and nothing is in flight, or with a failure.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        for _ in 0..ROUNDS {
-            if let Some(StopMode::Abort) = self.active.poll_stop(context) {
-                self.ops.cancel_all();
-                return self.drop_completions(context).map(Ok);
-            }
-            if let Some(nap) = &mut self.nap {
-                std::task::ready!(Pin::new(nap).poll(context));
-                self.nap = None;
-            }
-            // Off before anything is published: a driver that polls answers at once.
-            self.active.queue.disable_kicks();
-            self.complete(context);
-            let interrupt = self.publish();
-            if self.active.poll_stop(context).is_some() && !self.active.queue.is_recovering() {
-                let drained = self.ops.in_flight() == 0;
-                return if drained { Poll::Ready(Ok(())) } else { Poll::Pending };
-            }
-            let waiting = self.active.queue.available().min(self.active.queue.size());
-            match self.pacing.next(waiting, self.ops.in_flight(), self.slow) {
-                Next::Take => self.take()?,
-                Next::Look => {
-                    if interrupt == Signalled::Yes {
-                        // It must not wait for the end of the look-out.
-                        executor::flush();
-                    }
-                    break;
-                }
-                Next::Nap(duration) => self.nap = Some(executor::sleep(duration)),
-                Next::Doze => return Poll::Pending,
-                Next::Sleep => {
-                    if self.active.queue.enable_kicks() == Availability::More {
-                        self.take()?;
-                    } else {
-                        std::task::ready!(self.active.poll_kick(context)).map_err(Failure::Kick)?;
-                    }
-                }
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Take buffers that are available and carry their requests out.
-    fn take(&mut self) -> Result<(), Failure> {
-        let mut taken = 0;
-        while taken < BATCH {
-            let again = self.active.queue.is_recovering();
-            if !self.active.queue.pop(&mut self.chain)? {
-                break;
-            }
-            taken += 1;
-            self.begin(again)?;
-        }
-        self.pacing.taken(taken);
-        Ok(())
     }
 
     /// Carry out the request of the chain that was just taken, `again` after a predecessor.
@@ -211,13 +125,13 @@ impl Server {
             }
             Outcome::Sync { file, how } => {
                 let submitted = match how {
-                    Durability::Data => self.ops.fdatasync(&file, head),
-                    Durability::All => self.ops.fsync(&file, head),
+                    Durability::Data => self.paced.ops.fdatasync(&file, head),
+                    Durability::All => self.paced.ops.fsync(&file, head),
                 };
                 self.begun(head, file, submitted);
             }
             Outcome::Allocate { file, mode, offset, length } => {
-                let submitted = self.ops.fallocate(&file, mode, offset, length, head);
+                let submitted = self.paced.ops.fallocate(&file, mode, offset, length, head);
                 self.begun(head, file, submitted);
             }
         }
@@ -248,7 +162,7 @@ impl Server {
         if !request.is_noted() {
             return session.execute(header, &request, &Past::Nothing, room);
         }
-        let place = usize::from(self.active.index()) * usize::from(QUEUE_SIZE)
+        let place = usize::from(self.paced.active.index()) * usize::from(QUEUE_SIZE)
             + usize::from(self.chain.head());
         let past = if again {
             session.tree.ledger().journal(place).past(header.unique)
@@ -292,12 +206,12 @@ impl Server {
         let Some(file) = &place.file else { return };
         let (data, offset) = (&place.data, place.offset);
         let submitted = match self.shared.strategy {
-            IoStrategy::Ring => self.ops.transfer(file, data, side, offset, head),
+            IoStrategy::Ring => self.paced.ops.transfer(file, data, side, offset, head),
             IoStrategy::Inline => {
-                self.ops.transfer_inline(file, Wait::Never, data, side, offset, head)
+                self.paced.ops.transfer_inline(file, Wait::Never, data, side, offset, head)
             }
             IoStrategy::InMemory => {
-                self.ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head)
+                self.paced.ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head)
             }
         };
         submitted.expect("there is room for one operation of each head");
@@ -308,48 +222,7 @@ impl Server {
         let place = &mut self.places[usize::from(head)];
         place.file = Some(file);
         place.step = Step::Other;
-        self.slow += 1;
-    }
-
-    /// Take all completions that are there.
-    fn complete(&mut self, context: &mut Context<'_>) {
-        let mut any = false;
-        while let Poll::Ready(Completed { tag, result, .. }) = self.ops.poll_next(context) {
-            any = true;
-            self.completed(tag, &result);
-        }
-        if any {
-            self.pacing.completed(self.ops.in_flight());
-        }
-    }
-
-    fn completed(&mut self, head: Tag, result: &io::Result<u32>) {
-        let place = &mut self.places[usize::from(head)];
-        match (place.step, result) {
-            (Step::Transfer(side), Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                self.transfer(head, side);
-            }
-            (Step::Transfer(side), Ok(bytes)) => {
-                let bytes = (*bytes).min(place.data.bytes());
-                place.data.advance(bytes);
-                place.offset += u64::from(bytes);
-                place.moved += bytes;
-                // A read of nothing is the end of the file; a short one need not be.
-                if bytes > 0 && place.data.bytes() > 0 {
-                    self.transfer(head, side);
-                } else {
-                    self.transferred(head, side, Ok(()));
-                }
-            }
-            (Step::Transfer(side), Err(error)) => self.transferred(head, side, Err(errno(error))),
-            (Step::Other, result) => {
-                self.slow -= 1;
-                self.session.borrow_mut().reply.clear();
-                let result = result.as_ref().map(|_| ()).map_err(errno);
-                self.answer(head, result);
-            }
-            (Step::Idle, _) => unreachable!("a completion belongs to a request"),
-        }
+        self.paced.slow += 1;
     }
 
     /// All was moved that there is.
@@ -395,21 +268,65 @@ impl Server {
         let place = &mut self.places[usize::from(head)];
         place.step = Step::Idle;
         place.file = None;
-        self.active.queue.push_used(head, written);
-        self.finished += 1;
+        self.paced.give_back(head, written);
+    }
+}
+
+impl Requests for Server {
+    type Failure = Failure;
+
+    /// A request takes some microseconds of the system's time.
+    const ROUNDS: usize = 4;
+
+    fn queue(&mut self) -> &mut PacedQueue {
+        &mut self.paced
     }
 
-    fn publish(&mut self) -> Signalled {
-        self.pacing.published(std::mem::take(&mut self.finished));
-        self.active.publish()
-    }
-
-    /// Wait until nothing is in flight; nothing of it counts any more.
-    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ops.in_flight() > 0 {
-            drop(std::task::ready!(self.ops.poll_next(context)));
+    fn take(&mut self) -> Result<u16, Failure> {
+        let mut taken = 0;
+        while taken < BATCH {
+            let again = self.paced.is_recovering();
+            if !self.paced.pop(&mut self.chain)? {
+                break;
+            }
+            taken += 1;
+            self.begin(again)?;
         }
-        Poll::Ready(())
+        Ok(taken)
+    }
+
+    fn completed(&mut self, Completed { tag: head, result, .. }: Completed) {
+        let place = &mut self.places[usize::from(head)];
+        match (place.step, &result) {
+            (Step::Transfer(side), Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                self.transfer(head, side);
+            }
+            (Step::Transfer(side), Ok(bytes)) => {
+                let bytes = (*bytes).min(place.data.bytes());
+                place.data.advance(bytes);
+                place.offset += u64::from(bytes);
+                place.moved += bytes;
+                self.paced.moved(bytes.into());
+                // A read of nothing is the end of the file; a short one need not be.
+                if bytes > 0 && place.data.bytes() > 0 {
+                    self.transfer(head, side);
+                } else {
+                    self.transferred(head, side, Ok(()));
+                }
+            }
+            (Step::Transfer(side), Err(error)) => self.transferred(head, side, Err(errno(error))),
+            (Step::Other, result) => {
+                self.paced.slow -= 1;
+                self.session.borrow_mut().reply.clear();
+                let result = result.as_ref().map(|_| ()).map_err(errno);
+                self.answer(head, result);
+            }
+            (Step::Idle, _) => unreachable!("a completion belongs to a request"),
+        }
+    }
+
+    fn into_queue(self) -> PacedQueue {
+        self.paced
     }
 }
 

@@ -47,7 +47,7 @@ struct Commands {
 impl Commands {
     async fn serve(&self, active: &mut ActiveQueue, chain: &mut Chain) -> Result<(), Failure> {
         loop {
-            match active.available().await.map_err(Failure::Kick)? {
+            match active.available().await? {
                 Some(StopMode::Drain) if active.queue.is_recovering() => {}
                 Some(_) => return Ok(()),
                 None => {}

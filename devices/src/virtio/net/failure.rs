@@ -1,10 +1,9 @@
 //! Why a queue cannot go on.
 
-use std::io;
-
 use thiserror::Error;
 
 use crate::virtio::queue::QueueError;
+use crate::virtio::worker::KickError;
 
 /// A driver broke the rules, or the kernel those of eventfds.
 #[derive(Debug, Error)]
@@ -17,6 +16,6 @@ pub(super) enum Failure {
     Scattered { pieces: usize, bytes: u32 },
     #[error("chain {head} has no byte for the answer to a command")]
     NoAck { head: u16 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }

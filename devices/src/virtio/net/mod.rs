@@ -62,7 +62,7 @@ use self::receive::Buffering;
 use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic, Statistics};
 use super::queue::{InflightRegion, RING_FEATURES};
-use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
+use super::worker::{self, ActiveQueue, Device, Patience, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::{RateLimiter, RateLimits};
 
@@ -252,7 +252,7 @@ fn network(
         transmit_limit: RefCell::new(RateLimiter::new(options.transmit, now)),
         received: Counters::default(),
         transmitted: Counters::default(),
-        changes: Changes::default(),
+        changes: Rc::default(),
         complaints: LogLimit::new(),
     })
 }

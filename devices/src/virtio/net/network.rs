@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use executor::Fd;
@@ -102,7 +103,7 @@ pub(super) struct Network {
     pub(super) transmit_limit: RefCell<RateLimiter>,
     pub(super) received: Counters,
     pub(super) transmitted: Counters,
-    pub(super) changes: Changes,
+    pub(super) changes: Rc<Changes>,
     pub(super) complaints: LogLimit,
 }
 

@@ -68,9 +68,7 @@ pub(super) async fn serve(
 ) -> Vec<ActiveQueue> {
     let mut server = Receiver::new(network, pair, buffering, active);
     if let Err(failure) = poll_fn(|context| server.poll(context)).await {
-        server.active.fail(failure.to_string()).await;
-        server.ops.cancel_all();
-        poll_fn(|context| server.drop_completions(context)).await;
+        server.active.give_up(failure, &mut server.ops).await;
     }
     vec![server.active]
 }
@@ -153,8 +151,7 @@ impl Receiver {
         for _ in 0..ROUNDS {
             let stop = self.active.poll_stop(context);
             if stop == Some(StopMode::Abort) {
-                self.ops.cancel_all();
-                return self.drop_completions(context).map(Ok);
+                return self.ops.poll_cancelled(context).map(Ok);
             }
             self.active.queue.disable_kicks();
             self.complete(context);
@@ -198,7 +195,7 @@ impl Receiver {
     /// Ready when the driver kicked, or was given the time to.
     fn poll_refill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if let Poll::Ready(kicked) = self.active.poll_kick(context) {
-            return Poll::Ready(kicked.map_err(Failure::Kick));
+            return Poll::Ready(Ok(kicked?));
         }
         if let Some(patience) = &mut self.patience {
             std::task::ready!(Pin::new(patience).poll(context));
@@ -381,13 +378,5 @@ impl Receiver {
                 self.rest = Rest::nap(ERROR_PAUSE);
             }
         }
-    }
-
-    /// Wait until nothing is in flight; nothing of it counts any more.
-    fn drop_completions(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ops.in_flight() > 0 {
-            drop(std::task::ready!(self.ops.poll_next(context)));
-        }
-        Poll::Ready(())
     }
 }

@@ -1,10 +1,9 @@
 //! Why a queue cannot go on.
 
-use std::io;
-
 use thiserror::Error;
 
 use crate::virtio::queue::QueueError;
+use crate::virtio::worker::KickError;
 
 /// A driver broke the rules, or the kernel those of eventfds.
 #[derive(Debug, Error)]
@@ -13,6 +12,6 @@ pub(super) enum Failure {
     Queue(#[from] QueueError),
     #[error("chain {head} has no room for the answer to a request")]
     NoAnswer { head: u16 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }

@@ -47,7 +47,7 @@ struct Flushes {
 impl Flushes {
     async fn serve(&mut self, active: &mut ActiveQueue) -> Result<(), Failure> {
         loop {
-            match active.available().await.map_err(Failure::Kick)? {
+            match active.available().await? {
                 Some(StopMode::Drain) if active.queue.is_recovering() => {}
                 Some(_) => return Ok(()),
                 None => {}

@@ -209,6 +209,15 @@ impl GuestOps {
         self.set.cancel_all();
     }
 
+    /// Ready when nothing is in flight any more, of which all was given up; no result counts.
+    pub fn poll_cancelled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.cancel_all();
+        while self.in_flight() > 0 {
+            drop(std::task::ready!(self.poll_next(context)));
+        }
+        Poll::Ready(())
+    }
+
     fn submit(
         &mut self,
         op: Op<'_>,

@@ -15,7 +15,6 @@ mod parts;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,7 +26,7 @@ pub use parts::RngParts;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic};
 use super::queue::{Chain, GuestBuffers, InflightRegion, QueueError, RING_FEATURES, Side};
-use super::worker::{self, ActiveQueue, Changes, Device, Rest, StopMode, Work};
+use super::worker::{self, ActiveQueue, Changes, Device, KickError, Rest, StopMode, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::{RateLimiter, RateLimits};
 
@@ -49,8 +48,8 @@ enum Failure {
     Queue(#[from] QueueError),
     #[error("chain {head} has no byte to fill")]
     NothingToFill { head: u16 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }
 
 /// An entropy source that is ready to run.
@@ -154,7 +153,7 @@ impl Server {
     /// one.
     async fn serve(&mut self) -> Result<(), Failure> {
         loop {
-            if self.active.available().await.map_err(Failure::Kick)?.is_some() {
+            if self.active.available().await?.is_some() {
                 return Ok(());
             }
             let rest = self.fill_some()?;

@@ -1,10 +1,9 @@
 //! Why a device cannot go on.
 
-use std::io;
-
 use thiserror::Error;
 
 use crate::virtio::queue::QueueError;
+use crate::virtio::worker::KickError;
 
 /// A driver broke the rules of queues, or the kernel those of eventfds.
 #[derive(Debug, Error)]
@@ -15,6 +14,6 @@ pub(super) enum Failure {
     ShortBuffer { head: u16, bytes: u32 },
     #[error("chain {head} has {bytes} bytes for an event, too few")]
     ShortEvent { head: u16, bytes: u32 },
-    #[error("waiting for kicks: {0}")]
-    Kick(io::Error),
+    #[error(transparent)]
+    Kick(#[from] KickError),
 }

@@ -281,7 +281,6 @@ fn waits_for_kick(active: &mut ActiveQueue, context: &mut Context<'_>) -> Result
     }
     match active.poll_kick(context) {
         Poll::Pending => Ok(true),
-        Poll::Ready(Ok(())) => Ok(false),
-        Poll::Ready(Err(error)) => Err(Failure::Kick(error)),
+        Poll::Ready(kicked) => Ok(kicked.map(|()| false)?),
     }
 }

@@ -1,5 +1,6 @@
 //! A queue that is being served: rings, kick, interrupt, and the signal to stop.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -7,14 +8,15 @@ use std::task::{Context, Poll};
 
 use executor::{Fd, Notifications};
 use ipc::Sender;
+use thiserror::Error;
 
 use super::stop::{Stop, StopMode};
 use crate::memory::GuestMemory;
 use crate::virtio::backend::{BackendEvent, QueueSetup, QueueState};
 use crate::virtio::metrics::QueueMetrics;
 use crate::virtio::queue::{
-    Availability, InflightRecord, Interrupt, Queue, QueueError, QueueLayout, RingFeatures,
-    ring_layout,
+    Availability, GuestOps, InflightRecord, Interrupt, Queue, QueueError, QueueLayout,
+    RingFeatures, ring_layout,
 };
 
 /// Whether an interrupt is on its way with the next visit to the kernel.
@@ -25,6 +27,11 @@ pub enum Signalled {
     /// The driver wants none.
     No,
 }
+
+/// The driver's kicks can no longer be waited for.
+#[derive(Debug, Error)]
+#[error("waiting for kicks: {0}")]
+pub struct KickError(#[from] io::Error);
 
 /// A queue of an active device.
 #[derive(Debug)]
@@ -129,17 +136,17 @@ impl ActiveQueue {
     }
 
     /// Ready when the driver kicked since the last call. Only with kicks enabled does it have to.
-    pub fn poll_kick(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_kick(&mut self, context: &mut Context<'_>) -> Poll<Result<(), KickError>> {
         let kick = self.kicks.poll_next(context);
         if kick.is_ready() {
             self.metrics.kicked();
         }
-        kick
+        kick.map_err(KickError)
     }
 
     /// Wait until there is a buffer to take, or it is time to stop. For back ends that wait for
     /// nothing else.
-    pub async fn available(&mut self) -> io::Result<Option<StopMode>> {
+    pub async fn available(&mut self) -> Result<Option<StopMode>, KickError> {
         poll_fn(|context| {
             loop {
                 if let Some(mode) = self.poll_stop(context) {
@@ -163,6 +170,12 @@ impl ActiveQueue {
         // The channel may be full for long: a reset need not wait for that.
         executor::select(self.stop.stopped(), self.events.send(event)).await;
         self.stop.stopped().await;
+    }
+
+    /// [`ActiveQueue::fail`], after which nothing of `ops` is in flight.
+    pub(crate) async fn give_up(&self, failure: impl Display, ops: &mut GuestOps) {
+        self.fail(failure.to_string()).await;
+        poll_fn(|context| ops.poll_cancelled(context)).await;
     }
 
     pub(super) fn resume(&mut self, stop: &Stop) {

@@ -16,6 +16,7 @@
 //! on a thread and in a process of its own.
 
 mod active;
+mod paced;
 mod pacing;
 mod rest;
 mod stop;
@@ -28,7 +29,8 @@ use std::rc::Rc;
 use executor::{Either, TaskGroup, select};
 use ipc::{Receiver, Reply, Sender};
 
-pub use active::{ActiveQueue, Signalled};
+pub use active::{ActiveQueue, KickError, Signalled};
+pub(crate) use paced::{PacedQueue, Requests, serve_paced};
 pub use pacing::{Next, Pacing, Patience};
 pub(crate) use rest::{Changes, Rest};
 pub use stop::{Stop, StopMode};
