@@ -14,6 +14,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::config::WatchdogAction;
+
 /// The exit status of a process that could not do what its arguments say.
 pub const BAD_INPUT: u8 = 35;
 
@@ -34,6 +36,8 @@ pub enum Outcome {
         /// What happened, for the log.
         reason: String,
     },
+    /// The watchdog fired, which shall count as this.
+    Watchdog(WatchdogAction),
     /// The guest's kernel said that it panicked.
     GuestPanic,
     /// Somebody stopped it by its control socket.
@@ -55,10 +59,12 @@ impl Outcome {
     /// The exit status of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Shutdown | Self::BuiltIn(BuiltInSummary { failed: 0, .. }) => 0,
-            Self::Reset => 32,
+            Self::Shutdown
+            | Self::BuiltIn(BuiltInSummary { failed: 0, .. })
+            | Self::Watchdog(WatchdogAction::Shutdown) => 0,
+            Self::Reset | Self::Watchdog(WatchdogAction::Reset) => 32,
             Self::Crash { .. } => CRASH,
-            Self::BuiltIn(_) | Self::GuestPanic => 34,
+            Self::BuiltIn(_) | Self::GuestPanic | Self::Watchdog(WatchdogAction::Panic) => 34,
             Self::Stopped => 36,
             // As a shell reports a process that a signal killed. Signal numbers end at 64.
             Self::Signal(number) => 128_u8.saturating_add(*number as u8),
@@ -71,6 +77,7 @@ impl Outcome {
             Self::Shutdown | Self::BuiltIn(_) => "shutdown",
             Self::Reset => "reset",
             Self::Crash { .. } => "crash",
+            Self::Watchdog(_) => "watchdog",
             Self::GuestPanic => "guest-panic",
             Self::Stopped => "stop",
             Self::Signal(_) => "signal",
@@ -87,6 +94,9 @@ impl fmt::Display for Outcome {
             }
             Self::Reset => f.write_str("the guest asked for a reset"),
             Self::Crash { reason } => write!(f, "the machine crashed: {reason}"),
+            Self::Watchdog(_) => {
+                f.write_str("the watchdog fired: the guest did not show in time that it lives")
+            }
             Self::GuestPanic => f.write_str("the guest's kernel panicked"),
             Self::Stopped => f.write_str("the machine was stopped by its control socket"),
             Self::Signal(number) => match signal_name(*number) {
@@ -122,6 +132,9 @@ mod tests {
             (Outcome::Reset, 32),
             (Outcome::Crash { reason: "triple fault".into() }, 33),
             (Outcome::GuestPanic, 34),
+            (Outcome::Watchdog(WatchdogAction::Reset), 32),
+            (Outcome::Watchdog(WatchdogAction::Shutdown), 0),
+            (Outcome::Watchdog(WatchdogAction::Panic), 34),
             (Outcome::Stopped, 36),
             (Outcome::Signal(libc::SIGHUP), 129),
             (Outcome::Signal(libc::SIGINT), 130),

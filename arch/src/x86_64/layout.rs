@@ -99,6 +99,8 @@ pub mod ports {
     pub const ACPI_SCI_IRQ: u8 = 9;
     /// The value of `SLP_TYP` in PM1 control that powers the machine off (`_S5`).
     pub const ACPI_S5_SLEEP_TYPE: u8 = 5;
+    /// The watchdog, four double words.
+    pub const WATCHDOG: u16 = 0x620;
     /// The reset register.
     pub const RESET: u16 = 0xcf9;
     /// What to write to [`RESET`] to reset the machine.

@@ -15,6 +15,7 @@ pub mod output;
 pub mod pvpanic;
 pub mod reset;
 pub mod serial;
+pub mod watchdog;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,6 +29,8 @@ pub enum MachineEvent {
     Reset,
     /// The guest powered the machine off.
     Shutdown,
+    /// The guest did not show the watchdog in time that it lives.
+    Watchdog,
     /// The guest's kernel says that it has crashed.
     GuestPanic {
         /// What it does now.

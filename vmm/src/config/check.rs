@@ -106,6 +106,7 @@ impl MachineOptions {
             balloon: self.balloon,
             shares: self.shares,
             pmems,
+            watchdog: self.watchdog,
             serial,
             debugcon,
             control: self.control,

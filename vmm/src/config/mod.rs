@@ -33,6 +33,7 @@ mod serial;
 mod share;
 mod suggest;
 mod vsock;
+mod watchdog;
 
 use std::path::PathBuf;
 
@@ -58,6 +59,7 @@ pub use serial::{SerialConfig, SerialError};
 pub use share::{ShareConfig, ShareQueues, ShareTag, ShareValueError};
 pub use suggest::nearest;
 pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
+pub use watchdog::WatchdogAction;
 
 /// A machine that can be built: every value is in range, every file was there when it was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,6 +98,8 @@ pub struct MachineConfig {
     pub shares: Vec<ShareConfig>,
     /// Persistent memory in the order in which the guest sees it; the root comes first.
     pub pmems: Vec<PmemConfig>,
+    /// What a watchdog does, if there is one.
+    pub watchdog: Option<WatchdogAction>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// The host end of the debug console.
@@ -244,6 +248,7 @@ mod tests {
             balloon: None,
             shares: Vec::new(),
             pmems: Vec::new(),
+            watchdog: None,
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,
             control: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, PmemConfig,
-    RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
+    RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig, WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -106,6 +106,12 @@ pub struct MachineOptions {
     #[serde(rename = "pmem", skip_serializing_if = "Vec::is_empty")]
     pub pmems: Vec<PmemConfig>,
 
+    /// Watchdog (ACPI WDAT), and what it counts as when it fires: reset, shutdown or panic
+    #[arg(long, value_name = "ACTION", num_args = 0..=1, require_equals = true,
+          default_missing_value = "reset", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogAction>,
+
     /// Serial port: stdio, file=PATH, pty, unix=PATH or null [default: stdio, or null with --console
     /// stdio]
     #[arg(long, value_name = "KIND")]
@@ -172,6 +178,7 @@ impl MachineOptions {
             balloon: over.balloon.or(self.balloon),
             shares: join(self.shares, over.shares),
             pmems: join(self.pmems, over.pmems),
+            watchdog: over.watchdog.or(self.watchdog),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),

@@ -296,6 +296,8 @@ pub enum EventKind {
     },
     /// The guest's kernel panicked and goes on to its crash kernel.
     GuestPanic,
+    /// The watchdog fired: the guest did not show in time that it lives.
+    Watchdog,
     /// The machine has ended; nothing follows.
     Ended {
         /// How, in one word, as `vmm run --json` says it.
@@ -328,6 +330,7 @@ impl fmt::Display for EventKind {
             }
             Self::DeviceGivenUp { device, reason } => write!(f, "{device}: given up: {reason}"),
             Self::GuestPanic => f.write_str("the guest's kernel panicked"),
+            Self::Watchdog => f.write_str("the watchdog fired"),
             Self::Ended { exit, status } => write!(f, "ended: {exit}, status {status}"),
             Self::Lagged { events } => write!(f, "{events} events were dropped here"),
         }

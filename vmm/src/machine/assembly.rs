@@ -21,6 +21,7 @@ use devices::legacy::output::SerialOutput;
 use devices::legacy::pvpanic::Pvpanic;
 use devices::legacy::reset::ResetRegister;
 use devices::legacy::serial::{self, Serial, SerialParts};
+use devices::legacy::watchdog::{self, Watchdog, WatchdogParts};
 use devices::legacy::{Clock, HostClock, MachineEvent, MachineEvents};
 use devices::memory::{FileMapping, GuestMemory};
 use devices::pci::{PciRoot, Window, Windows};
@@ -32,7 +33,7 @@ use super::backends::BackEnds;
 use super::kernel::Kernel;
 use super::vcpu::AddressSpaces;
 use super::{Error, memory};
-use crate::config::MachineConfig;
+use crate::config::{MachineConfig, WatchdogAction};
 use crate::kvm::{Hypervisor, Vcpu, Vm};
 use crate::serial_port::Line;
 use crate::warden::Spawner;
@@ -53,6 +54,7 @@ pub(super) struct Assembly {
     pub(super) debugcon: Option<DebugconDevice>,
     pub(super) rtc: RtcDevice,
     pub(super) power: Arc<AcpiPm>,
+    pub(super) watchdog: Option<WatchdogDevice>,
     pub(super) events: Receiver<MachineEvent>,
     pub(super) back_ends: BackEnds,
 }
@@ -89,6 +91,14 @@ pub(super) struct RtcDevice {
     pub(super) alarm_changed: Receiver<()>,
 }
 
+/// The watchdog.
+#[derive(Debug)]
+pub(super) struct WatchdogDevice {
+    pub(super) device: Arc<Watchdog>,
+    /// It fires at another time.
+    pub(super) due_changed: Receiver<()>,
+}
+
 /// Builds everything that `config` names.
 pub(super) fn build(
     config: &MachineConfig,
@@ -115,6 +125,11 @@ pub(super) fn build(
         // Linux then skips the probe of the controller, thousands of exits, and still finds the
         // reset register.
         keyboard: Presence::Absent,
+        watchdog: config.watchdog.map(|_| acpi::Watchdog {
+            period_ms: watchdog::PERIOD_MS,
+            min_periods: watchdog::MIN_PERIODS,
+            max_periods: watchdog::MAX_PERIODS,
+        }),
     })?;
     let smbios = super::smbios::tables(config)?;
     let plan = kernel.plan(ram, &config.kernel_command_line(), tables.rsdp)?;
@@ -129,9 +144,16 @@ pub(super) fn build(
             kernel.load(&plan, &memory)
         });
         let vm = hypervisor.create_vm(cpus as usize, &memory, &pmems.mappings)?;
-        let machine =
-            Builder { vm: &vm, memory: &memory, files: &pmems.mappings, ram, mmio64, spawner }
-                .build(lines, devices);
+        let machine = Builder {
+            vm: &vm,
+            memory: &memory,
+            files: &pmems.mappings,
+            ram,
+            mmio64,
+            watchdog: config.watchdog,
+            spawner,
+        }
+        .build(lines, devices);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
         // Wrong input is a better message than what it makes fail later.
         loading
@@ -179,6 +201,7 @@ struct Builder<'a> {
     files: &'a Arc<[FileMapping]>,
     ram: Ram,
     mmio64: GuestRange,
+    watchdog: Option<WatchdogAction>,
     spawner: Option<&'a Spawner>,
 }
 
@@ -209,6 +232,8 @@ impl Builder<'_> {
                 port_bus.insert(range, console.device.clone())?;
             }
         }
+        let wanted = self.watchdog.map(|_| watchdog_device(&mut port_bus, &events));
+        let watchdog = wanted.transpose()?;
         let (rtc, power) = self.legacy(&mut port_bus, &serial, &events)?;
         let spaces = AddressSpaces {
             ports: port_bus,
@@ -224,6 +249,7 @@ impl Builder<'_> {
             debugcon,
             rtc,
             power,
+            watchdog,
             events: receiver,
             back_ends,
         })
@@ -280,6 +306,22 @@ impl Builder<'_> {
         insert(ports::ACPI_PM1_EVENT, acpi_pm::PORTS, power.clone())?;
         Ok((RtcDevice { device: cmos, alarm_changed }, power))
     }
+}
+
+/// The watchdog, and what says that its time has changed.
+fn watchdog_device(
+    bus: &mut Bus,
+    events: &Arc<dyn MachineEvents>,
+) -> Result<WatchdogDevice, Error> {
+    let (notice, due_changed) = ipc::channel(1);
+    let device = Arc::new(Watchdog::new(WatchdogParts {
+        clock: Arc::new(HostClock::default()),
+        events: Arc::clone(events),
+        due_changed: Box::new(notify(notice)),
+    }));
+    let range = BusRange { base: u64::from(ports::WATCHDOG), length: watchdog::PORTS };
+    bus.insert(range, device.clone())?;
+    Ok(WatchdogDevice { device, due_changed })
 }
 
 fn debugcon(line: &Arc<Line>) -> DebugconDevice {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use devices::legacy::cmos::Cmos;
 use devices::legacy::serial::Serial;
+use devices::legacy::watchdog::Watchdog;
 use devices::legacy::{AfterPanic, Clock, HostClock, MachineEvent};
 use devices::virtio::backend::BackendEvent;
 use devices::virtio::parts::Parts;
@@ -14,7 +15,9 @@ use devices::virtio::pci::VirtioPciDevice;
 use executor::{Either, Executor, TaskGroup, select};
 use ipc::{Receiver, Sender};
 
-use super::assembly::{self, Assembly, DebugconDevice, Lines, RtcDevice, SerialDevice};
+use super::assembly::{
+    self, Assembly, DebugconDevice, Lines, RtcDevice, SerialDevice, WatchdogDevice,
+};
 use super::backends::{Attached, BackEndThread, BackEnds};
 use super::consoles;
 use super::directory::Directory;
@@ -23,7 +26,7 @@ use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event};
-use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig};
+use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig, WatchdogAction};
 use crate::control::{ControlSocket, EventHub, EventKind, Server};
 use crate::error::Hint;
 use crate::kvm;
@@ -111,7 +114,8 @@ async fn run_assembled(
     outside: Outside,
     warden: Option<WardenLink>,
 ) -> Result<Outcome, Error> {
-    let Assembly { vcpus, spaces, serial, debugcon, rtc, power, mut events, back_ends } = assembly;
+    let Assembly { vcpus, spaces, serial, debugcon, rtc, power, watchdog, mut events, back_ends } =
+        assembly;
     let Outside { port, debugcon: debugcon_port, signals, control } = outside;
     let SerialDevice { device: serial, unfinished_line } = serial;
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
@@ -128,6 +132,7 @@ async fn run_assembled(
         pumps.spawn(flush_unfinished_lines(unfinished_line, move || device.flush()));
     }
     pumps.spawn(ring_alarms(rtc));
+    let watchdog = watchdog.map(|watchdog| start_watching(&pumps, watchdog));
     let hub = EventHub::new();
     let BackEnds { threads: attached, wards, user_nets, host_sockets, bridges, handles } =
         back_ends;
@@ -163,7 +168,7 @@ async fn run_assembled(
 
     let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
     let size = Size { vcpus: vcpus.len() as u32, memory: config.memory.bytes() };
-    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?);
+    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?, watchdog);
     // A sandbox that could not be had is usually known by now. If not, the machine ends when it is.
     let ready = supervisor.as_mut().map_or(Ok(()), Supervisor::catch_up);
     let outcome = if let Err(error) = ready {
@@ -175,7 +180,7 @@ async fn run_assembled(
         let mut operator =
             Operator { machine, directory: &directory, hub: &hub, power: &power, size };
         let end = signals.ending(terminal.as_deref(), hear);
-        let end = wait_for_end(&mut events, &mut crashes, end, &hub);
+        let end = wait_for_end(&mut events, &mut crashes, end, &hub, config.watchdog);
         let ask = operator.run(&mut asked);
         let work = supervise(supervisor.as_mut());
         match select(pin!(end), select(pin!(ask), pin!(work))).await {
@@ -260,8 +265,9 @@ async fn wait_for_end(
     crashes: &mut Receiver<Event>,
     signal: impl Future<Output = std::io::Result<i32>>,
     hub: &EventHub,
+    watchdog: Option<WatchdogAction>,
 ) -> Result<Outcome, Error> {
-    let guest = pin!(guest_ends(events, hub));
+    let guest = pin!(guest_ends(events, hub, watchdog.unwrap_or_default()));
     let crash = pin!(crashes.recv());
     match select(guest, select(crash, pin!(signal))).await {
         Either::Left(outcome) => Ok(outcome),
@@ -275,11 +281,20 @@ async fn wait_for_end(
     }
 }
 
-async fn guest_ends(events: &mut Receiver<MachineEvent>, hub: &EventHub) -> Outcome {
+async fn guest_ends(
+    events: &mut Receiver<MachineEvent>,
+    hub: &EventHub,
+    watchdog: WatchdogAction,
+) -> Outcome {
     loop {
         match events.recv().await {
             Ok(MachineEvent::Shutdown) => return Outcome::Shutdown,
             Ok(MachineEvent::Reset) => return Outcome::Reset,
+            Ok(MachineEvent::Watchdog) => {
+                log::error!("the watchdog fired: the guest did not show in time that it lives");
+                hub.say(EventKind::Watchdog);
+                return Outcome::Watchdog(watchdog);
+            }
             Ok(MachineEvent::GuestPanic { then: AfterPanic::Stopped }) => {
                 return Outcome::GuestPanic;
             }
@@ -307,6 +322,30 @@ async fn ring_alarms(rtc: RtcDevice) {
     loop {
         let due = pin!(wait_until_due(&device));
         match select(due, pin!(alarm_changed.recv())).await {
+            Either::Left(()) => device.run_timer(),
+            Either::Right(Ok(())) => {}
+            Either::Right(Err(_)) => return,
+        }
+    }
+}
+
+fn start_watching(pumps: &TaskGroup, watchdog: WatchdogDevice) -> Arc<Watchdog> {
+    let device = Arc::clone(&watchdog.device);
+    pumps.spawn(watch(watchdog));
+    device
+}
+
+/// Lets the watchdog fire when it is time.
+async fn watch(watchdog: WatchdogDevice) {
+    let WatchdogDevice { device, mut due_changed } = watchdog;
+    loop {
+        let due = pin!(async {
+            match device.due() {
+                Some(left) => executor::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        });
+        match select(due, pin!(due_changed.recv())).await {
             Either::Left(()) => device.run_timer(),
             Either::Right(Ok(())) => {}
             Either::Right(Err(_)) => return,

@@ -2,6 +2,10 @@
 //!
 //! The picture is in the parent module. Only what these methods allow happens to the vCPUs.
 
+use std::sync::Arc;
+
+use devices::legacy::watchdog::Watchdog;
+
 use super::vcpu::VcpuActor;
 
 /// Where a machine is in its life.
@@ -20,12 +24,14 @@ enum State {
 pub(super) struct Machine {
     state: State,
     vcpus: Vec<VcpuActor>,
+    /// It stands still while they do.
+    watchdog: Option<Arc<Watchdog>>,
 }
 
 impl Machine {
     /// A machine whose vCPU threads wait.
-    pub(super) fn new(vcpus: Vec<VcpuActor>) -> Self {
-        Self { state: State::Created, vcpus }
+    pub(super) fn new(vcpus: Vec<VcpuActor>, watchdog: Option<Arc<Watchdog>>) -> Self {
+        Self { state: State::Created, vcpus, watchdog }
     }
 
     /// Whether the vCPUs are out of the guest for a while.
@@ -36,6 +42,7 @@ impl Machine {
     /// Lets the vCPUs enter the guest: for the first time, or to go on.
     pub(super) fn run(&mut self) {
         if self.state != State::Running {
+            self.watchdog.iter().for_each(|watchdog| watchdog.resume());
             self.vcpus.iter().for_each(VcpuActor::run);
             self.state = State::Running;
         }
@@ -49,6 +56,7 @@ impl Machine {
         for vcpu in &self.vcpus {
             vcpu.pause().await;
         }
+        self.watchdog.iter().for_each(|watchdog| watchdog.pause());
         self.state = State::Paused;
     }
 

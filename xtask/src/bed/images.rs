@@ -57,6 +57,7 @@ const GUEST_MODULES: &[&str] = &[
     "nd_pmem",
     "virtiofs",
     "vmw_vsock_virtio_transport",
+    "wdat_wdt",
     "button",
     "evdev",
 ];

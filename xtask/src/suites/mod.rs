@@ -15,6 +15,7 @@ mod host;
 mod net;
 mod pmem;
 mod vsock;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -92,6 +93,7 @@ fn in_order() -> Vec<Case> {
         vsock::cases(),
         consoles::cases(),
         balloon::cases(),
+        watchdog::cases(),
     ]
     .into_iter()
     .flatten()

@@ -5,7 +5,8 @@
 //!  RSDP ─▶ XSDT ─┬─▶ FADT ─┬─▶ FACS
 //!                │         └─▶ DSDT: PCI root, COM1, RTC, keyboard, pvpanic, \_S5
 //!                ├─▶ MADT: local APICs, I/O APIC
-//!                └─▶ MCFG: ECAM
+//!                ├─▶ MCFG: ECAM
+//!                └─▶ WDAT: watchdog, if there is one
 //! ```
 //!
 //! The machine is a full ACPI one, not hardware-reduced: it has the PM1 event and control blocks,
@@ -15,6 +16,7 @@
 mod dsdt;
 mod fadt;
 mod madt;
+mod wdat;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +64,19 @@ pub struct AcpiConfig {
     pub ecam: GuestRange,
     /// The keyboard controller. Linux spends many exits on one that is present.
     pub keyboard: Presence,
+    /// The watchdog, if there is one.
+    pub watchdog: Option<Watchdog>,
+}
+
+/// What the watchdog's timeout may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watchdog {
+    /// Milliseconds of what its registers count.
+    pub period_ms: u32,
+    /// The shortest timeout.
+    pub min_periods: u32,
+    /// The longest timeout.
+    pub max_periods: u32,
 }
 
 /// Why there can be no tables for a machine.
@@ -110,11 +125,12 @@ pub fn build(config: &AcpiConfig) -> Result<AcpiTables, AcpiError> {
     let mut area = Area { bytes: vec![0; Rsdp::len()] };
     let facs = area.append(&FACS::new(), FACS_ALIGNMENT);
     let dsdt = area.append_bytes(dsdt::build(config, last_bus).as_slice(), ALIGNMENT);
-    let tables = [
+    let mut tables = vec![
         area.append(&fadt::build(facs, dsdt, config.keyboard), ALIGNMENT),
         area.append_bytes(madt::build(config.processors).as_slice(), ALIGNMENT),
         area.append(&mcfg(config.ecam, last_bus), ALIGNMENT),
     ];
+    tables.extend(config.watchdog.map(|it| area.append(&wdat::build(&it), ALIGNMENT)));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for table in tables {
         xsdt.add_entry(table.0);

@@ -8,6 +8,7 @@ fn config() -> AcpiConfig {
         mmio64: GuestRange::between(0x3f00_0000_0000, 0x4000_0000_0000),
         ecam: ECAM,
         keyboard: Presence::Present,
+        watchdog: None,
     }
 }
 
@@ -113,6 +114,22 @@ fn objects(dsdt: &[u8]) -> Vec<(String, &[u8])> {
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[test]
+fn the_watchdog_has_a_table_of_actions() {
+    let watchdog = Watchdog { period_ms: 100, min_periods: 10, max_periods: 1000 };
+    let reader = Reader::new(&AcpiConfig { watchdog: Some(watchdog), ..config() });
+    let table = reader.find(*b"WDAT");
+    assert_eq!((u32_in(table, 36), u32_in(table, 48)), (32, 100));
+    assert_eq!((u32_in(table, 52), u32_in(table, 56)), (1000, 10));
+    let entries = u32_in(table, 64) as usize;
+    assert_eq!(table.len(), 36 + 32 + 24 * entries);
+    for entry in table[68..].chunks_exact(24) {
+        assert_eq!(entry[4..8], [1, 32, 0, 3]);
+        let first = u64::from(ports::WATCHDOG);
+        assert!((first..first + 16).step_by(4).any(|port| port == u64_in(entry, 8)));
+    }
 }
 
 #[test]
