@@ -78,6 +78,17 @@ enum CtlCommand {
         #[arg(value_name = "LIST")]
         limits: Limits,
     },
+    /// Tell a console that its window has another size
+    ConsoleResize {
+        /// The console: console0
+        id: String,
+        /// Characters of a line
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        columns: u16,
+        /// Lines
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        rows: u16,
+    },
     /// Have the guest give up this much memory, 0 for none
     Balloon {
         /// What it shall be without: 0, 512 (MiB), 512M, 6G
@@ -128,6 +139,9 @@ impl CtlCommand {
                     _ => Traffic::Both,
                 },
             },
+            Self::ConsoleResize { id, columns, rows } => {
+                Request::ConsoleResize { id, columns, rows }
+            }
             Self::Balloon { size } => Request::Balloon { bytes: size.bytes() },
         }
     }

@@ -48,6 +48,15 @@ pub enum Request {
         /// In bytes.
         bytes: u64,
     },
+    /// Give a console's window another size.
+    ConsoleResize {
+        /// Which: `console0`.
+        id: String,
+        /// Characters of a line.
+        columns: u16,
+        /// Lines.
+        rows: u16,
+    },
     /// Give a disk another size.
     DiskResize {
         /// Which: `disk0`, or its own id.
@@ -360,6 +369,10 @@ mod tests {
         assert_line(
             &Request::NetLink { id: "net0".into(), link: LinkTo::Down },
             r#"{"do":"net-link","id":"net0","link":"down"}"#,
+        );
+        assert_line(
+            &Request::ConsoleResize { id: "console0".into(), columns: 132, rows: 43 },
+            r#"{"do":"console-resize","id":"console0","columns":132,"rows":43}"#,
         );
         assert_line(
             &Request::RateLimit { id, bytes: None, ops: Some(7), traffic: Traffic::Both },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use devices::legacy::acpi_pm::{AcpiPm, PowerButton};
 use devices::rate_limit::{RateLimit, RateLimits};
+use devices::virtio::console::WindowSize;
 use devices::virtio::control::{Change, LimitedTraffic};
 use devices::virtio::net::LinkState;
 use devices::virtio::parts::DeviceParts;
@@ -84,6 +85,10 @@ impl Operator<'_> {
                     LinkTo::Down => (LinkState::Down, "link down"),
                 };
                 self.change(&id, Change::Link(state), word.into()).await?
+            }
+            Request::ConsoleResize { id, columns, rows } => {
+                let words = format!("a window of {columns} by {rows} characters");
+                self.change(&id, Change::Window(WindowSize { columns, rows }), words).await?
             }
             Request::RateLimit { id, bytes, ops, traffic } => {
                 let limits = RateLimits {

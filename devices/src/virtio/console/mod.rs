@@ -254,6 +254,9 @@ impl Device for ConsoleDevice {
             return Err("a console has nothing to change but the size of its window".into());
         };
         let console = &self.0;
+        if !console.ports.iter().any(|port| port.role == PortRole::Console) {
+            return Err("named ports have no window".into());
+        }
         if console.window.replace(*size) == *size {
             return Ok(Effect::Unseen);
         }

@@ -126,6 +126,9 @@ fn other_changes_are_refused() {
         let change = Change::RateLimits { traffic: LimitedTraffic::Both, limits };
         assert!(bed.try_change(change).await.is_err());
         bed.finish().await;
+        let named = Bed::start_on(vec![(PortRole::Named("a".into()), PortEnd::Null)], Vec::new());
+        assert!(named.try_change(Change::Window(SIZE)).await.unwrap_err().contains("window"));
+        named.finish().await;
     });
 }
 
