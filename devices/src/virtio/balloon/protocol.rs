@@ -10,7 +10,9 @@ pub(super) const FEATURE_STATS_VQ: u64 = 1 << 1;
 /// `VIRTIO_BALLOON_F_DEFLATE_ON_OOM`.
 pub(super) const FEATURE_DEFLATE_ON_OOM: u64 = 1 << 2;
 /// `VIRTIO_BALLOON_F_FREE_PAGE_HINT`: what is free, asked for now and then. It is for those who are
-/// about to send all memory elsewhere, which nobody here does, so it is never offered.
+/// about to send all memory elsewhere: the driver may take a page back before the device has seen the
+/// hint, so only a page that was not written to meanwhile may be dropped (section 5.5.6.5), which
+/// nobody here tracks. It is never offered.
 pub(super) const FEATURE_FREE_PAGE_HINT: u64 = 1 << 3;
 /// `VIRTIO_BALLOON_F_PAGE_POISON`.
 pub(super) const FEATURE_PAGE_POISON: u64 = 1 << 4;
