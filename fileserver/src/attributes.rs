@@ -9,7 +9,8 @@ use crate::Result;
 use crate::handles::HandleId;
 use crate::identity::{self, Attributes, Time};
 use crate::inodes::InodeId;
-use crate::tree::{Spot, Tree};
+use crate::reach::Spot;
+use crate::tree::Tree;
 
 /// A new size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

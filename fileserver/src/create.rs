@@ -10,7 +10,8 @@ use crate::identity;
 use crate::inodes::InodeId;
 use crate::name::Name;
 use crate::open::OpenMode;
-use crate::tree::{Entry, Spot, Tree};
+use crate::reach::Spot;
+use crate::tree::{Entry, Tree};
 use crate::{Ids, Result, beneath};
 
 /// On whose behalf something is made: numbers of the client.

@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use crate::Result;
 use crate::handles::HandleId;
 use crate::inodes::InodeId;
-use crate::tree::{Spot, Tree};
+use crate::reach::Spot;
+use crate::tree::Tree;
 
 /// The most bytes that one request copies: a fraction of a second on a slow disk, and a client asks
 /// again for the rest.

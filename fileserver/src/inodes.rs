@@ -1,8 +1,9 @@
 //! The files that a client knows.
 //!
 //! A client gets an inode with each look-up and forgets it when it is done. An inode is reached by
-//! its parent and its name; [`crate::tree`] says how.
+//! its parent and its name, so it keeps its parent; [`crate::reach`] says more.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -48,6 +49,8 @@ pub(crate) struct Inode {
     pub(crate) generation: u32,
     pub(crate) lookups: u64,
     pub(crate) parent: InodeId,
+    /// Inodes that are reached through it.
+    pub(crate) children: u32,
     pub(crate) grant: u32,
     pub(crate) kind: FileType,
     pub(crate) identity: Identity,
@@ -74,6 +77,25 @@ pub(crate) struct Inodes {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_identity: HashMap<(u32, Identity), u32>,
+    budget: Budget,
+}
+
+/// How many inodes there are in all trees that share it; the most are [`MAX_INODES`].
+#[derive(Debug, Clone, Default)]
+pub struct Budget(Rc<Cell<usize>>);
+
+impl Budget {
+    fn take(&self) -> Result<()> {
+        if self.0.get() >= MAX_INODES {
+            return Err(Errno::NFILE);
+        }
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+
+    fn give_back(&self, count: usize) {
+        self.0.set(self.0.get().saturating_sub(count));
+    }
 }
 
 /// What a new inode is made of.
@@ -88,7 +110,8 @@ pub(crate) struct Found {
 impl Inodes {
     /// As the ledger says. The root's slot is left free.
     pub(crate) fn restore(ledger: &Ledger) -> Self {
-        let mut inodes = Self { slots: Vec::new(), free: Vec::new(), by_identity: HashMap::new() };
+        let (slots, free, by_identity) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut inodes = Self { slots, free, by_identity, budget: Budget::default() };
         for slot in 0..ledger.inodes_reach() {
             let (generation, record) = ledger.inode(slot);
             let Some(record) = record.filter(|_| slot > 0) else {
@@ -100,8 +123,62 @@ impl Inodes {
             };
             inodes.by_identity.insert((record.grant, record.identity), slot as u32);
             inodes.slots.push(Slot::Taken(Inode::from(record)));
+            // One tree's are never more than the budget has.
+            let _ = inodes.budget.take();
+        }
+        for slot in 0..inodes.slots.len() {
+            if let Slot::Taken(inode) = &inodes.slots[slot] {
+                let parent = inode.parent;
+                inodes.adopt(parent);
+            }
         }
         inodes
+    }
+
+    /// Counts from now on with others.
+    pub(crate) fn share_budget(&mut self, budget: Budget) {
+        let own = self.budget.0.get();
+        self.budget.give_back(own);
+        budget.0.set(budget.0.get() + own);
+        self.budget = budget;
+    }
+
+    /// One more inode is reached through this one.
+    fn adopt(&mut self, parent: InodeId) {
+        if let Ok(parent) = self.get_mut(parent) {
+            parent.children += 1;
+        }
+    }
+
+    /// One inode less is.
+    fn release(&mut self, ledger: &Ledger, parent: InodeId) {
+        if let Ok(inode) = self.get_mut(parent) {
+            inode.children = inode.children.saturating_sub(1);
+            self.sweep(ledger, parent);
+        }
+    }
+
+    /// An inode is reached by another name from now on.
+    pub(crate) fn move_to(
+        &mut self,
+        ledger: &Ledger,
+        id: InodeId,
+        parent: InodeId,
+        name: Option<&Name>,
+    ) {
+        let Ok(inode) = self.get_mut(id) else { return };
+        let before = std::mem::replace(&mut inode.parent, parent);
+        ledger.set_place(id.slot(), parent, name);
+        self.adopt(parent);
+        self.release(ledger, before);
+    }
+
+    /// Counts as looked up once more.
+    pub(crate) fn hold(&mut self, ledger: &Ledger, id: InodeId) -> Result<()> {
+        let inode = self.get_mut(id)?;
+        inode.lookups = inode.lookups.saturating_add(1);
+        ledger.set_lookups(id.slot(), inode.lookups);
+        Ok(())
     }
 
     /// The root, which has no name and is never forgotten.
@@ -148,25 +225,25 @@ impl Inodes {
         if let Some(id) = self.find(found.grant, found.identity)
             && self.get(id)?.kind == found.kind
         {
-            let inode = self.get_mut(id)?;
-            inode.lookups = inode.lookups.saturating_add(1);
-            ledger.set_lookups(id.slot(), inode.lookups);
+            self.hold(ledger, id)?;
             if id != InodeId::ROOT && name.is_some() {
-                let moved = inode.parent != found.parent || ledger.name(id.slot()).as_ref() != name;
-                inode.parent = found.parent;
-                if moved {
-                    ledger.set_place(id.slot(), found.parent, name);
+                let elsewhere = self.get(id)?.parent != found.parent;
+                if elsewhere || ledger.name(id.slot()).as_ref() != name {
+                    self.move_to(ledger, id, found.parent, name);
                 }
             }
             return Ok(id);
         }
+        if self.free.is_empty() && self.slots.len() >= MAX_INODES {
+            return Err(Errno::NFILE);
+        }
+        self.budget.take()?;
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
-            None if self.slots.len() < MAX_INODES => {
+            None => {
                 self.slots.push(Slot::Free(0));
                 self.slots.len() - 1
             }
-            None => return Err(Errno::NFILE),
         };
         let generation = match self.slots[slot] {
             Slot::Free(generation) => generation,
@@ -183,6 +260,7 @@ impl Inodes {
         ledger.put_inode(slot, &record, name);
         self.by_identity.insert((found.grant, found.identity), slot as u32);
         self.slots[slot] = Slot::Taken(Inode::from(record));
+        self.adopt(found.parent);
         Ok(InodeId::new(slot, generation))
     }
 
@@ -197,16 +275,27 @@ impl Inodes {
         self.sweep(ledger, id);
     }
 
-    /// Drops an inode that nobody knows and nobody has open.
+    /// Drops an inode that nobody knows and nobody has open, and those above it that were there for it
+    /// alone.
     pub(crate) fn sweep(&mut self, ledger: &Ledger, id: InodeId) {
+        let mut next = id;
+        while let Some(parent) = self.drop_unused(ledger, next) {
+            let Ok(inode) = self.get_mut(parent) else { return };
+            inode.children = inode.children.saturating_sub(1);
+            next = parent;
+        }
+    }
+
+    /// Drops an inode, and says what its parent was.
+    fn drop_unused(&mut self, ledger: &Ledger, id: InodeId) -> Option<InodeId> {
         if id == InodeId::ROOT {
-            return;
+            return None;
         }
-        let Ok(inode) = self.get(id) else { return };
-        if inode.lookups > 0 || !inode.handles.is_empty() {
-            return;
+        let inode = self.get(id).ok()?;
+        if inode.lookups > 0 || inode.children > 0 || !inode.handles.is_empty() {
+            return None;
         }
-        let slot = id.slot();
+        let (slot, parent) = (id.slot(), inode.parent);
         let (key, next) = ((inode.grant, inode.identity), inode.generation.wrapping_add(1));
         if self.by_identity.get(&key) == Some(&(slot as u32)) {
             self.by_identity.remove(&key);
@@ -214,6 +303,8 @@ impl Inodes {
         ledger.drop_inode(slot, next);
         self.slots[slot] = Slot::Free(next);
         self.free.push(slot as u32);
+        self.budget.give_back(1);
+        Some(parent)
     }
 
     /// Forgets all but the root.
@@ -224,10 +315,12 @@ impl Inodes {
             ledger.drop_inode(slot, next);
             self.slots[slot] = Slot::Free(next);
             self.free.push(slot as u32);
+            self.budget.give_back(1);
         }
         self.by_identity.retain(|_, slot| *slot == 0);
         if let Some(Slot::Taken(root)) = self.slots.first_mut() {
             root.handles.clear();
+            root.children = 0;
         }
     }
 
@@ -260,12 +353,20 @@ impl Inodes {
     }
 }
 
+impl Drop for Inodes {
+    fn drop(&mut self) {
+        let taken = self.slots.iter().skip(1).filter(|slot| matches!(slot, Slot::Taken(_)));
+        self.budget.give_back(taken.count());
+    }
+}
+
 impl From<InodeRecord> for Inode {
     fn from(record: InodeRecord) -> Self {
         Self {
             generation: record.generation,
             lookups: record.lookups,
             parent: record.parent,
+            children: 0,
             grant: record.grant,
             kind: record.kind,
             identity: record.identity,

@@ -1,14 +1,17 @@
 //! What a server must not forget when it dies, in memory that somebody else keeps.
 //!
 //! ```text
-//!   +--------+-----------------+-------------------+-----------------+
-//!   | header | journal         | handles           | inodes          |
-//!   +--------+-----------------+-------------------+-----------------+
-//!   header    magic, shape, words of the protocol, how far handles and inodes reach
+//!   +--------+-----------------+-------------------+-----------------+-----------+
+//!   | header | journal         | handles           | inodes          | fids      |
+//!   +--------+-----------------+-------------------+-----------------+-----------+
+//!   header    magic, shape, words of the protocol, how far handles, inodes and fids reach
 //!   journal   of each place of a request: whose it is, how far it came, its answer
 //!   handle    state and generation | inode | flags
 //!   inode     state, kind and generation | lookups | parent | grant | identity | name
+//!   fid       state and the client's number | inode | handle | user
 //! ```
+//!
+//! Fids are what clients of 9P call files by; the ledgers of other protocols have none.
 //!
 //! The memory is as long as it can ever be needed and takes pages only where something was written.
 //! An entry's first word is stored last when it is made and first when it goes, so that an entry is
@@ -19,12 +22,12 @@
 //! harmed its client only.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, MemfdFlags, SealFlags};
 use thiserror::Error;
 
-use crate::handles::MAX_HANDLES;
+use crate::handles::{HandleId, MAX_HANDLES};
 use crate::identity::Identity;
 use crate::inodes::{InodeId, MAX_INODES};
 use crate::name::Name;
@@ -41,6 +44,9 @@ const PROTOCOL: usize = 4;
 /// How many of these there are.
 const PROTOCOL_WORDS: usize = 8;
 
+/// How far fids reach.
+const FIDS_REACH: usize = PROTOCOL + PROTOCOL_WORDS;
+
 /// Owner, state and length, answer: room for that of a creation (FUSE: 160 bytes).
 const PLACE_WORDS: usize = 32;
 /// Most bytes of an answer that is kept.
@@ -48,8 +54,11 @@ const ANSWER_BYTES: usize = (PLACE_WORDS - 3) * 8;
 const HANDLE_WORDS: usize = 4;
 const INODE_WORDS: usize = 41;
 const NAME: usize = 9;
+const FID_WORDS: usize = 4;
 
 const LIVE: u64 = 1;
+/// Of a fid: it has a handle.
+const OPEN: u64 = 2;
 const BEGUN: u64 = 1 << 32;
 const DONE: u64 = 2 << 32;
 
@@ -66,18 +75,33 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// The memory is not a ledger, or is one for another number of requests.
-    #[error("the memory is no file server's ledger for {places} requests")]
+    #[error("the memory is no file server's ledger for {} requests", shape.places)]
     Mismatch {
         /// What was asked for.
-        places: usize,
+        shape: Shape,
     },
+}
+
+/// What there is room for beside inodes and handles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Requests at a time.
+    pub places: usize,
+    /// What a client of 9P calls files by.
+    pub fids: usize,
+}
+
+impl Shape {
+    fn word(self) -> u64 {
+        (self.fids as u64) << 32 | self.places as u64
+    }
 }
 
 /// The memory itself.
 #[derive(Debug)]
 pub struct Ledger {
     words: SharedWords,
-    places: usize,
+    shape: Shape,
 }
 
 /// An inode as the ledger has it.
@@ -99,6 +123,19 @@ pub(crate) struct HandleRecord {
     pub(crate) flags: u64,
 }
 
+/// What a client of 9P calls by a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FidRecord {
+    /// The client's number.
+    pub number: u32,
+    /// The file.
+    pub inode: InodeId,
+    /// If it is open.
+    pub handle: Option<HandleId>,
+    /// On whose behalf.
+    pub uid: u32,
+}
+
 /// What a predecessor did for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Past {
@@ -111,48 +148,64 @@ pub enum Past {
 }
 
 impl Ledger {
-    /// New memory, with nothing in it, for so many requests at a time.
-    pub fn create(places: usize) -> Result<OwnedFd, LedgerError> {
+    /// New memory, with nothing in it.
+    pub fn create(shape: Shape) -> Result<OwnedFd, LedgerError> {
         let system = |action| {
             move |errno: rustix::io::Errno| LedgerError::System { action, source: errno.into() }
         };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("fs-ledger", flags).map_err(system("create"))?;
-        let bytes = Self::length(places) * size_of::<u64>();
+        let bytes = Self::length(shape) * size_of::<u64>();
         rustix::fs::ftruncate(&file, bytes as u64).map_err(system("size"))?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(system("seal"))?;
-        let mut header = [0; 16];
-        header[..8].copy_from_slice(&MAGIC.to_ne_bytes());
-        header[8..].copy_from_slice(&(places as u64).to_ne_bytes());
-        rustix::io::pwrite(&file, &header, 0).map_err(system("write to"))?;
+        let words = SharedWords::map(file.as_fd(), HEADER_WORDS).map_err(system("map"))?;
+        Self { words, shape }.mark();
         Ok(file)
     }
 
-    /// Takes over memory that [`Ledger::create`] made.
-    pub fn attach(file: impl AsFd, places: usize) -> Result<Self, LedgerError> {
-        Self::map(file.as_fd(), places)
+    /// Memory that ends with this process, for a server without a successor.
+    pub fn private(shape: Shape) -> Result<Self, LedgerError> {
+        let words = SharedWords::anonymous(Self::length(shape))
+            .map_err(|errno| LedgerError::System { action: "map", source: errno.into() })?;
+        let ledger = Self { words, shape };
+        ledger.mark();
+        Ok(ledger)
     }
 
-    fn map(file: BorrowedFd<'_>, places: usize) -> Result<Self, LedgerError> {
+    /// Says what the memory is.
+    fn mark(&self) {
+        self.words.store(SHAPE, self.shape.word());
+        self.words.store(0, MAGIC);
+    }
+
+    /// Takes over memory that [`Ledger::create`] made.
+    pub fn attach(file: impl AsFd, shape: Shape) -> Result<Self, LedgerError> {
+        let file = file.as_fd();
         let system = |action| {
             move |errno: rustix::io::Errno| LedgerError::System { action, source: errno.into() }
         };
-        let length = Self::length(places);
+        let length = Self::length(shape);
         let bytes = rustix::fs::fstat(file).map_err(system("examine"))?.st_size as u64;
         let seals = rustix::fs::fcntl_get_seals(file).map_err(system("examine"))?;
         if bytes < (length * size_of::<u64>()) as u64 || !seals.contains(SealFlags::SHRINK) {
-            return Err(LedgerError::Mismatch { places });
+            return Err(LedgerError::Mismatch { shape });
         }
         let words = SharedWords::map(file, length).map_err(system("map"))?;
-        if words.load(0) != MAGIC || words.load(SHAPE) != places as u64 {
-            return Err(LedgerError::Mismatch { places });
+        if [words.load(0), words.load(SHAPE)] != [MAGIC, shape.word()] {
+            return Err(LedgerError::Mismatch { shape });
         }
-        Ok(Self { words, places })
+        Ok(Self { words, shape })
     }
 
-    fn length(places: usize) -> usize {
-        HEADER_WORDS + places * PLACE_WORDS + MAX_HANDLES * HANDLE_WORDS + MAX_INODES * INODE_WORDS
+    fn length(shape: Shape) -> usize {
+        let fixed = MAX_HANDLES * HANDLE_WORDS + MAX_INODES * INODE_WORDS;
+        HEADER_WORDS + shape.places * PLACE_WORDS + fixed + shape.fids * FID_WORDS
+    }
+
+    /// What there is room for.
+    pub fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// A word of the protocol.
@@ -168,11 +221,54 @@ impl Ledger {
     }
 
     fn handle_at(&self, slot: usize) -> usize {
-        HEADER_WORDS + self.places * PLACE_WORDS + slot * HANDLE_WORDS
+        HEADER_WORDS + self.shape.places * PLACE_WORDS + slot * HANDLE_WORDS
     }
 
     fn inode_at(&self, slot: usize) -> usize {
         self.handle_at(MAX_HANDLES) + slot * INODE_WORDS
+    }
+
+    fn fid_at(&self, slot: usize) -> usize {
+        assert!(slot < self.shape.fids, "a slot of a fid");
+        self.inode_at(MAX_INODES) + slot * FID_WORDS
+    }
+
+    /// How many slots of fids were ever used.
+    pub fn fids_reach(&self) -> usize {
+        (self.words.load(FIDS_REACH) as usize).min(self.shape.fids)
+    }
+
+    /// Notes a fid in a slot.
+    pub fn put_fid(&self, slot: usize, record: &FidRecord) {
+        let at = self.fid_at(slot);
+        // None while its words do not belong together.
+        self.words.store(at, 0);
+        self.words.store(at + 1, record.inode.0);
+        self.words.store(at + 2, record.handle.map_or(0, |handle| handle.0));
+        self.words.store(at + 3, u64::from(record.uid));
+        let open = if record.handle.is_some() { OPEN } else { 0 };
+        self.words.store(at, u64::from(record.number) << 32 | open | LIVE);
+        if slot >= self.fids_reach() {
+            self.words.store(FIDS_REACH, slot as u64 + 1);
+        }
+    }
+
+    /// There is no fid in a slot any more.
+    pub fn drop_fid(&self, slot: usize) {
+        self.words.store(self.fid_at(slot), 0);
+    }
+
+    /// What is in a slot.
+    pub fn fid(&self, slot: usize) -> Option<FidRecord> {
+        let at = self.fid_at(slot);
+        let first = self.words.load(at);
+        let handle = HandleId(self.words.load(at + 2));
+        (first & LIVE != 0).then(|| FidRecord {
+            number: (first >> 32) as u32,
+            inode: InodeId(self.words.load(at + 1)),
+            handle: (first & OPEN != 0).then_some(handle),
+            uid: self.words.load(at + 3) as u32,
+        })
     }
 
     /// How many slots of handles were ever used.
@@ -284,14 +380,14 @@ impl Ledger {
 
     /// Forgets what was noted about requests: their numbers will be used again.
     pub fn clear_journals(&self) {
-        for place in 0..self.places {
+        for place in 0..self.shape.places {
             self.words.store(HEADER_WORDS + place * PLACE_WORDS, 0);
         }
     }
 
     /// The journal of a request's place.
     pub fn journal(&self, place: usize) -> Journal<'_> {
-        assert!(place < self.places, "a place of a request");
+        assert!(place < self.shape.places, "a place of a request");
         Journal { words: &self.words, at: HEADER_WORDS + place * PLACE_WORDS }
     }
 }
@@ -332,6 +428,11 @@ impl Journal<'_> {
         self.words.store(self.at + 1, 0);
         self.words.store(self.at, unique);
         self.words.store(self.at + 1, BEGUN);
+    }
+
+    /// Nothing was done: what comes here next is another request, though it may have the same number.
+    pub fn clear(&self) {
+        self.words.store(self.at, 0);
     }
 
     /// It was carried out. An answer that is too long is not kept, and the request counts as begun.

@@ -42,6 +42,23 @@ impl Exchange {
 }
 
 impl Tree {
+    /// By which name of which directory an inode is known, if it still has that name: the one that it
+    /// was found by last. `EBUSY` for what is shared itself, `ESTALE` for what lost its name.
+    pub fn whereabouts(&mut self, inode: InodeId) -> Result<(InodeId, Name)> {
+        let (known, granted) = self.check(inode)?;
+        if known.identity == granted.identity {
+            return Err(Errno::BUSY);
+        }
+        let (parent, identity) = (known.parent, known.identity);
+        let name = self.ledger.name(inode.slot()).ok_or(Errno::STALE)?;
+        let at = self.node(parent)?;
+        match identity::look(&at, name.as_c_str()) {
+            Ok(look) if look.identity == identity => Ok((parent, name)),
+            Ok(_) | Err(Errno::NOENT) => Err(Errno::STALE),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Removes the name of something that is no directory.
     pub fn remove(&mut self, parent: InodeId, name: &Name) -> Result<()> {
         self.check_writable(parent)?;
@@ -84,11 +101,9 @@ impl Tree {
         let Ok(look) = identity::look(&at, name.as_c_str()) else { return };
         let Ok(grant) = self.inodes.get(parent).map(|inode| inode.grant) else { return };
         if let Some(id) = self.inodes.find(grant, look.identity)
-            && let Ok(inode) = self.inodes.get_mut(id)
             && id != InodeId::ROOT
         {
-            inode.parent = parent;
-            self.ledger.set_place(id.slot(), parent, Some(name));
+            self.inodes.move_to(&self.ledger, id, parent, Some(name));
         }
     }
 }

@@ -1,39 +1,20 @@
-//! The tree: what a client knows, and the way to it on this host.
-//!
-//! ```text
-//!   inode ──► parent's descriptor + name ──► statx: still that file? ──► the operation
-//!               │ none, or not looked at for a second? found again from its own parent, up to a grant
-//!               └ a file without a name (or with a new one): through a handle that is open on it
-//! ```
+//! The tree: what is shared, and what a client knows of it. [`crate::reach`] is the way to it.
 
 use std::cell::Cell;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
-use std::time::Duration;
 
-use executor::Fd;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::Result;
+use crate::descriptors::Descriptors;
 use crate::grants::{Access, Grant, GrantId, Granted};
 use crate::handles::Handles;
 use crate::identity::{self, Attributes, Identity, Look, Time};
 use crate::ids::Ids;
-use crate::inodes::{Found, Inode, InodeId, Inodes};
+use crate::inodes::{Budget, Found, Inode, InodeId, Inodes};
 use crate::ledger::Ledger;
 use crate::name::Name;
-use crate::{Result, beneath};
 
-/// The most directories above each other that are opened again for one request.
-const MOST_DEPTH: usize = 4096;
-/// For how long a directory is taken to be where it was found. One that somebody moves out of its grant
-/// is gone for the client after that time at the latest, and looking costs a call per directory.
-const TRUST: Duration = Duration::from_secs(1);
-/// How many descriptors are closed at a time when there are no more.
-const EVICTED: usize = 64;
-/// Descriptors that are kept for directories and never given to a client's files, so that a client that
-/// has all of its files open can still look around and close them.
-const SPARES: usize = 16;
 /// The grant of a root that is none.
 const NO_GRANT: u32 = u32::MAX;
 
@@ -56,28 +37,11 @@ pub struct Tree {
     pub(crate) ledger: Ledger,
     pub(crate) inodes: Inodes,
     pub(crate) handles: Handles,
-    grants: Vec<Option<Granted>>,
-    /// Where the search for descriptors to close goes on.
-    hand: usize,
-    /// Inodes that have a descriptor.
-    nodes: usize,
-    /// Descriptors to close when a directory needs one.
-    spares: Vec<OwnedFd>,
+    pub(crate) grants: Vec<Option<Granted>>,
+    pub(crate) descriptors: Descriptors,
     pub(crate) umask: Cell<Option<u32>>,
     /// Kept for its capacity: entries of a directory as the kernel gives them.
     pub(crate) entries: Vec<std::mem::MaybeUninit<u8>>,
-}
-
-/// How a file is reached.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack, for one request")]
-pub(crate) enum Spot {
-    /// A directory's descriptor.
-    Directory(Rc<OwnedFd>),
-    /// A name in a directory.
-    Named(Rc<OwnedFd>, Name),
-    /// A file that is open.
-    Open(Fd),
 }
 
 impl Tree {
@@ -103,6 +67,7 @@ impl Tree {
             generation: 0,
             lookups: 1,
             parent: InodeId::ROOT,
+            children: 0,
             grant,
             kind: FileType::Directory,
             identity,
@@ -118,8 +83,8 @@ impl Tree {
             }
         }
         let umask = Cell::new(None);
-        let (grants, spares, entries) = (Vec::new(), Vec::new(), Vec::new());
-        Self { ids, ledger, inodes, handles, grants, hand: 0, nodes: 0, spares, umask, entries }
+        let (grants, descriptors, entries) = (Vec::new(), Descriptors::default(), Vec::new());
+        Self { ids, ledger, inodes, handles, grants, descriptors, umask, entries }
     }
 
     /// Shares a directory under a name of the root.
@@ -163,7 +128,7 @@ impl Tree {
     pub fn forget_all(&mut self) {
         self.handles.clear(&self.ledger);
         self.inodes.clear(&self.ledger);
-        self.nodes = 0;
+        self.descriptors.forget_nodes();
     }
 
     /// What the server keeps for a successor.
@@ -203,6 +168,33 @@ impl Tree {
         let found = Found { parent, grant, kind, identity };
         let inode = self.inodes.found(&self.ledger, &found, Some(name))?;
         Ok(Entry { inode, attributes: self.show(look) })
+    }
+
+    /// An inode that the client knows counts as looked up once more.
+    pub fn hold(&mut self, inode: InodeId) -> Result<()> {
+        self.inodes.hold(&self.ledger, inode)
+    }
+
+    /// Looks for what an inode lies in; the root lies in itself. Counts as looked up once more.
+    pub fn look_up_parent(&mut self, inode: InodeId) -> Result<Entry> {
+        let parent = match self.inodes.get(inode)?.kind {
+            FileType::Directory => self.inodes.get(inode)?.parent,
+            _ => return Err(Errno::NOTDIR),
+        };
+        let attributes = self.attributes(parent, None)?;
+        self.hold(parent)?;
+        Ok(Entry { inode: parent, attributes })
+    }
+
+    /// What kind of file an inode is.
+    pub fn kind(&self, inode: InodeId) -> Result<FileType> {
+        Ok(self.inodes.get(inode)?.kind)
+    }
+
+    /// Counts its inodes together with those of other trees, which have as many in all as one may
+    /// have alone.
+    pub fn share_budget(&mut self, budget: &Budget) {
+        self.inodes.share_budget(budget.clone());
     }
 
     /// A client forgets some of its look-ups of an inode.
@@ -267,191 +259,5 @@ impl Tree {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Errno::ROFS),
         }
-    }
-
-    /// A directory's descriptor.
-    pub(crate) fn node(&mut self, id: InodeId) -> Result<Rc<OwnedFd>> {
-        if let Some(node) = self.trusted_node(id)? {
-            return Ok(node);
-        }
-        let mut above = vec![id];
-        let grant = self.inodes.get(id)?.grant;
-        let mut at = loop {
-            let last = above[above.len() - 1];
-            let parent = self.inodes.get(last)?.parent;
-            if above.len() == MOST_DEPTH || self.inodes.get(parent)?.grant != grant {
-                return Err(Errno::STALE);
-            }
-            match self.trusted_node(parent)? {
-                Some(node) => break node,
-                None => above.push(parent),
-            }
-        };
-        for id in above.into_iter().rev() {
-            at = self.find_again(&at, id)?;
-        }
-        Ok(at)
-    }
-
-    /// A directory's descriptor, if it has one and was found where it belongs not long ago.
-    fn trusted_node(&mut self, id: InodeId) -> Result<Option<Rc<OwnedFd>>> {
-        let (inode, granted) = self.check(id)?;
-        if inode.kind != FileType::Directory {
-            return Err(Errno::NOTDIR);
-        }
-        if inode.identity == granted.identity {
-            return Ok(Some(granted.directory.clone()));
-        }
-        let inode = self.inodes.get_mut(id)?;
-        if inode.trusted_until.is_none_or(|until| until <= executor::now()) {
-            return Ok(None);
-        }
-        inode.used = true;
-        Ok(inode.node.clone())
-    }
-
-    /// Finds a directory in its parent, and opens it if it has no descriptor.
-    fn find_again(&mut self, at: &Rc<OwnedFd>, id: InodeId) -> Result<Rc<OwnedFd>> {
-        let name = self.ledger.name(id.slot()).ok_or(Errno::STALE)?;
-        let open = self.inodes.get(id)?.node.clone();
-        let node = match open {
-            Some(node) => {
-                let look = identity::look(at, name.as_c_str());
-                self.expect(id, look)?;
-                node
-            }
-            None => {
-                let node = self.with_spares(|| beneath::open_node(at, name.as_c_str()));
-                let node = node.map_err(|errno| match errno {
-                    Errno::MFILE | Errno::NFILE | Errno::ACCESS => errno,
-                    _ => Errno::STALE,
-                })?;
-                self.expect(id, identity::look_at(&node))?;
-                self.nodes += 1;
-                Rc::new(node)
-            }
-        };
-        let inode = self.inodes.get_mut(id)?;
-        inode.node = Some(node.clone());
-        inode.used = true;
-        inode.trusted_until = Some(executor::now() + TRUST);
-        Ok(node)
-    }
-
-    /// The inode is what was seen, or it is stale.
-    fn expect(&self, id: InodeId, look: Result<Look>) -> Result<()> {
-        match look {
-            Ok(look) if look.identity == self.inodes.get(id)?.identity => Ok(()),
-            _ => Err(Errno::STALE),
-        }
-    }
-
-    /// Does what takes a descriptor for a client's file, and again after others were closed if there
-    /// are no more.
-    pub(crate) fn with_descriptors<T>(&mut self, mut open: impl FnMut() -> Result<T>) -> Result<T> {
-        self.save_spares()?;
-        loop {
-            match open() {
-                Err(Errno::MFILE | Errno::NFILE) if self.close_some() => {}
-                Err(Errno::NFILE) => return Err(Errno::MFILE),
-                result => return result,
-            }
-        }
-    }
-
-    /// The same for a directory's own descriptor.
-    fn with_spares<T>(&mut self, mut open: impl FnMut() -> Result<T>) -> Result<T> {
-        loop {
-            match open() {
-                Err(Errno::MFILE | Errno::NFILE)
-                    if self.close_some() || self.spares.pop().is_some() => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Takes as many descriptors as directories may need.
-    fn save_spares(&mut self) -> Result<()> {
-        while self.spares.len() < SPARES {
-            let Some(granted) = self.grants.iter().flatten().next() else { return Ok(()) };
-            match rustix::io::fcntl_dupfd_cloexec(&granted.directory, 0) {
-                Ok(spare) => self.spares.push(spare),
-                Err(Errno::MFILE | Errno::NFILE) if self.close_some() => {}
-                Err(_) => return Err(Errno::MFILE),
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes descriptors that were not used for long. Says whether there were any.
-    fn close_some(&mut self) -> bool {
-        let mut closed = 0;
-        // Twice around: the first time takes the marks of those that were used.
-        for _ in 0..2 * self.inodes.slots() {
-            if self.nodes == 0 || closed == EVICTED {
-                break;
-            }
-            self.hand = (self.hand + 1) % self.inodes.slots();
-            if self.inodes.evict(self.hand) {
-                self.nodes -= 1;
-                closed += 1;
-            }
-        }
-        closed > 0
-    }
-
-    /// How to reach an inode, and what it looks like by now.
-    pub(crate) fn spot(&mut self, id: InodeId) -> Result<(Spot, Look)> {
-        let (inode, _) = self.check(id)?;
-        let (kind, identity, parent) = (inode.kind, inode.identity, inode.parent);
-        if kind == FileType::Directory {
-            match self.node(id) {
-                Ok(node) => {
-                    let look = identity::look_at(&node)?;
-                    return Ok((Spot::Directory(node), look));
-                }
-                Err(Errno::STALE) => {}
-                Err(errno) => return Err(errno),
-            }
-        } else if let Some(name) = self.ledger.name(id.slot()) {
-            let found = self.node(parent).and_then(|at| {
-                let look = identity::look(&at, name.as_c_str())?;
-                Ok((at, look))
-            });
-            match found {
-                Ok((at, look)) if look.identity == identity => {
-                    return Ok((Spot::Named(at, name), look));
-                }
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        let slot = *self.inodes.get(id)?.handles.first().ok_or(Errno::STALE)?;
-        let handle = self.handles.id_of(slot).and_then(|handle| self.handles.get(handle).ok());
-        let file = handle.and_then(|handle| handle.file.clone()).ok_or(Errno::STALE)?;
-        let look = identity::look_at(&file)?;
-        Ok((Spot::Open(file), look))
-    }
-
-    /// Opens a file of an inode that has a name.
-    pub(crate) fn open_inode(&mut self, id: InodeId, flags: OFlags) -> Result<(OwnedFd, Look)> {
-        let (spot, look) = self.spot(id)?;
-        let (at, name) = match &spot {
-            Spot::Directory(node) => (node, c"."),
-            Spot::Named(at, name) => (at, name.as_c_str()),
-            Spot::Open(_) => return Err(Errno::STALE),
-        };
-        match look.attributes.kind() {
-            FileType::RegularFile | FileType::Directory => {}
-            // Whoever wants to talk to a device or a process of this host has no file here.
-            FileType::Symlink => return Err(Errno::LOOP),
-            _ => return Err(Errno::NXIO),
-        }
-        let file = self.with_descriptors(|| beneath::open(at, name, flags, Mode::empty()))?;
-        let opened = identity::look_at(&file)?;
-        if opened.identity != look.identity {
-            return Err(Errno::STALE);
-        }
-        Ok((file, opened))
     }
 }

@@ -30,6 +30,18 @@ impl SharedWords {
         Ok(Self { base: NonNull::new(base.cast()).expect("mmap never returns null"), length })
     }
 
+    /// New memory of zeros that no other process has. It counts as shared, so that it is bounded by what
+    /// is written to it and not by how long it is.
+    pub(crate) fn anonymous(length: usize) -> Result<Self, Errno> {
+        let bytes = length * size_of::<u64>();
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) }?;
+        Ok(Self { base: NonNull::new(base.cast()).expect("mmap never returns null"), length })
+    }
+
     #[inline]
     pub(crate) fn load(&self, index: usize) -> u64 {
         self.get(index).load(Ordering::Acquire)

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use crate::Result;
 use crate::inodes::InodeId;
-use crate::tree::{Spot, Tree};
+use crate::reach::Spot;
+use crate::tree::Tree;
 
 /// The longest value, and the longest list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const MAX_VALUE: usize = 64 << 10;

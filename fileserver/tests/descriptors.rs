@@ -4,10 +4,13 @@
 use std::fs;
 
 use executor::{Config, Executor};
-use fileserver::{Access, Creation, Errno, Grant, Ids, InodeId, Ledger, Name, OpenMode, Tree};
+use fileserver::{
+    Access, Creation, Errno, Grant, Ids, InodeId, Ledger, Name, OpenMode, Shape, Tree,
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 const LIMIT: u64 = 300;
+const SHAPE: Shape = Shape { places: 1, fids: 0 };
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
@@ -23,10 +26,10 @@ fn when_descriptors_run_out_the_server_lives() {
         fs::write(folder.path().join(format!("d{number}/e/file")), "text").unwrap();
     }
     Executor::new(&Config::default()).unwrap().block_on(async {
-        let memory = Ledger::create(1).unwrap();
+        let memory = Ledger::create(SHAPE).unwrap();
         let directory = fs::File::open(folder.path()).unwrap().into();
         let root = Grant { directory, access: Access::ReadWrite };
-        let ledger = Ledger::attach(&memory, 1).unwrap();
+        let ledger = Ledger::attach(&memory, SHAPE).unwrap();
         let mut tree = Tree::of_directory(root, Ids::Squashed, ledger).unwrap();
         let read = OpenMode::from_bits(0);
         let mut open = Vec::new();

@@ -201,8 +201,8 @@ fn grants_come_and_go() {
     on_thread(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "text").unwrap();
-        let memory = Ledger::create(1).unwrap();
-        let ledger = Ledger::attach(&memory, 1).unwrap();
+        let memory = Ledger::create(shape(1)).unwrap();
+        let ledger = Ledger::attach(&memory, shape(1)).unwrap();
         let mut tree = Tree::of_grants(Ids::Squashed, ledger);
         assert_eq!(tree.look_up(ROOT, &name("a")).map(drop), Err(Errno::NOENT));
         let grant = |access| open_folder(folder.path(), access);
@@ -237,5 +237,49 @@ fn grants_come_and_go() {
         let again = tree.look_up(ROOT, &name("a")).unwrap().inode;
         assert_ne!(again, a);
         tree.close(handle).unwrap();
+    });
+}
+
+#[test]
+fn what_is_known_keeps_what_is_above_it() {
+    on_thread(|| {
+        let mut world = World::new(Access::ReadWrite);
+        fs::create_dir_all(world.shared("a/b")).unwrap();
+        fs::write(world.shared("a/b/file"), "text").unwrap();
+        let a = world.look_up("a").unwrap();
+        let b = world.tree.look_up(a, &name("b")).unwrap().inode;
+        let file = world.tree.look_up(b, &name("file")).unwrap().inode;
+        world.tree.forget(a, 1);
+        world.tree.forget(b, 1);
+        world.tree.inodes.distrust();
+        world.tree.attributes(file, None).unwrap();
+        assert_eq!(world.tree.whereabouts(file), Ok((b, name("file"))));
+        assert_eq!(world.tree.look_up_parent(b).unwrap().inode, a);
+        world.tree.forget(a, 1);
+        // Also when it has moved elsewhere.
+        world.tree.rename((b, &name("file")), (ROOT, &name("moved")), Exchange::Replace).unwrap();
+        assert_eq!(world.tree.attributes(a, None), Err(Errno::STALE));
+        assert_eq!(world.tree.whereabouts(file), Ok((ROOT, name("moved"))));
+        world.tree.forget(file, 1);
+        assert_eq!(world.tree.attributes(file, None), Err(Errno::STALE));
+        assert_eq!(world.tree.whereabouts(ROOT), Err(Errno::BUSY));
+    });
+}
+
+#[test]
+fn trees_share_a_budget() {
+    on_thread(|| {
+        let mut world = World::new(Access::ReadWrite);
+        fs::write(world.shared("file"), "").unwrap();
+        let budget = Budget::default();
+        world.tree.share_budget(&budget);
+        let before = budget.clone();
+        let file = world.look_up("file").unwrap();
+        assert_ne!(format!("{budget:?}"), format!("{:?}", Budget::default()));
+        world.tree.forget(file, 1);
+        assert_eq!(format!("{before:?}"), format!("{:?}", Budget::default()));
+        world.look_up("file").unwrap();
+        drop(world);
+        assert_eq!(format!("{before:?}"), format!("{:?}", Budget::default()));
     });
 }

@@ -45,21 +45,21 @@ fn a_successor_goes_on_with_inodes_and_handles() {
 
 #[test]
 fn a_journal_tells_what_was_done() {
-    let memory = Ledger::create(2).unwrap();
-    let ledger = Ledger::attach(&memory, 2).unwrap();
+    let memory = Ledger::create(shape(2)).unwrap();
+    let ledger = Ledger::attach(&memory, shape(2)).unwrap();
     let journal = ledger.journal(1);
     assert_eq!(journal.past(5), Past::Nothing);
     journal.begin(5);
     assert_eq!((journal.past(5), journal.past(6)), (Past::Begun, Past::Nothing));
     journal.done(2, b"answer 1");
-    let again = Ledger::attach(&memory, 2).unwrap();
+    let again = Ledger::attach(&memory, shape(2)).unwrap();
     assert_eq!(again.journal(1).past(5), Past::Done((2, b"answer 1".to_vec())));
     assert_eq!(again.journal(0).past(5), Past::Nothing);
     again.journal(1).begin(7);
     assert_eq!(journal.past(5), Past::Nothing);
     journal.done(0, &[0; 1000]);
     assert_eq!(journal.past(7), Past::Begun, "an answer too long to keep");
-    assert!(matches!(Ledger::attach(&memory, 3), Err(LedgerError::Mismatch { places: 3 })));
+    assert!(matches!(Ledger::attach(&memory, shape(3)), Err(LedgerError::Mismatch { .. })));
 }
 
 proptest::proptest! {

@@ -21,6 +21,10 @@ pub(super) fn on_thread(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+pub(super) const fn shape(places: usize) -> Shape {
+    Shape { places, fids: 4 }
+}
+
 pub(super) struct World {
     folder: TempDir,
     pub(super) memory: OwnedFd,
@@ -48,8 +52,8 @@ impl World {
             fs::create_dir(folder.path().join(part)).unwrap();
         }
         fs::write(folder.path().join("outside/secret"), "secret").unwrap();
-        let memory = Ledger::create(8).unwrap();
-        let ledger = Ledger::attach(&memory, 8).unwrap();
+        let memory = Ledger::create(shape(8)).unwrap();
+        let ledger = Ledger::attach(&memory, shape(8)).unwrap();
         let root = open_folder(folder.path().join("shared"), access);
         let tree = Tree::of_directory(root, Ids::Squashed, ledger).unwrap();
         Self { folder, memory, tree }
@@ -57,7 +61,7 @@ impl World {
 
     /// The server died; another goes on.
     pub(super) fn succeed(&mut self) {
-        let ledger = Ledger::attach(&self.memory, 8).unwrap();
+        let ledger = Ledger::attach(&self.memory, shape(8)).unwrap();
         let root = open_folder(self.shared(""), Access::ReadWrite);
         self.tree = Tree::of_directory(root, Ids::Squashed, ledger).unwrap();
     }

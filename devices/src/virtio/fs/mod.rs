@@ -37,7 +37,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use fileserver::{Access, Grant, Ledger, Tree};
+use fileserver::{Access, Grant, Ledger, Shape, Tree};
 
 pub use options::{Acl, Cache, FsOptions, Writeback};
 pub use parts::{FsError, FsParts};
@@ -52,8 +52,8 @@ use super::worker::{self, ActiveQueue, Device, Patience, Work};
 const QUEUE_SIZE: u16 = 1024;
 
 /// Requests that can be under way.
-fn places(options: &FsOptions) -> usize {
-    usize::from(QUEUE_SIZE) * (usize::from(options.queues) + 1)
+fn shape(options: &FsOptions) -> Shape {
+    Shape { places: usize::from(QUEUE_SIZE) * (usize::from(options.queues) + 1), fids: 0 }
 }
 
 fn profile(options: &FsOptions) -> DeviceProfile {
@@ -88,7 +88,7 @@ impl FsBackend {
         options: FsOptions,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let strategy = IoStrategy::probe(directory.as_fd());
-        let ledger = Ledger::attach(ledger, places(&options))?;
+        let ledger = Ledger::attach(ledger, shape(&options))?;
         let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let root = Grant { directory: directory.into(), access };
         let tree = Tree::of_directory(root, options.ids.clone(), ledger)?;

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{FsBackend, FsOptions, places, profile};
+use super::{FsBackend, FsOptions, profile, shape};
 use crate::virtio::backend::{BackendContext, DeviceProfile};
 use crate::virtio::parts::Parts;
 use crate::virtio::queue::InflightRegion;
@@ -69,7 +69,7 @@ impl FsParts {
         if options.tag.is_empty() || options.tag.len() > FsOptions::MAX_TAG {
             return Err(FsError::Tag { tag: options.tag });
         }
-        let ledger = Ledger::create(places(&options))
+        let ledger = Ledger::create(shape(&options))
             .map_err(|source| FsError::Ledger { path: PathBuf::new(), source })?;
         Ok(Self { directory: directory.into(), ledger: ledger.into(), options })
     }

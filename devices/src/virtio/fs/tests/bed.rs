@@ -38,7 +38,7 @@ impl FsBed {
     pub(super) async fn idle(options: FsOptions) -> Self {
         // SAFETY: the test's thread gets its own umask and working directory, nothing else changes.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
-        let ledger = Ledger::create(places(&options)).unwrap();
+        let ledger = Ledger::create(shape(&options)).unwrap();
         let bed = TestBed::new(8 << 20, &profile(&options));
         let folder = tempfile::tempdir().unwrap();
         let mut this = Self { bed, folder, ledger, options, unique: 1 };
@@ -147,7 +147,7 @@ impl FsBed {
 
     /// What a back end keeps for its successor.
     pub(super) fn ledger(&self) -> Ledger {
-        Ledger::attach(&self.ledger, places(&self.options)).unwrap()
+        Ledger::attach(&self.ledger, shape(&self.options)).unwrap()
     }
 
     /// The number of the last request.
