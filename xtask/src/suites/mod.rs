@@ -8,6 +8,7 @@ mod boot;
 mod chaos;
 mod consoles;
 mod ctl;
+mod cycles;
 mod ends;
 mod exec;
 mod fs;
@@ -53,7 +54,16 @@ impl Case {
 /// case shows. These run with `--long`, or by name.
 const LONG: &[&str] = &[
     "balloon/",
+    "consoles/a-",
+    "consoles/debug",
+    "consoles/entropy",
+    "consoles/hvc0-follows",
+    "consoles/hvc0-is",
+    "consoles/killed",
+    "consoles/paused",
+    "consoles/ten",
     "consoles/unbound",
+    "cycles/",
     "exec/fifty-in-one-guest",
     "exec/large-input",
     "fs/ten-thousand-files",
@@ -63,11 +73,13 @@ const LONG: &[&str] = &[
     "net/tcp-both-ways-packed",
     "net/unbound-20-times",
     "net/user-mode",
-    "pmem/dax-beside-a-disk",
+    "pmem/dax",
     "pmem/fsync-outlasts-sigkill",
+    "pmem/unbound",
     "pmem/writes-to-read-only-memory",
     "vsock/kills",
     "vsock/rebind",
+    "watchdog/st",
 ];
 
 /// All cases, in the order in which they run.
@@ -94,6 +106,7 @@ fn in_order() -> Vec<Case> {
         consoles::cases(),
         balloon::cases(),
         watchdog::cases(),
+        cycles::cases(),
     ]
     .into_iter()
     .flatten()

@@ -49,13 +49,13 @@ guest_files() {
     truncate -s 64K guest.img
 }
 
-# until_output TEXT: waits until a machine in the background has said so.
+# until_output TEXT [TENTHS]: waits until a machine in the background has said so, a minute or so long.
 until_output() {
     turns=0
     until grep -q -e "$1" output; do
         kill -0 $vmm 2>/dev/null || { cat output log; fail "the machine ended before: $1"; }
         turns=$((turns + 1))
-        [ $turns -lt 600 ] || { cat output log; fail "the machine did not say: $1"; }
+        [ $turns -lt "${2:-600}" ] || { cat output log; fail "the machine did not say: $1"; }
         sleep 0.1
     done
 }
@@ -69,6 +69,19 @@ until_other() {
         [ $turns -lt 100 ] || { cat output log; fail "no successor of process $1"; }
         sleep 0.1
     done
+}
+# cost PID: the descriptors that a process has open, and the KiB of memory that are its own.
+cost() {
+    echo "$(ls /proc/$1/fd | wc -l) $(sed -n 's/^RssAnon:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$1/status)"
+}
+# no_leaks BEFORE AFTER KIB: two files with lines of names and costs. There may be no more descriptors, and
+# so much more memory.
+no_leaks() {
+    paste -d ' ' "$1" "$2"
+    paste -d ' ' "$1" "$2" | awk -v most="$3" '
+        { fields = NF / 2
+          if ($NF - $fields > most || $(NF - 1) > $(fields - 1)) { print "leaks: " $0; leaks++ } }
+        END { exit leaks > 0 }' || fail "$2 is more than $1"
 }
 
 folder=$(mktemp -d)
