@@ -167,6 +167,8 @@ pub enum BackendEvent {
         /// The whole space, of the same length as in the [`DeviceProfile`].
         config: Vec<u8>,
     },
+    /// The driver gets an interrupt as if the device configuration space had changed.
+    LookAtConfig,
     /// A queue is broken beyond repair; the device stops until the driver resets it.
     NeedsReset {
         /// The queue that is broken.

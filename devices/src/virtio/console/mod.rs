@@ -33,6 +33,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use ipc::Sender;
+
 pub use failure::ConsoleError;
 pub use parts::ConsoleParts;
 pub use port::{PortEnd, PortRole};
@@ -41,7 +43,7 @@ pub use protocol::WindowSize;
 use self::port::{OutputState, Owed, Port};
 use self::protocol::{FEATURE_MULTIPORT, FEATURE_SIZE, QueueRole};
 use self::state::ConsoleState;
-use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
+use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect};
 use super::queue::{InflightRegion, RING_FEATURES};
 use super::state_file::StateFile;
@@ -95,6 +97,8 @@ impl ConsoleBackend {
             ports,
             window: Cell::new(window),
             ports_in_use: Cell::new(PortsInUse::One),
+            owes_look: Cell::new(true),
+            events: context.events.clone(),
             state,
             changes: Changes::default(),
             rested: Changes::default(),
@@ -136,6 +140,9 @@ struct Console {
     ports: Vec<Port>,
     window: Cell<WindowSize>,
     ports_in_use: Cell<PortsInUse>,
+    /// The driver has not been told to look at the window's size.
+    owes_look: Cell<bool>,
+    events: Sender<BackendEvent>,
     state: StateFile<ConsoleState>,
     /// Notified when ports open and close, and when the driver has to be told something.
     changes: Changes,
@@ -160,6 +167,15 @@ impl Console {
     fn owe_size(&self, port: &Port) {
         if port.role == PortRole::Console && port.ready.get() && self.window.get().is_known() {
             port.owe(Owed::RESIZE);
+        }
+    }
+
+    /// Linux looks at the size in the configuration space when that changes, and not when it starts.
+    fn have_driver_look(&self, features: u64) {
+        let in_config = features & (FEATURE_SIZE | FEATURE_MULTIPORT) == FEATURE_SIZE;
+        if in_config && self.window.get().is_known() && self.owes_look.replace(false) {
+            // If the channel is full, the next change of the size says it.
+            let _ = self.events.try_send(BackendEvent::LookAtConfig);
         }
     }
 
@@ -198,6 +214,7 @@ impl Device for ConsoleDevice {
         }
         let multiport = features & FEATURE_MULTIPORT != 0;
         console.ports_in_use.set(if multiport { PortsInUse::Many } else { PortsInUse::One });
+        console.have_driver_look(features);
         let ports = if multiport { console.ports.len() } else { 1 };
         let mut works: Vec<Work> = Vec::new();
         for active in queues {
@@ -270,6 +287,7 @@ impl Device for ConsoleDevice {
         for port in &self.0.ports {
             port.set_state(state::PortState::default());
         }
+        self.0.owes_look.set(true);
         self.0.store();
     }
 }

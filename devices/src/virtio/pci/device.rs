@@ -112,6 +112,10 @@ impl VirtioPciDevice {
                     Err(()) => self.warn("the back end changed the length of its configuration"),
                 }
             }
+            BackendEvent::LookAtConfig => {
+                let vector = self.registers.lock().config_interrupt();
+                self.interrupt(vector);
+            }
             BackendEvent::NeedsReset { queue, reason } => {
                 let mut registers = self.registers.lock();
                 // After a reset this is news of the past.

@@ -181,7 +181,8 @@ impl Registers {
         self.config.len()
     }
 
-    fn config_interrupt(&mut self) -> Option<u16> {
+    /// The driver has to look at the configuration space: says by which vector it hears of it.
+    pub(super) fn config_interrupt(&mut self) -> Option<u16> {
         if !self.status.contains(Status::DRIVER_OK) {
             return None;
         }

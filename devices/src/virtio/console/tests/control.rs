@@ -105,6 +105,30 @@ fn a_resize_changes_the_configuration_and_tells_consoles() {
 }
 
 #[test]
+fn a_driver_is_told_to_look_at_a_size_that_was_there_before_it() {
+    on_both(|| async {
+        let mut bed = Bed::start(1);
+        bed.activate().await;
+        bed.change(Change::Window(SIZE)).await;
+        for _ in 0..3 {
+            bed.reset().await;
+            bed.new_rings();
+            bed.activate().await;
+            bed.pause().await;
+            bed.resume().await;
+        }
+        // Once for each driver.
+        let mut expected =
+            vec![BackendEvent::ConfigChanged { config: vec![132, 0, 43, 0, 1, 0, 0, 0] }];
+        expected.extend(vec![BackendEvent::LookAtConfig; 3]);
+        for event in expected {
+            assert_eq!(bed.events.recv().await.unwrap(), event);
+        }
+        bed.finish().await;
+    });
+}
+
+#[test]
 fn a_size_outlives_a_reset_and_the_back_end() {
     on_both(|| async {
         let mut bed = Bed::active(1).await;

@@ -95,7 +95,7 @@ async fn nonsense(features: u64) {
                 bed.new_rings();
                 bed.activate().await.unwrap();
             }
-            Some(BackendEvent::ConfigChanged { .. }) | None => {}
+            Some(BackendEvent::ConfigChanged { .. } | BackendEvent::LookAtConfig) | None => {}
         }
     }
     assert!(answers > 100 && resets > 100, "{answers} answers, {resets} resets");
