@@ -24,6 +24,7 @@ mod unix;
 use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor::{Fd, Task, TaskGroup, timeout};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::termios::isatty;
 
 use crate::config::SerialConfig;
 use crate::outcome::BuiltInSummary;
@@ -218,13 +221,20 @@ impl Connected {
 }
 
 fn create(path: &PathBuf) -> Result<OwnedFd, Error> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .map(OwnedFd::from)
-        .map_err(|source| Error::Create { path: path.clone(), source })
+    let open = || {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::NOCTTY.bits() as i32)
+            .open(path)?;
+        // A terminal that is stopped would hold up the thread.
+        if isatty(&file) {
+            fcntl_setfl(&file, OFlags::WRONLY | OFlags::NONBLOCK)?;
+        }
+        Ok(OwnedFd::from(file))
+    };
+    open().map_err(|source| Error::Create { path: path.clone(), source })
 }
 
 fn listen(path: &PathBuf) -> Result<HostEnd, Error> {

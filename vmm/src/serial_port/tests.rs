@@ -256,6 +256,22 @@ fn a_named_port_on_a_pty_waits_for_a_user_and_loses_nothing() {
     });
 }
 
+/// Its reader is on the same thread: were that held up, nothing would be read.
+#[test]
+fn a_file_that_is_a_terminal_holds_nobody_up() {
+    let pty = pty::open().expect("opened");
+    let config = SerialConfig::File(pty.path().into());
+    with_port(&config, Guest::Kernel, async |connected, line, _| {
+        let controller = pty.controller.try_clone().expect("a copy");
+        let reader = Fd::new(controller).expect("attached");
+        let sender = Arc::clone(&line);
+        let sender = executor::spawn(async move { send_all(&sender, &text(300_000)).await });
+        assert!(read_exactly(&reader, 300_000).await == text(300_000));
+        sender.await;
+        connected.finish().await;
+    });
+}
+
 /// A client that blocks, on a thread of its own.
 fn client(path: &Path, sends: Vec<u8>, wants: usize) -> std::thread::JoinHandle<Vec<u8>> {
     let mut stream = UnixStream::connect(path).expect("connected");
