@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::identity::{self, Identity};
 use crate::name::Name;
 
 /// What a client may do below a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// Everything.
     ReadWrite,

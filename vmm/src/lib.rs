@@ -12,6 +12,7 @@ pub mod machine;
 pub mod outcome;
 pub mod sandbox;
 pub mod serial_port;
+pub mod serve_9p;
 pub mod signals;
 pub mod terminal;
 pub mod warden;

@@ -2,6 +2,7 @@
 
 use executor::Fd;
 use fileserver::{Entry, Errno, FileType, InodeId, Name, OpenMode, Past, Result, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::fids::{Fid, Fids, Place, State};
@@ -14,7 +15,7 @@ use crate::wire::{NO_FID, NO_UID, Names, Qids, Reply, Request, Text, UNKNOWN_VER
 const MSIZE: usize = 0;
 
 /// Whether a client gets at access control lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Acl {
     /// There are none, as far as it can see.
     #[default]

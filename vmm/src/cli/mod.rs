@@ -1,10 +1,11 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
 
 mod ctl;
 mod exec;
 mod logging;
 mod run;
 mod seccomp;
+mod serve_9p;
 mod usage;
 
 use std::ffi::OsString;
@@ -36,6 +37,8 @@ enum Command {
     Ctl(ctl::CtlArgs),
     Doctor(doctor::DoctorArgs),
     Seccomp(seccomp::SeccompArgs),
+    #[command(name = "serve-9p")]
+    Serve9p(serve_9p::Serve9pArgs),
     /// Say which version this is
     Version,
     /// Write a completion script for a shell to standard output
@@ -102,6 +105,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
+        Command::Serve9p(arguments) => serve_9p::run(arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Completion { shell } => {
             let mut script = Vec::new();

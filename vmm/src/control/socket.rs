@@ -17,7 +17,7 @@ use crate::serial_port::{SocketFile, remove_stale};
 
 /// The control socket cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on the control socket `{path}`", path = .path.display())]
+#[error("cannot listen on the socket `{path}`", path = .path.display())]
 pub struct SocketError {
     path: PathBuf,
     source: io::Error,
@@ -55,6 +55,11 @@ impl ControlSocket {
         let file = SocketFile::new(path.to_owned());
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         Ok(Self { listener: listener.into(), file })
+    }
+
+    /// The socket once more, for somebody else to accept on.
+    pub fn try_clone_listener(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone()
     }
 }
 

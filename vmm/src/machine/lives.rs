@@ -22,7 +22,7 @@ const SHORT_LIVES: u32 = 10;
 
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Start another after this time.
     Restart {
         after: Duration,
@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 
 /// The lives of one back end.
 #[derive(Debug)]
-pub(super) struct Lives {
+pub(crate) struct Lives {
     limit: RestartLimit,
     born: Instant,
     restarts: u32,
@@ -40,23 +40,23 @@ pub(super) struct Lives {
 }
 
 impl Lives {
-    pub(super) fn new(limit: RestartLimit, born: Instant) -> Self {
+    pub(crate) fn new(limit: RestartLimit, born: Instant) -> Self {
         Self { limit, born, restarts: 0, short_in_a_row: 0 }
     }
 
     /// How often it was started again.
-    pub(super) fn restarts(&self) -> u32 {
+    pub(crate) fn restarts(&self) -> u32 {
         self.restarts
     }
 
     /// It was started again.
-    pub(super) fn reborn(&mut self, now: Instant) {
+    pub(crate) fn reborn(&mut self, now: Instant) {
         self.born = now;
         self.restarts = self.restarts.saturating_add(1);
     }
 
     /// It has died.
-    pub(super) fn died(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn died(&mut self, now: Instant) -> Verdict {
         let allowed = match self.limit {
             RestartLimit::Always => u32::MAX,
             RestartLimit::Times(times) => times.get(),

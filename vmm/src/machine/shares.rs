@@ -17,6 +17,7 @@ use std::path::Path;
 
 use devices::virtio::fs::{Acl, FsOptions, FsParts, Writeback};
 use devices::virtio::parts::DeviceParts;
+use fileserver::Access;
 use rustix::fs::{Mode, OFlags};
 
 use super::Error;
@@ -35,15 +36,8 @@ struct MountAttributes {
 /// Opens a directory to share it.
 pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
     let failed = |source| Error::Share { path: share.path.clone(), source };
-    let directory = match own_mount(&share.path, share.read_only) {
-        Ok(mount) => mount,
-        Err(error) => {
-            log::debug!("{} is shared without a mount of its own: {error}", share.path.display());
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(&share.path, flags, Mode::empty())
-                .map_err(|errno| failed(errno.into()))?
-        }
-    };
+    let access = if share.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let directory = open_directory(&share.path, access).map_err(failed)?;
     let options = FsOptions {
         queues: share.queues.get(),
         cache: share.cache,
@@ -60,7 +54,18 @@ pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
     })
 }
 
-fn own_mount(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
+/// Opens a directory, as a mount of its own where that is allowed.
+pub(crate) fn open_directory(path: &Path, access: Access) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Also says what is no directory, which can be a mount as well.
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(own_mount(path, access).unwrap_or_else(|error| {
+        log::debug!("{} is shared without a mount of its own: {error}", path.display());
+        directory
+    }))
+}
+
+fn own_mount(path: &Path, access: Access) -> io::Result<OwnedFd> {
     /// linux/mount.h and linux/fcntl.h
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -77,7 +82,7 @@ fn own_mount(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
         | libc::MOUNT_ATTR_NODEV
         | libc::MOUNT_ATTR_NOEXEC
         | libc::MOUNT_ATTR_NOSYMFOLLOW;
-    if read_only {
+    if access == Access::ReadOnly {
         set |= libc::MOUNT_ATTR_RDONLY;
     }
     let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };

@@ -23,6 +23,7 @@ use super::log_pipe;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
 use crate::sandbox::{self, DeathNoteMemory, Files, Limits};
+use crate::serve_9p::ClientsStart;
 
 /// The exit status of an actor that could not be set up.
 const FAILED: i32 = 1;
@@ -47,6 +48,8 @@ pub enum ActorKind {
     Balloon,
     /// Serves a shared directory.
     Fs,
+    /// Serves shared directories over 9P.
+    P9,
     /// Serves persistent memory.
     Pmem,
     /// Tries what the sandbox forbids; for tests.
@@ -61,6 +64,8 @@ pub type Started = Result<(), String>;
 pub enum Start {
     /// For a device, which must be of the same kind as the actor.
     Virtio(Box<VirtioStart>),
+    /// For [`ActorKind::P9`]: clients on sockets.
+    Clients(Box<ClientsStart>),
     /// For [`ActorKind::Probe`].
     Probe(ProbeStart, Reply<Started>),
 }
@@ -75,6 +80,7 @@ impl ActorKind {
         Self::Rng,
         Self::Balloon,
         Self::Fs,
+        Self::P9,
         Self::Pmem,
         Self::Probe,
     ];
@@ -103,6 +109,7 @@ impl ActorKind {
             Self::Rng => "rng",
             Self::Balloon => "balloon",
             Self::Fs => "fs",
+            Self::P9 => "p9",
             Self::Pmem => "pmem",
             Self::Probe => "probe",
         }
@@ -118,6 +125,7 @@ impl ActorKind {
             Self::Rng => include_str!("policies/rng.policy"),
             Self::Balloon => include_str!("policies/balloon.policy"),
             Self::Fs => include_str!("policies/fs.policy"),
+            Self::P9 => include_str!("policies/p9.policy"),
             Self::Pmem => include_str!("policies/pmem.policy"),
             Self::Probe => include_str!("policies/probe.policy"),
         }
@@ -146,12 +154,14 @@ impl ActorKind {
             }
             // Files that the guest has open, as many as the user may; a million files that it knows.
             Self::Fs => Limits { descriptors: 1 << 20, private_bytes: 512 << 20 },
+            // The same for all clients together, and what each may have under way: 6 MiB.
+            Self::P9 => Limits { descriptors: 1 << 20, private_bytes: 1 << 30 },
         }
     }
 
     fn files(self) -> Files {
         match self {
-            Self::Fs => Files::Below,
+            Self::Fs | Self::P9 => Files::Below,
             _ => Files::Given,
         }
     }
@@ -165,6 +175,11 @@ impl ActorKind {
                 defaults.entries,
                 defaults.fixed_files,
                 transfers | Operations::SYNC | Operations::ALLOCATE,
+            ),
+            Self::P9 => (
+                defaults.entries,
+                defaults.fixed_files,
+                transfers | Operations::SYNC | Operations::ACCEPT,
             ),
             // The reads that wait in each queue, beside what is sent. Waiting for many sockets.
             Self::Net | Self::Vsock => (defaults.entries, defaults.fixed_files, transfers),
@@ -264,6 +279,12 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i3
         (kind, Start::Virtio(start)) if kind == ActorKind::of(&start.device) => {
             if let Err(reason) = start.run().await {
                 log::error!("a {} process cannot start: {reason}", kind.name());
+                return FAILED;
+            }
+        }
+        (ActorKind::P9, Start::Clients(start)) => {
+            if let Err(error) = start.run().await {
+                log::error!("clients of 9P cannot be served: {error}");
                 return FAILED;
             }
         }

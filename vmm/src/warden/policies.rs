@@ -163,13 +163,15 @@ impl PolicySource {
     }
 }
 
-/// The one file that built-in policies include.
+/// The files that built-in policies include.
 struct BuiltIn;
 
 impl seccomp::Includes for BuiltIn {
     fn read(&self, path: &str) -> Result<String, String> {
         match path {
             "./common.policy" => Ok(include_str!("policies/common.policy").into()),
+            "./descriptors.policy" => Ok(include_str!("policies/descriptors.policy").into()),
+            "./files.policy" => Ok(include_str!("policies/files.policy").into()),
             _ => Err("no such built-in policy".into()),
         }
     }

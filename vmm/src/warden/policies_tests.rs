@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, Arch, usize)] = &[
     ("balloon", Arch::Aarch64, 30),
     ("fs", Arch::X86_64, 68),
     ("fs", Arch::Aarch64, 67),
+    ("p9", Arch::X86_64, 71),
+    ("p9", Arch::Aarch64, 70),
     ("pmem", Arch::X86_64, 32),
     ("pmem", Arch::Aarch64, 31),
     ("probe", Arch::X86_64, 30),
@@ -70,7 +72,8 @@ fn no_policy_allows_what_reaches_beyond_the_process() {
         let allowed = policy.allowed_calls();
         for call in NEVER.split_whitespace() {
             assert!(Arch::X86_64.number(call).is_some(), "`{call}` is a call");
-            let needed = *kind == ActorKind::Fs && ["openat2", "statx"].contains(&call);
+            let files = matches!(kind, ActorKind::Fs | ActorKind::P9);
+            let needed = files && ["openat2", "statx"].contains(&call);
             assert!(needed || !allowed.contains(&call), "{} allows {call}", kind.name());
         }
     }
@@ -95,15 +98,16 @@ fn device_controls_are_the_few_that_are_needed() {
     }
 }
 
-/// Whoever accepts talks to strangers: one kind does, and only on what it was given.
+/// Whoever accepts talks to strangers: two kinds do, and only on what they were given.
 #[test]
-fn connections_are_accepted_by_one_kind() {
+fn connections_are_accepted_by_those_who_serve_clients() {
     let (arch, number) = (Arch::X86_64, Arch::X86_64.number("accept4").expect("a call"));
     for kind in ActorKind::ALL {
         let policy = built_in_policy(*kind, arch).expect("no mistakes");
         let program = compile_policy(&policy, arch, Enforcement::Enforce).expect("compiles");
         for flags in [0, libc::SOCK_CLOEXEC as u64, libc::SOCK_NONBLOCK as u64] {
-            let needed = *kind == ActorKind::Vsock && flags == libc::SOCK_CLOEXEC as u64;
+            let serves = matches!(kind, ActorKind::Vsock | ActorKind::P9);
+            let needed = serves && flags == libc::SOCK_CLOEXEC as u64;
             let action = if needed { Action::Allow } else { Action::Trap };
             let verdict = program.run(arch.audit(), number, &[3, 0, 0, flags, 0, 0]);
             assert_eq!(verdict, Some(Verdict(action.code())), "{}: {flags:#x}", kind.name());

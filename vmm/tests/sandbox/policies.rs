@@ -22,7 +22,10 @@ fn a_folder_overrides_the_built_in_policies() {
     let folder = tempfile::tempdir().expect("a folder");
     let built_in = vmm::warden::ActorKind::Probe.built_in_policy();
     let common = include_str!("../../src/warden/policies/common.policy");
-    fs::write(folder.path().join("common.policy"), common).expect("writes");
+    let descriptors = include_str!("../../src/warden/policies/descriptors.policy");
+    for (name, text) in [("common.policy", common), ("descriptors.policy", descriptors)] {
+        fs::write(folder.path().join(name), text).expect("writes");
+    }
     let text = format!("{built_in}openat: return EDOM\n");
     fs::write(folder.path().join("probe.policy"), text).expect("writes");
     let mut world = World::with(&source(&folder));
