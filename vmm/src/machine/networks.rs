@@ -1,6 +1,6 @@
 //! Networks: what each is connected to on the host, opened before any sandbox is entered.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use devices::rate_limit::{RateLimit, RateLimits};
 use devices::virtio::net::{LinkState, NetError, NetOptions, NetParts, Tap, TapOptions, TapSource};
@@ -56,9 +56,25 @@ fn open_tap(
 }
 
 fn adopt(net: &NetConfig, numbers: &[i32]) -> Result<Tap, NetError> {
-    let descriptors = numbers.iter().map(|number| inherited(*number)).collect::<Result<_, _>>()?;
+    let descriptors: Vec<OwnedFd> =
+        numbers.iter().map(|number| inherited(*number)).collect::<Result<_, _>>()?;
+    let duplicates: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let source = TapSource::Descriptors(descriptors);
-    Tap::open(TapOptions { mtu: net.mtu, ..TapOptions::new(source) })
+    let tap = Tap::open(TapOptions { mtu: net.mtu, ..TapOptions::new(source) });
+    // Errors name descriptors as the user knows them.
+    let known = |duplicate: i32| {
+        let place = duplicates.iter().position(|number| *number == duplicate);
+        place.map_or(duplicate, |place| numbers[place])
+    };
+    tap.map_err(|error| match error {
+        NetError::NotTap { descriptor, source } => {
+            NetError::NotTap { descriptor: known(descriptor), source }
+        }
+        NetError::Mode { descriptor, name, flags } => {
+            NetError::Mode { descriptor: known(descriptor), name, flags }
+        }
+        other => other,
+    })
 }
 
 /// A duplicate of a descriptor that this process was started with. The original stays open and is
