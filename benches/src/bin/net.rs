@@ -1,5 +1,7 @@
 //! Frames each way through a tap: how many a second, against plain loops of `write` and `read` on a
-//! tap of the same kind, and how many system calls the device thread makes for each.
+//! tap of the same kind, how long a processor works for each, and how many system calls the device
+//! thread makes. Rates need processors for guest, device and flood; the time of a processor for each frame
+//! can be compared on a busy machine, too.
 //!
 //! ```text
 //! cargo run --release -p benches --bin net [-- OPTION-OF-VMM-RUN...]
@@ -31,6 +33,8 @@ const PLAIN: &str = "p0";
 /// How long each load lasts.
 const LENGTH: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
+/// How often to look at the device's thread meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The name of the thread that serves the network.
 const DEVICE: &str = "net0";
@@ -50,21 +54,53 @@ fn main() {
                 plain.push(if way == "send" { plain_writes(bytes) } else { plain_reads(bytes) });
                 machine.push(rate(way, bytes));
             }
-            let (plain, machine) = (median(&mut plain), median(&mut machine));
+            let (plain, machine) = (median(&plain), median(&machine));
             let (frames, calls) = counts(way, bytes);
             println!(
-                "{way} {bytes}: {machine} frames/s, plain loop {plain}, ratio {:.2}; {calls} system \
-                 calls for {frames} frames, {:.4} each",
-                machine as f64 / plain as f64,
+                "{way} {bytes}: {} frames/s, plain loop {}, ratio {:.2}; {} ns of a processor each, \
+                 plain loop {}; {calls} system calls for {frames} frames, {:.4} each",
+                machine.rate,
+                plain.rate,
+                machine.rate as f64 / plain.rate as f64,
+                machine.cost,
+                plain.cost,
                 calls as f64 / frames as f64
             );
         }
     }
 }
 
-fn median(rates: &mut [u64]) -> u64 {
-    rates.sort_unstable();
-    rates[rates.len() / 2]
+/// What a load came to.
+#[derive(Clone, Copy)]
+struct Figures {
+    /// Frames a second.
+    rate: u64,
+    /// Nanoseconds that a processor worked for each: in the plain loop's thread or in the device's.
+    cost: u64,
+}
+
+fn median(figures: &[Figures]) -> Figures {
+    let middle = |of: fn(&Figures) -> u64| {
+        let mut all: Vec<u64> = figures.iter().map(of).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    Figures { rate: middle(|one| one.rate), cost: middle(|one| one.cost) }
+}
+
+/// Nanoseconds that a thread had a processor, from its folder in /proc.
+fn worked(thread: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("{thread}/schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Frames that went through an interface, either way.
+fn passed(interface: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let line =
+        text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+    let words: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    Some(words.get(1)? + words.get(9)?)
 }
 
 /// A tap that is up.
@@ -86,38 +122,37 @@ fn plain_tap() -> File {
 }
 
 /// Frames a second by one `write` each.
-fn plain_writes(bytes: usize) -> u64 {
+fn plain_writes(bytes: usize) -> Figures {
     let mut tap = plain_tap();
     let frame = [&[0; PLAIN_HEADER][..], &frame::make(0, 0, bytes)].concat();
-    let (start, mut frames) = (Instant::now(), 0u64);
-    while start.elapsed() < LENGTH {
-        for _ in 0..64 {
-            let written = tap.write(&frame).expect("writes");
-            assert_eq!(written, frame.len());
-        }
-        frames += 64;
-    }
-    per_second(frames, start.elapsed())
-}
-
-/// Frames a second by one `read` each, while the tap is flooded.
-fn plain_reads(bytes: usize) -> u64 {
-    let mut tap = plain_tap();
-    flooded(PLAIN, bytes, || {
-        let mut buffer = vec![0; 4096];
-        let (start, mut frames) = (Instant::now(), 0u64);
-        while start.elapsed() < LENGTH {
-            for _ in 0..64 {
-                let _ = tap.read(&mut buffer).expect("reads");
-            }
-            frames += 64;
-        }
-        per_second(frames, start.elapsed())
+    repeat(|| {
+        let written = tap.write(&frame).expect("writes");
+        assert_eq!(written, frame.len());
     })
 }
 
-fn per_second(frames: u64, elapsed: Duration) -> u64 {
-    (frames as f64 / elapsed.as_secs_f64()) as u64
+/// Frames a second by one `read` each, while the tap is flooded.
+fn plain_reads(bytes: usize) -> Figures {
+    let mut tap = plain_tap();
+    flooded(PLAIN, bytes, || {
+        let mut buffer = vec![0; 4096];
+        repeat(|| {
+            let _ = tap.read(&mut buffer).expect("reads");
+        })
+    })
+}
+
+/// Moves a frame as often as it can in this thread.
+fn repeat(mut one: impl FnMut()) -> Figures {
+    let begin = worked("/proc/thread-self").expect("schedstat");
+    let (start, mut frames) = (Instant::now(), 0u64);
+    while start.elapsed() < LENGTH {
+        (0..64).for_each(|_| one());
+        frames += 64;
+    }
+    let rate = (frames as f64 / start.elapsed().as_secs_f64()) as u64;
+    let cost = (worked("/proc/thread-self").expect("schedstat") - begin) / frames;
+    Figures { rate, cost }
 }
 
 /// Does `work` while a thread sends frames to the interface as fast as it can.
@@ -198,9 +233,37 @@ fn loaded(way: &str, bytes: usize, work: impl FnOnce() -> (u64, u64)) -> (u64, u
     if way == "send" { work() } else { flooded(INTERFACE, bytes, work) }
 }
 
-fn rate(way: &str, bytes: usize) -> u64 {
+fn rate(way: &str, bytes: usize) -> Figures {
     let mut vmm = start(way, bytes);
-    loaded(way, bytes, || finish(way, &mut vmm)).1
+    let thread = format!("/proc/{0}/task/{1}", vmm.id(), device_thread(vmm.id()));
+    let (mut cost, mut frames) = (0, 0);
+    let (_, rate) = loaded(way, bytes, || {
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| watch(&thread));
+            let figures = finish(way, &mut vmm);
+            (cost, frames) = watch.join().expect("it ends");
+            figures
+        })
+    });
+    Figures { rate, cost: cost / frames.max(1) }
+}
+
+/// What a device thread worked and the frames that it moved, from the load's begin to where it was last
+/// seen.
+fn watch(thread: &str) -> (u64, u64) {
+    let look = || Some((worked(thread)?, passed(INTERFACE)?));
+    let mut first = None;
+    let mut last = (0, 0);
+    while let Some(seen) = look() {
+        // Before the load there are a few.
+        if first.is_none() && seen.1 > 1000 {
+            first = Some(seen);
+        }
+        last = seen;
+        std::thread::sleep(LOOK);
+    }
+    let first = first.unwrap_or(last);
+    (last.0 - first.0, last.1 - first.1)
 }
 
 /// Frames, and the system calls of the device thread from before the first to the last.
