@@ -202,27 +202,28 @@ fn user_mode() -> Case {
          ip addr add 192.0.2.2/24 dev uplink
          ip link set uplink up
          ip route add default via 192.0.2.1
-         socat -u SYSTEM:'echo from the host' TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr &
-         # Whoever connects before the guest listens sees the connection closed, or waits for long.
-         for turn in $(seq 100); do
-             timeout 5 socat -u TCP:127.0.0.1:7080 OPEN:fetched,creat 2>/dev/null || true
-             if [ -s fetched ]; then break; fi
-             sleep 0.1
-         done && echo over | socat -u - TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr &
+         # The guest listens before it asks, and serves until the host has fetched.
+         {
+             socat -u SYSTEM:'echo from the host' TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr
+             echo question | timeout 60 socat -t 30 - TCP:127.0.0.1:7080 >fetched
+             echo over | socat -u - TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr
+         } &
          fetch=$!
          linux 0 '
              ip link set eth0 up
              busybox udhcpc -i eth0 -q -n -s /bin/true 2>&1
              ip addr add 10.0.2.15/24 dev eth0
              ip route add default via 10.0.2.2
-             socat -u TCP:10.0.2.2:7001 -
-             socat -U TCP-LISTEN:80,reuseaddr,fork SYSTEM:\"echo from the guest\" &
-             socat -u TCP:10.0.2.2:7002,retry=600,interval=0.2 -
+             serve=\"read line; echo the guest was asked a \\$line\"
+             socat TCP-LISTEN:80,reuseaddr,fork SYSTEM:\"$serve\" &
+             until ss -ltn | grep -q :80; do sleep 0.1; done
+             socat -u TCP:10.0.2.2:7001,retry=100,interval=0.1 -
+             socat -u TCP:10.0.2.2:7002,retry=600,interval=0.1 -
          ' --net user,hostfwd=tcp:127.0.0.1:7080-:80 --cmdline bed.modules=virtio_net
          has 'lease of 10.0.2.15 obtained'
          has 'from the host'
          wait $fetch
-         grep -q 'from the guest' fetched || fail \"the host fetched $(cat fetched)\"
+         grep -q 'the guest was asked a question' fetched || fail \"the host fetched $(cat fetched)\"
          ! pgrep passt || fail 'passt is left over'",
     )
 }
@@ -230,11 +231,12 @@ fn user_mode() -> Case {
 fn wrong_input() -> Case {
     Case::new(
         "net/wrong-input",
-        "for net in tap=tap0,mtu=12 tap=a/b fd=77 fd=3 tap,user user,hostfwd=tcp:1 queues=2 ; do
+        "for net in tap=tap0,mtu=12 tap=a/b fd=77 tap,user user,hostfwd=tcp:1 queues=2 ; do
              run 35 vmm run --net $net
              has 'error'
          done
-         exec 3<&-
+         run 35 vmm run --net fd=3 3</dev/null
+         has 'descriptor 3 is not of a tap'
          run 35 env PATH=/nowhere \"$(command -v vmm)\" run --net user
          has 'apt-get install passt'",
     )
