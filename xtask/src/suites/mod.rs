@@ -70,6 +70,7 @@ const LONG: &[&str] = &[
     "net/addresses-and-filters",
     "net/checksums",
     "net/four-queue-pairs-and-mtu-9000",
+    "net/pauses-and-cables",
     "net/tcp-both-ways-packed",
     "net/unbound-20-times",
     "net/user-mode",

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
         addresses_and_filters(),
         slow(unbound_again_and_again()),
         slow(killed_under_load()),
+        slow(paused_under_load()),
         slow(user_mode()),
         wrong_input(),
     ]
@@ -189,6 +190,39 @@ fn killed_under_load() -> Case {
              has 'loads ended with 0'
              has '3 received, 0% packet loss'
              [ $(grep -c 'takes over' log) = 4 ] || fail 'not four successors'"
+        ),
+    )
+}
+
+/// The machine stands still while both sides send, and then its cable is pulled.
+fn paused_under_load() -> Case {
+    Case::new(
+        "net/pauses-and-cables",
+        format!(
+            "ip link set lo up
+             iperf3 -s -1 >server &
+             with_keys
+             linux_in_background '
+                 {UP}
+                 iperf3 -c 10.77.0.1 -t 12 --bidir -P 2 | tail -n 6
+                 echo loads ended with ${{PIPESTATUS[0]}}
+                 carrier() {{
+                     until [ $(cat /sys/class/net/eth0/carrier) = $1 ]; do sleep 0.1; done
+                     echo guest: carrier $1
+                 }}
+                 carrier 0
+                 carrier 1
+                 ping -c 3 -i 0.2 10.77.0.1
+             ' --control vm.sock {TAP}
+             until_output 'guest: init up'
+             pause_until 'loads ended'
+             vmm ctl vm.sock net-link net0 down
+             until_output 'guest: carrier 0'
+             vmm ctl vm.sock net-link net0 up
+             finish 0
+             has 'loads ended with 0'
+             has 'guest: carrier 1'
+             has '3 received, 0% packet loss'"
         ),
     )
 }

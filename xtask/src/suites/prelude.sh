@@ -29,12 +29,13 @@ linux() {
     run $expected vmm run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --root path=tools.img \
         --disk path=guest.img,ro --cmdline 'quiet panic=-1 bed.script=/dev/vdb' "$@"
 }
-# The same in the background, until `finish STATUS`. The log is in the file `log`.
+# The same in the background, until `finish STATUS`. The log is in the file `log`; keys come from the
+# pipe that `keys` names, if there is one.
 linux_in_background() {
     guest_files "$1"; shift
     vmm run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --root path=tools.img \
         --disk path=guest.img,ro --cmdline 'quiet panic=-1 bed.script=/dev/vdb' "$@" \
-        >output 2>log </dev/null &
+        >output 2>log <"${keys:-/dev/null}" &
     vmm=$!
 }
 finish() {
@@ -82,6 +83,20 @@ no_leaks() {
         { fields = NF / 2
           if ($NF - $fields > most || $(NF - 1) > $(fields - 1)) { print "leaks: " $0; leaks++ } }
         END { exit leaks > 0 }' || fail "$2 is more than $1"
+}
+
+# with_keys: what goes to descriptor 9 is typed on the next machine's serial port.
+with_keys() { mkfifo keys; exec 9<>keys; keys=keys; }
+# pause_until TEXT: pauses a machine with `--control vm.sock` again and again until it has said so.
+pause_until() {
+    pauses=0
+    until grep -q -e "$1" output; do
+        kill -0 $vmm 2>/dev/null || { cat output log; fail "the machine ended before: $1"; }
+        vmm ctl vm.sock pause && vmm ctl vm.sock resume || fail 'a pause failed'
+        pauses=$((pauses + 1))
+        sleep 0.3
+    done
+    [ $pauses -gt 2 ] || fail "$pauses pauses are few"
 }
 
 folder=$(mktemp -d)
