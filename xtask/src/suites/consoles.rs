@@ -47,6 +47,40 @@ finish 0
 same in.bin out.bin
 ";
 
+const RESIZED: &str = r#"
+cat >script <<'END'
+# The driver is a module: it was not there yet when this program got its console.
+exec </dev/hvc0 >/dev/hvc0 2>&1
+size() { stty size </dev/hvc0; }
+echo guest: console $(cat /sys/class/tty/console/active)
+echo guest: size $(size)
+until [ "$(size)" = "41 123" ]; do sleep 0.1; done
+echo guest: size $(size)
+until [ "$(size)" = "20 60" ]; do sleep 0.1; done
+echo guest: size $(size)
+END
+truncate -s 4K script
+touch log; mkfifo keys; sleep 1000 >keys & keeper=$!
+cat >run <<END
+stty rows 33 cols 99
+vmm run $VMM_BED_KERNEL --initrd $VMM_BED_INITRD --console stdio --disk path=script,ro \
+    --cmdline 'quiet panic=-1 bed.modules=virtio_console bed.script=/dev/vda'
+echo status \$?
+END
+socat EXEC:"bash run",pty,setsid,ctty,stderr,raw,echo=0 - <keys >output &
+vmm=$!
+until_output 'guest: size 33 99'
+terminal=$(readlink /proc/$(pgrep -o -x vmm)/fd/0)
+stty -F $terminal rows 41 cols 123
+until_output 'guest: size 41 123'
+stty -F $terminal rows 20 cols 60
+until_output 'guest: size 20 60'
+until_output 'status 0'
+kill $keeper
+cat output
+has 'guest: console hvc0'
+"#;
+
 const UNBOUND: &str = r"
 lines 131072 000000000 >in.txt
 start virtio_console 'cd /sys/bus/virtio/drivers/virtio_console; device=$(ls -d virtio[0-9]*); \
@@ -76,6 +110,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     vec![
         case("hvc0-carries-ten-mebibytes-both-ways", CONSOLE_BOTH_WAYS),
+        case("hvc0-follows-the-terminals-size", RESIZED),
         case("unbound-20-times-under-load", UNBOUND),
     ]
 }

@@ -146,10 +146,14 @@ fn killed_under_load() -> Case {
                  wait
                  umount /mnt
                  dmesg | grep -i error || echo no errors
-             ' -v --pmem path=pmem.img {MODULES}
+             ' -v --pmem path=pmem.img --control vm.sock {MODULES}
              until_output 'loads begin'
              for signal in KILL SEGV SYS STOP; do
-                 sleep 1
+                 for turn in 1 2 3; do
+                     sleep 0.3
+                     vmm ctl vm.sock pause
+                     vmm ctl vm.sock resume
+                 done
                  pid=$(served_by 'pmem pmem.img')
                  kill -$signal $pid
                  until_other \"$pid\" 'pmem pmem.img'
