@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod credentials;
+pub mod mounts;
 pub mod streams;
 
 /// The messages and clients of version 1, as generated from `vmm/agent/v1/*.proto`.

@@ -15,6 +15,7 @@ use proto::v1;
 use proto::v1::shutdown_request::Mode;
 
 use crate::files::Files;
+use crate::init::Problem;
 use crate::latch::Latch;
 use crate::process::{Owner, Processes, reaper};
 use crate::service::{self, Session};
@@ -57,11 +58,13 @@ pub(crate) struct Agent {
     last_owner: Cell<u64>,
 }
 
-/// Serves until a shutdown is asked for, and ends the processes then.
+/// Serves until a shutdown is asked for, and ends the processes then. The host hears of a problem that
+/// there was before.
 pub(crate) async fn run(
     transport: Transport,
     secret: Secret,
     role: Role,
+    problem: Option<Problem>,
     signals: Signals,
 ) -> io::Result<Mode> {
     let agent = Rc::new(Agent {
@@ -76,7 +79,7 @@ pub(crate) async fn run(
     });
     let serving = Rc::clone(&agent);
     transport.listen(move |connection, port| connected(&serving, connection, port))?;
-    executor::spawn(tell_ready(transport)).detach();
+    executor::spawn(tell_ready(transport, problem)).detach();
 
     let mut signals = signals.listen()?;
     let mode = loop {
@@ -125,7 +128,7 @@ async fn serve_control(agent: &Rc<Agent>, connection: Fd) {
 }
 
 /// A host that does not listen need not know.
-async fn tell_ready(transport: Transport) {
+async fn tell_ready(transport: Transport, problem: Option<Problem>) {
     let told = async {
         let socket = transport.connect_to_host().await.map_err(|error| error.to_string())?;
         let channel = rpc::Channel::open(socket).await.map_err(|error| error.to_string())?;
@@ -135,6 +138,7 @@ async fn tell_ready(transport: Transport) {
             version: env!("CARGO_PKG_VERSION").into(),
             kernel: service::kernel_release(),
             capabilities: service::CAPABILITIES.map(Into::into).to_vec(),
+            problem: problem.map(|problem| problem.to_string()).unwrap_or_default(),
         };
         host.ready(request).await.map_err(|status| status.to_string())
     };

@@ -81,8 +81,12 @@ fn main() -> ExitCode {
 
 fn serve(options: Options, role: Role) -> io::Result<()> {
     let signals = Signals::block()?;
-    if role.is_init() {
-        init::set_up();
+    let problem = match role {
+        Role::Init => init::set_up().err(),
+        Role::Service => None,
+    };
+    if let Some(problem) = &problem {
+        log::error!("{problem}");
     }
     let secret = read_secret(&options.secret)?;
     // Before Linux 6.2 the ring lets go of a registered file only when all operations that began
@@ -90,7 +94,7 @@ fn serve(options: Options, role: Role) -> io::Result<()> {
     let config =
         Config { entries: RING_ENTRIES, without: KernelFeatures::FIXED_FILES, ..Config::default() };
     let mut executor = Executor::new(&config).map_err(io::Error::other)?;
-    let mode = executor.block_on(agent::run(options.transport, secret, role, signals))?;
+    let mode = executor.block_on(agent::run(options.transport, secret, role, problem, signals))?;
     if role.is_init() {
         return Err(shutdown::end_machine(mode));
     }

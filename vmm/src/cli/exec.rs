@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use agent_client::Command;
 use clap::Args;
+use proto::mounts::Access;
 
 use crate::config::MachineOptions;
 use crate::error::Report;
-use crate::exec::{self, Place, Request, Wanted};
+use crate::exec::{self, Place, Request, Root, SharedFolder, Wanted, Writes};
 
 const EXAMPLES: &str = "\
 Examples:
-  vmm exec -- uname -a                       in a machine of its own, with the host's kernel
+  vmm exec -- uname -a                       in a machine of its own, with the host's kernel and files
   vmm exec --kernel bzImage --timeout 60 -- ./test.sh
+  vmm exec --mount .:/src --image debian.img -- make -C /src check
   vmm exec --in vm.sock -- cat /proc/meminfo in a machine that runs, whose --vsock is vm.sock
 
 The exit status is the command's; 122 when the guest went down, 123 when its kernel panicked, 124 when
@@ -28,6 +30,7 @@ const HEADING: &str = "Command options";
 /// Run a command in a virtual machine
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("named_root").args(["image", "rootfs"]))]
 pub(super) struct ExecArgs {
     #[command(flatten)]
     machine: MachineOptions,
@@ -35,6 +38,28 @@ pub(super) struct ExecArgs {
     /// Read options from a TOML file; flags win over it, lists append to it
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     config: Vec<PathBuf>,
+
+    /// Boot with a file system or disk image as the root; what is written is thrown away
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "rootfs", "minimal"],
+          help_heading = HEADING)]
+    image: Option<PathBuf>,
+
+    /// Boot with a directory as the root; what is written is thrown away [default: /]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["root", "minimal"],
+          help_heading = HEADING)]
+    rootfs: Option<PathBuf>,
+
+    /// Keep what is written to --image or --rootfs
+    #[arg(long, requires = "named_root", help_heading = HEADING)]
+    write: bool,
+
+    /// Boot with nothing but the command, its libraries and a few tools
+    #[arg(long, conflicts_with = "root", help_heading = HEADING)]
+    minimal: bool,
+
+    /// Share a directory of this host at a path of the guest; may be repeated
+    #[arg(long, value_name = "HOST:GUEST[:ro]", help_heading = HEADING)]
+    mount: Vec<Shared>,
 
     /// Folder with the kernel's modules [default: /lib/modules]
     #[arg(long, value_name = "DIR", help_heading = HEADING)]
@@ -111,7 +136,21 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
             let secret = options.agent_secret.take().unwrap_or_else(beside);
             Place::Running { socket, secret }
         }
-        None => Place::New { options: Box::new(options), modules: arguments.modules },
+        None => {
+            let writes = if arguments.write { Writes::Kept } else { Writes::Discarded };
+            let root = match (arguments.image, arguments.rootfs) {
+                (Some(path), _) => Root::Image { path: Some(path), writes },
+                (None, Some(path)) => Root::Folder { path, writes },
+                (None, None) if arguments.minimal => Root::Memory,
+                (None, None) if options.root.is_some() => {
+                    Root::Image { path: None, writes: Writes::Kept }
+                }
+                (None, None) => Root::Default,
+            };
+            let folders = arguments.mount.into_iter().map(|shared| shared.0).collect();
+            let options = Box::new(options);
+            Place::New { options, modules: arguments.modules, root, folders }
+        }
     };
     Ok(Request {
         place,
@@ -134,6 +173,32 @@ fn variable(text: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
     match bytes.iter().position(|&byte| byte == b'=') {
         Some(at) => Some((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
         None => std::env::var_os(text).map(|value| (bytes.to_vec(), value.into_vec())),
+    }
+}
+
+/// `HOST:GUEST` or `HOST:GUEST:ro`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shared(SharedFolder);
+
+/// Not a directory and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is HOST:GUEST or HOST:GUEST:ro, and GUEST begins with a slash")]
+struct SharedError;
+
+impl FromStr for Shared {
+    type Err = SharedError;
+
+    fn from_str(text: &str) -> Result<Self, SharedError> {
+        let (text, access) = match text.strip_suffix(":ro") {
+            Some(text) => (text, Access::ReadOnly),
+            None => (text, Access::ReadWrite),
+        };
+        // The host's part may have colons.
+        let (host, guest) = text.rsplit_once(':').ok_or(SharedError)?;
+        if host.is_empty() || !guest.starts_with('/') {
+            return Err(SharedError);
+        }
+        Ok(Self(SharedFolder { host: host.into(), guest: guest.into(), access }))
     }
 }
 
@@ -178,6 +243,18 @@ mod tests {
             ["", "s", "-1", "1.5", "1 s", "1d", "99999999999999999999", "9999999999999999999h"]
         {
             assert_eq!(text.parse::<Time>(), Err(TimeError), "{text}");
+        }
+    }
+
+    #[test]
+    fn shared_directories_have_two_ends() {
+        let of = |text: &str| {
+            text.parse().map(|Shared(SharedFolder { host, guest, access })| (host, guest, access))
+        };
+        assert_eq!(of(".:/work"), Ok((".".into(), "/work".into(), Access::ReadWrite)));
+        assert_eq!(of("a:b:/c:ro"), Ok(("a:b".into(), "/c".into(), Access::ReadOnly)));
+        for text in ["", ":", "a", "a:", "a:b", ":/b", "a:ro", ":ro"] {
+            assert_eq!(of(text), Err(SharedError), "{text}");
         }
     }
 

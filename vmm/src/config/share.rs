@@ -35,6 +35,21 @@ pub struct ShareConfig {
     pub queues: ShareQueues,
 }
 
+impl ShareConfig {
+    /// A writable directory with nothing but defaults.
+    pub fn new(path: impl Into<PathBuf>, tag: ShareTag) -> Self {
+        Self {
+            path: path.into(),
+            tag,
+            read_only: false,
+            cache: Cache::default(),
+            writeback: false,
+            acl: false,
+            queues: ShareQueues::default(),
+        }
+    }
+}
+
 impl FromStr for ShareConfig {
     type Err = key_value::Error;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use agent_client::CallError;
 
+use crate::config::ShareValueError;
 use crate::error::Hint;
 
 /// The statuses that are not the command's: as timeout(1) and shells have them, and two more.
@@ -38,6 +39,24 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The root cannot be had with this kernel.
+    #[error("the guest's kernel has no module `{name}`")]
+    NoModule {
+        /// The module.
+        name: &'static str,
+    },
+    /// There is nothing on an image that could be a root.
+    #[error("there is no file system on `{}`", path.display())]
+    NoFileSystem {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A directory cannot be shared.
+    #[error("cannot share a directory")]
+    Share(#[from] ShareValueError),
+    /// The guest could not make its root.
+    #[error("the guest says: {0}")]
+    Guest(String),
     /// The options cannot be put together.
     #[error("cannot write the machine's description")]
     Describe(#[from] toml::ser::Error),
@@ -78,6 +97,19 @@ impl Hint for Error {
             Self::NoAgent => Some(
                 "release builds have one inside; else put `vmm-agent` beside `vmm` or name it in \
                  VMM_AGENT"
+                    .into(),
+            ),
+            Self::NoModule { name: "virtiofs" | "overlay" } => Some(
+                "without it the guest has no directories of this host; --minimal has the command and its \
+                 libraries alone"
+                    .into(),
+            ),
+            Self::NoModule { .. } => {
+                Some("another --kernel may have it, or --modules another version of it".into())
+            }
+            Self::NoFileSystem { .. } => Some(
+                "an image is a file system of ext4, xfs, btrfs, squashfs or erofs, or a disk with a GUID \
+                 partition table that has one"
                     .into(),
             ),
             _ => None,

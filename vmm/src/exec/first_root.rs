@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use initramfs::Archive;
+use proto::mounts::{self, Mount};
 
 use super::programs;
 
@@ -28,6 +29,8 @@ pub(super) struct Contents<'a> {
     pub(super) agent: &'a [u8],
     /// In the order in which they are loaded.
     pub(super) modules: Vec<PathBuf>,
+    /// What the agent mounts before it serves.
+    pub(super) mounts: &'a [Mount],
     /// Put after this one: what both have, this one wins.
     pub(super) before: Option<&'a Path>,
     /// The command; None if the root has it.
@@ -53,6 +56,8 @@ pub(super) fn write(contents: &Contents<'_>, path: &Path) -> io::Result<()> {
         list.push('\n');
     }
     archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
+    let table: String = contents.mounts.iter().map(|mount| mount.to_line() + "\n").collect();
+    archive.file(mounts::TABLE, 0o644, table.as_bytes())?;
     // The kernel opens it before anybody mounts /dev.
     archive.device("/dev/console", (5, 1))?;
     if let Some(program) = contents.program {
@@ -137,6 +142,12 @@ mod tests {
         let contents = Contents {
             agent: b"the agent",
             modules: vec![module],
+            mounts: &[Mount {
+                source: b"vmm.0".to_vec(),
+                target: b"/".to_vec(),
+                fstype: "virtiofs".into(),
+                access: mounts::Access::Overlay,
+            }],
             before: Some(&before),
             program: Some("ls"),
         };
@@ -144,7 +155,14 @@ mod tests {
         write(&contents, &path).unwrap();
         let bytes = fs::read(path).unwrap();
         assert!(bytes.starts_with(b"12345\x00\x00\x00070701"));
-        for text in ["the agent", "a module", ".vmm/lib/virtio.ko\n", "/ls\0", "dev/console\0"] {
+        for text in [
+            "the agent",
+            "a module",
+            ".vmm/lib/virtio.ko\n",
+            "/ls\0",
+            "dev/console\0",
+            "\0vmm.0 / virt",
+        ] {
             assert!(bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{text:?}");
         }
     }

@@ -82,7 +82,7 @@ fn first_word(bytes: &[u8]) -> Option<String> {
 }
 
 /// The folder with the modules of a kernel: the one that was named, or the host's.
-pub(super) fn module_folder(named: Option<&Path>, release: Option<&str>) -> Option<PathBuf> {
+fn module_folder(named: Option<&Path>, release: Option<&str>) -> Option<PathBuf> {
     let base = named.unwrap_or(Path::new(MODULES));
     let release = release.unwrap_or_default();
     [base.join(release), base.join("lib/modules").join(release), base.to_path_buf()]
@@ -90,11 +90,35 @@ pub(super) fn module_folder(named: Option<&Path>, release: Option<&str>) -> Opti
         .find(|folder| folder.join("modules.dep").is_file())
 }
 
-/// Files of the wanted modules and of those that they need, in the order in which they are
-/// loaded. Modules that this kernel does not have as files are taken to be built in.
-pub(super) fn modules(folder: &Path, wanted: &[&str]) -> io::Result<Vec<PathBuf>> {
-    let modules = Modules::read(folder)?;
-    Ok(modules.load_order(wanted).into_iter().map(|file| folder.join(file)).collect())
+/// The modules of the guest's kernel, if there are any to be found.
+pub(super) struct KernelModules(Option<(PathBuf, Modules)>);
+
+impl KernelModules {
+    /// Finds those of a kernel: under the folder that was named, or the host's.
+    pub(super) fn find(named: Option<&Path>, release: Option<&str>) -> Result<Self, Error> {
+        let Some(folder) = module_folder(named, release) else {
+            log::info!("no modules were found for the kernel {release:?}; it may need none");
+            return Ok(Self(None));
+        };
+        match Modules::read(&folder) {
+            Ok(modules) => Ok(Self(Some((folder, modules)))),
+            Err(source) => Err(Error::Read { path: folder.join("modules.dep"), source }),
+        }
+    }
+
+    /// What the kernel has; None if nobody knows.
+    pub(super) fn list(&self) -> Option<&Modules> {
+        self.0.as_ref().map(|(_, modules)| modules)
+    }
+
+    /// Files of the wanted modules and of those that they need, in the order in which they are
+    /// loaded. Modules that this kernel does not have as files are taken to be built in.
+    pub(super) fn files(&self, wanted: &[&str]) -> Vec<PathBuf> {
+        let Some((folder, modules)) = &self.0 else {
+            return Vec::new();
+        };
+        modules.load_order(wanted).into_iter().map(|file| folder.join(file)).collect()
+    }
 }
 
 #[cfg(test)]

@@ -15,27 +15,34 @@ mod agent;
 mod error;
 mod first_root;
 mod folder;
+mod host_mounts;
+mod image;
 mod kernels;
 mod machine;
 mod programs;
+mod root;
 mod session;
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use agent_client::{Command, Guest};
 use executor::{Config, Executor, KernelFeatures};
 
 pub use error::{Error, status};
+pub use root::{Root, SharedFolder, Writes};
 
 use crate::agent_secret;
 use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
 use crate::signals::Signals;
 use first_root::Contents;
 use folder::Folder;
+use kernels::KernelModules;
+use root::Plan;
 
 /// Drivers without which there is no agent, and the one that tells of panics.
 const MODULES: [&str; 4] =
@@ -76,6 +83,10 @@ pub enum Place {
         options: Box<MachineOptions>,
         /// Where to look for the kernel's modules.
         modules: Option<PathBuf>,
+        /// What its root is.
+        root: Root,
+        /// What else it has of the host.
+        folders: Vec<SharedFolder>,
     },
     /// In one that runs.
     Running {
@@ -92,7 +103,7 @@ pub fn run(request: Request) -> Result<u8, Error> {
     let deadline = request.timeout.map(|time| Instant::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
     let Request { place, command, terminal, idle_timeout, .. } = request;
-    let wishes = session::Wishes { command, terminal, deadline, idle_timeout };
+    let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout };
     match place {
         Place::Running { socket, secret } => {
             let secret = agent_secret::read(&secret)
@@ -100,9 +111,10 @@ pub fn run(request: Request) -> Result<u8, Error> {
             let mut executor = executor()?;
             executor.block_on(session::in_running(&Guest::new(socket), &secret, wishes, signals))
         }
-        Place::New { options, modules } => {
+        Place::New { options, modules, root, folders } => {
             let folder = Folder::create().map_err(Error::host("make a private folder"))?;
-            let prepared = prepare(&folder, *options, modules.as_deref(), &wishes)?;
+            let wanted = New { options: *options, modules, root, folders };
+            let prepared = prepare(&folder, wanted, &mut wishes.command)?;
             let mut executor = executor()?;
             executor.block_on(session::in_new(&prepared, wishes, signals))
         }
@@ -131,34 +143,34 @@ enum Disks {
     None,
 }
 
-fn prepare(
-    folder: &Folder,
-    mut options: MachineOptions,
-    modules: Option<&Path>,
-    wishes: &session::Wishes,
-) -> Result<Prepared, Error> {
+/// What is wanted of a new machine.
+struct New {
+    options: MachineOptions,
+    modules: Option<PathBuf>,
+    root: Root,
+    folders: Vec<SharedFolder>,
+}
+
+fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepared, Error> {
+    let New { mut options, modules, root, folders } = wanted;
     let here = std::env::current_dir().map_err(Error::host("find the working folder"))?;
     options.rebase(&here);
     let kernel = options.kernel.take().map_or_else(kernels::newest, Ok)?;
     let release =
         kernels::release(&kernel).map_err(|source| Error::Read { path: kernel.clone(), source })?;
     options.kernel = Some(kernel);
-    let program = String::from_utf8_lossy(wishes.command.argv.first().map_or(&[], Vec::as_slice));
-    let own_root = options.initrd.is_none();
-    let module_folder = kernels::module_folder(modules, release.as_deref());
-    let module_files = match &module_folder {
-        Some(folder) => kernels::modules(folder, &MODULES)
-            .map_err(|source| Error::Read { path: folder.join("modules.dep"), source })?,
-        None => {
-            log::info!("no modules were found for the kernel {release:?}; it may need none");
-            Vec::new()
-        }
-    };
+    let modules = KernelModules::find(modules.as_deref(), release.as_deref())?;
+    let plan = root::plan(root, folders, &mut options, modules.list(), &here)?;
+    at_home(command, &plan);
+    let wanted: Vec<_> =
+        MODULES.into_iter().chain(devices(&options)).chain(plan.modules.iter().copied()).collect();
+    let program = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
     let contents = Contents {
         agent: &agent::program()?,
-        modules: module_files,
+        modules: modules.files(&wanted),
+        mounts: &plan.mounts,
         before: options.initrd.as_deref(),
-        program: own_root.then_some(&*program),
+        program: plan.in_memory.then_some(&*program),
     };
     let initramfs = folder.file("initramfs");
     first_root::write(&contents, &initramfs)
@@ -176,11 +188,10 @@ fn prepare(
         cid: GuestCid::default(),
         connections: ConnectionLimit::default(),
     });
-    let disks = if options.root.iter().chain(&options.disks).any(|disk| !disk.read_only) {
-        Disks::Written
-    } else {
-        Disks::None
-    };
+    let disks = options.root.iter().chain(&options.disks).map(|disk| disk.read_only);
+    let shares = options.shares.iter().map(|share| share.read_only);
+    let written = disks.chain(shares).any(|read_only| !read_only);
+    let disks = if written { Disks::Written } else { Disks::None };
     let description = folder.file("machine.toml");
     let text = toml::to_string(&options)?;
     OpenOptions::new()
@@ -191,4 +202,32 @@ fn prepare(
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(Error::host("write the machine's description"))?;
     Ok(Prepared { guest: Guest::new(socket), secret, description, disks })
+}
+
+/// Where the guest has this host's root, a command is where it would be here, and finds what it would
+/// find.
+fn at_home(command: &mut Command, plan: &Plan) {
+    if let Some(folder) = plan.folder.as_ref().filter(|_| command.cwd.is_empty()) {
+        command.cwd = folder.as_os_str().as_bytes().to_vec();
+    }
+    let has_path = command.env.iter().any(|(name, _)| name == b"PATH");
+    if let Some(path) = std::env::var_os("PATH").filter(|_| plan.is_host && !has_path) {
+        command.env.push((b"PATH".to_vec(), path.into_vec()));
+    }
+}
+
+/// Drivers of the devices that the machine has for its user.
+fn devices(options: &MachineOptions) -> impl Iterator<Item = &'static str> {
+    [
+        ("virtio_blk", options.root.is_some() || !options.disks.is_empty()),
+        ("virtio_net", !options.nets.is_empty()),
+        ("virtio_console", !options.consoles.is_empty()),
+        ("virtio-rng", options.rng.is_some()),
+        ("virtio_balloon", options.balloon.is_some()),
+        ("virtiofs", !options.shares.is_empty()),
+        ("virtio_pmem", !options.pmems.is_empty()),
+        ("nd_pmem", !options.pmems.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(module, is_there)| is_there.then_some(module))
 }

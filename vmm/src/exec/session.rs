@@ -78,7 +78,12 @@ pub(super) async fn in_new(
         Machine::start(&prepared.description).map_err(Error::host("start the machine"))?;
     let work = async {
         match select(pin!(ready.ready()), pin!(ending_signal(&mut signals))).await {
-            Either::Left(info) => drop(info.map_err(Error::host("hear from the guest's agent"))?),
+            Either::Left(info) => {
+                let info = info.map_err(Error::host("hear from the guest's agent"))?;
+                if !info.problem.is_empty() {
+                    return Err(Error::Guest(clean(&info.problem)));
+                }
+            }
             Either::Right(number) => return Ok(Ending::Signal(number?)),
         }
         let session = Session::open(&prepared.guest, &prepared.secret).await?;
@@ -109,6 +114,10 @@ pub(super) async fn in_new(
         }
         Came::Down(end) => {
             end.map(|end| explain(&machine, end)).map_err(Error::host("wait for the machine"))
+        }
+        Came::Error(error @ Error::Guest(_)) => {
+            machine.stop().await.map_err(Error::host("end the machine"))?;
+            Err(error)
         }
         // A guest that goes down takes its connections with it, a moment before.
         Came::Error(error) => match executor::timeout(LAST_MOMENT, machine.ended()).await {
@@ -202,6 +211,14 @@ fn streams(terminal: Wanted, activity: &Activity) -> io::Result<HostStreams> {
     })
 }
 
+/// What a guest says, without anything that could control a terminal.
+fn clean(text: &str) -> String {
+    let mut cleaned = String::new();
+    // Writing to a String cannot fail.
+    let _ = terminal::Clean(&mut cleaned).write_str(text);
+    cleaned
+}
+
 fn size() -> Option<(u32, u32)> {
     terminal::window_size().map(|size| (size.ws_row.into(), size.ws_col.into()))
 }
@@ -242,13 +259,13 @@ fn conclude(ending: Ending) -> Result<u8, Error> {
         Ending::Run(Run::Ended(ending)) => Ok(ending.status()),
         Ending::Run(Run::NotStarted(error)) => match (error.status(), error) {
             (Some(status), error) => {
-                eprintln!("vmm: {error}");
+                eprintln!("vmm: {}", clean(&error.to_string()));
                 Ok(status)
             }
             (
                 None,
                 StartError::NotFound(why) | StartError::NotExecutable(why) | StartError::Other(why),
-            ) => Err(Error::NotStarted(why)),
+            ) => Err(Error::NotStarted(clean(&why))),
         },
         Ending::Signal(number) => Ok(128u8.saturating_add(number as u8)),
         Ending::TimedOut(what) => {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::Case;
 
-/// `guest OPTIONS... -- COMMAND...` runs a command under the stock kernel. `status N COMMAND...` runs
+/// `stock OPTIONS... -- COMMAND...` runs a command under the stock kernel, `guest` with nothing of this host
+/// but the command, which is quicker. `status N COMMAND...` runs
 /// something that must end with N; its streams are in the files `out` and `err`.
 const HELPERS: &str = r#"
-guest() { vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@"; }
+stock() { vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@"; }
+guest() { stock --minimal "$@"; }
 # The process itself is $vmm, not a shell's.
 guest_in_background() {
-    vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" "$@" >out 2>err </dev/null &
+    vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" --minimal "$@" >out 2>err </dev/null &
     vmm=$!
 }
 status() {
@@ -92,6 +94,30 @@ b
               says out caught"#,
         ),
         case(
+            "exec/files-of-the-host",
+            r#"echo here >file
+              cat >script <<'THE_END'
+cat file; pwd; echo $PATH
+echo changed >file && cat file
+touch /usr/bin/new /tmp/new /run/new /new && echo new
+ls -l / >/dev/null && [ -c /dev/null ] && [ -e /proc/1/exe ] && echo mounted
+[ ! -e /tmp/other ] && echo apart
+THE_END
+              chmod +x script
+              touch /tmp/other
+              status 0 stock -- sh ./script </dev/null
+              rm /tmp/other
+              same out "here
+$(pwd)
+$PATH
+changed
+new
+mounted
+apart"
+              same file here
+              [ ! -e /usr/bin/new ] && [ ! -e /new ] && [ ! -e /tmp/new ] || fail 'it was written'"#,
+        ),
+        case(
             "exec/killed-parent",
             r"guest_in_background -- sh -c 'echo ready; sleep 1000'
               turns=0
@@ -120,8 +146,7 @@ fn long() -> Vec<Case> {
     let mut parallel = case(
         "exec/fifty-in-one-guest",
         r#"mkfifo life
-          vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" -- \
-              sh -c 'echo ready; cat' <life >out 2>err &
+          guest -- sh -c 'echo ready; cat' <life >out 2>err &
           exec 3>life
           turns=0
           until grep -q ready out; do
@@ -145,5 +170,26 @@ fn long() -> Vec<Case> {
           wait"#,
     );
     parallel.timeout = LONG;
-    vec![large, parallel]
+    let roots = case(
+        "exec/images-and-folders",
+        r#"disk image
+          on_image() { debugfs -R "stat $1" image 2>/dev/null | grep -q Type; }
+          status 0 stock --image image -- sh -c ': >/new; [ -e /new ] && [ -d /lost+found ]' </dev/null
+          ! on_image /new || fail 'the image was written'
+          status 0 stock --image image --write -- sh -c ': >/new' </dev/null
+          on_image /new || fail 'the image was not written'
+          mkdir -p tree/bin shared; cp "$(command -v busybox)" tree/bin/sh
+          ln -s sh tree/bin/touch; echo text >shared/file
+          status 0 stock --rootfs tree -- sh -c ': >/new; [ -e /new ]' </dev/null
+          [ ! -e tree/new ] || fail 'the folder was written'
+          status 3 stock --rootfs tree --write --mount shared:/a/b:ro --mount .:/c -- sh -c \
+              ': >/new; read word </a/b/file; echo $word >/c/copy; touch /a/b/new || exit 3' </dev/null
+          [ -e tree/new ] && [ "$(cat copy)" = text ] && [ ! -e shared/new ] || fail 'wrong files'
+          truncate -s 1M empty
+          status 125 stock --image empty -- true </dev/null
+          says err 'no file system'
+          status 125 stock --rootfs / --write -- true </dev/null
+          says err 'the guest says'"#,
+    );
+    vec![large, parallel, roots]
 }

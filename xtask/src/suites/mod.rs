@@ -65,6 +65,7 @@ const LONG: &[&str] = &[
     "consoles/unbound",
     "cycles/",
     "exec/fifty-in-one-guest",
+    "exec/images-and-folders",
     "exec/large-input",
     "fs/ten-thousand-files",
     "net/addresses-and-filters",

@@ -1,7 +1,7 @@
 //! What process 1 does before it serves: modules, mounts, the loopback interface, a name.
 
 mod modules;
-mod root;
+mod table;
 
 use std::fs;
 use std::io;
@@ -9,6 +9,7 @@ use std::io;
 use rustix::mount::MountFlags;
 
 use crate::network;
+pub(crate) use table::Problem;
 
 /// What the guest is called until somebody else names it.
 const HOSTNAME: &str = "vmm";
@@ -54,18 +55,18 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
 
-/// Makes a system out of a kernel and a root. What is not there is said and done without.
-pub(crate) fn set_up() {
+/// Makes a system out of a kernel and a root. What is not there is said and done without; the host's own
+/// mounts alone have to be.
+pub(crate) fn set_up() -> Result<(), Problem> {
     mount_all();
     modules::load();
-    if let Err(error) = root::change() {
-        log::error!("cannot go over to the root file system: {error}");
-    }
+    let mounted = table::mount();
     for (to, link) in LINKS {
         report(link, std::os::unix::fs::symlink(to, link));
     }
     report("the loopback interface", network::loopback_up());
     report("the host name", rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(Into::into));
+    mounted
 }
 
 fn mount_all() {

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 /// One path per line, in the order in which they must be loaded.
 const LIST: &str = "/.vmm/modules";
+/// Where they are. The kernel has copies of its own after it has loaded them.
+const FOLDER: &str = "/.vmm/lib";
 
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks it (Linux 5.17).
 const COMPRESSED: i32 = 4;
@@ -22,6 +24,8 @@ pub(super) fn load() {
             log::warn!("cannot load {path}: {error}");
         }
     }
+    // It is memory. Without modules there is no such folder.
+    let _ = fs::remove_dir_all(FOLDER);
 }
 
 fn load_one(path: &str) -> io::Result<()> {
