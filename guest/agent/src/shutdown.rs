@@ -19,11 +19,18 @@ const AFTER_KILL: Duration = Duration::from_secs(2);
 
 /// Ends all processes: as process 1 everything, else what the host has started.
 pub(crate) async fn end_processes(agent: &Agent, signals: &mut Listener) -> io::Result<()> {
+    agent.processes.leave_to_shutdown();
+    if agent.role == Role::Service {
+        agent.processes.hold_all();
+    }
     signal(agent, Signal::TERM);
     // Stopped ones hear nothing until they go on.
     signal(agent, Signal::CONT);
-    if let Either::Right(()) = select(all_ended(agent, signals), sleep(PATIENCE)).await {
+    let patience = select(all_ended(agent, signals), sleep(PATIENCE)).await;
+    if agent.role == Role::Service || matches!(patience, Either::Right(())) {
+        // Of a service's groups only the leaders are known to have ended.
         signal(agent, Signal::KILL);
+        agent.processes.release_all();
         let _ = select(all_ended(agent, signals), sleep(AFTER_KILL)).await;
     }
     Ok(())

@@ -62,6 +62,10 @@ struct Process {
     /// The master side, if it has a terminal.
     terminal: Option<OwnedFd>,
     exit: Latch<Exit>,
+    /// Whether the kernel has forgotten it. Until then no other process or group can get its number.
+    collected: Cell<bool>,
+    /// It is not collected before its group was killed: members outlive their leader.
+    held: Cell<bool>,
     /// Its streams, as long as nobody took them.
     _offers: Vec<Offer>,
 }
@@ -71,6 +75,7 @@ struct Process {
 pub(crate) struct Processes {
     table: RefCell<BTreeMap<u64, Rc<Process>>>,
     last: Cell<u64>,
+    in_shutdown: Cell<bool>,
 }
 
 impl Processes {
@@ -133,6 +138,8 @@ impl Processes {
             owner: Cell::new(Some(owner)),
             terminal,
             exit,
+            collected: Cell::new(false),
+            held: Cell::new(false),
             _offers: offers,
         };
         self.table.borrow_mut().insert(id, Rc::new(process));
@@ -150,13 +157,15 @@ impl Processes {
 
     /// Waits for the end of a process and forgets it.
     pub(crate) async fn wait(&self, id: u64) -> Result<v1::WaitReply, Status> {
-        let exit = self.get(id)?.exit.clone();
-        let status = match exit.wait().await {
+        let process = self.get(id)?;
+        let status = match process.exit.wait().await {
             Exit::Code(code) => v1::wait_reply::Status::Exited(code),
             Exit::Signal(number) => v1::wait_reply::Status::Signaled(number),
         };
-        let forgotten = self.table.borrow_mut().remove(&id);
-        drop(forgotten);
+        if process.collected.get() {
+            let forgotten = self.table.borrow_mut().remove(&id);
+            drop(forgotten);
+        }
         Ok(v1::WaitReply { status: Some(status) })
     }
 
@@ -207,20 +216,45 @@ impl Processes {
         v1::ListReply { processes }
     }
 
-    /// Notes that a process has ended. Others than those of the table are somebody's orphans.
+    /// Notes that a process has ended and was collected. Others than those of the table are somebody's
+    /// orphans.
     fn ended(&self, pid: Pid, exit: Exit) {
         let mut table = self.table.borrow_mut();
-        let found = table.iter().find(|(_, one)| one.pid == pid && one.exit.get().is_none());
+        let found = table.iter().find(|(_, one)| one.pid == pid && !one.collected.get());
         let Some((&id, process)) = found else {
             return;
         };
+        process.collected.set(true);
         process.exit.set(exit);
         let forgotten = if process.owner.get().is_none() { table.remove(&id) } else { None };
         drop(table);
         drop(forgotten);
     }
 
-    /// Signals the groups of all that still run.
+    /// Those that were not collected, if any of them must not be.
+    fn some_held(&self) -> Option<Vec<Rc<Process>>> {
+        let table = self.table.borrow();
+        let there = || table.values().filter(|process| !process.collected.get());
+        there().any(|process| process.held.get()).then(|| there().cloned().collect())
+    }
+
+    /// From now on processes are collected only after their groups were killed.
+    pub(crate) fn hold_all(&self) {
+        self.table.borrow().values().for_each(|process| process.held.set(true));
+    }
+
+    /// Their groups were killed, or need not be.
+    pub(crate) fn release_all(&self) {
+        self.table.borrow().values().for_each(|process| process.held.set(false));
+    }
+
+    /// All are ended by somebody else now, whatever becomes of their connections.
+    pub(crate) fn leave_to_shutdown(&self) {
+        self.in_shutdown.set(true);
+        self.release_all();
+    }
+
+    /// Signals the groups of all that were not collected.
     pub(crate) fn signal_all(&self, signal: Signal) {
         for process in self.table.borrow().values() {
             process.signal_group(signal);
@@ -246,23 +280,29 @@ impl Processes {
             runs
         });
         drop(ended);
-        if running.is_empty() {
+        if running.is_empty() || self.in_shutdown.get() {
             return;
         }
         for process in &running {
+            process.held.set(true);
             process.signal_group(Signal::HUP);
             process.signal_group(Signal::CONT);
         }
         executor::sleep(HANGUP_PATIENCE).await;
         for process in running {
             process.signal_group(Signal::KILL);
+            process.held.set(false);
+        }
+        // Of those that were held nothing more is heard.
+        if let Err(error) = reaper::reap(self) {
+            log::warn!("cannot collect processes: {error}");
         }
     }
 }
 
 impl Process {
     fn signal_group(&self, signal: Signal) {
-        if self.exit.get().is_none() {
+        if !self.collected.get() {
             // It may have left its group; there is nothing more to do then.
             let _ = rustix::process::kill_process_group(self.pid, signal);
         }
