@@ -196,6 +196,13 @@ impl Connection {
         }
     }
 
+    /// Tell the guest how credit stands, if it has to know.
+    pub(super) fn say_credit(&mut self) {
+        if self.is_open() && self.credit.is_stale(self.outgoing.end()) {
+            self.due.insert(Due::CREDIT_UPDATE);
+        }
+    }
+
     /// Whether there is data of the host that the guest wants.
     pub(super) fn has_data(&self) -> bool {
         self.is_open()

@@ -22,6 +22,15 @@ pub(super) struct Credit {
     told: u32,
 }
 
+/// Where what has arrived ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Anywhere in a stream, or behind a message.
+    Anywhere,
+    /// Within a message.
+    MidMessage,
+}
+
 /// A guest says that it took more than it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lie;
@@ -70,8 +79,12 @@ impl Credit {
 
     /// Whether the guest should hear of it now: often enough for it to go on, and seldom enough for
     /// bulk data to cost few packets.
-    pub(super) fn is_stale(&self) -> bool {
-        self.forwarded.wrapping_sub(self.told) >= self.buffer / 2
+    ///
+    /// The part of a message that has arrived stays until the rest comes, for which the guest needs
+    /// all the room that there is.
+    pub(super) fn is_stale(&self, end: End) -> bool {
+        let untold = self.forwarded.wrapping_sub(self.told);
+        untold >= self.buffer / 2 || end == End::MidMessage && untold > 0
     }
 
     /// What the next packet says: our buffer, and what has left it.
@@ -113,11 +126,19 @@ mod tests {
     fn the_guest_hears_when_half_of_the_buffer_is_free_again() {
         let mut credit = Credit::new(100);
         credit.forwarded(49);
-        assert!(!credit.is_stale());
+        assert!(!credit.is_stale(End::Anywhere));
         credit.forwarded(1);
-        assert!(credit.is_stale());
+        assert!(credit.is_stale(End::Anywhere));
         assert_eq!(credit.tell(), (100, 50));
-        assert!(!credit.is_stale());
+        assert!(!credit.is_stale(End::Anywhere));
+    }
+
+    #[test]
+    fn a_guest_within_a_message_hears_of_all_room() {
+        let mut credit = Credit::new(100);
+        assert!(!credit.is_stale(End::MidMessage));
+        credit.forwarded(1);
+        assert!(credit.is_stale(End::MidMessage));
     }
 
     proptest! {

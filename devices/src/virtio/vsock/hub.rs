@@ -225,9 +225,7 @@ impl Hub {
         match connection.outgoing.flush(socket.as_fd(), connection.key.kind.messages()) {
             Ok(bytes) => {
                 connection.credit.forwarded(bytes);
-                if connection.credit.is_stale() {
-                    connection.due.insert(Due::CREDIT_UPDATE);
-                }
+                connection.say_credit();
             }
             Err(error) => return self.send_failed(index, &error),
         }

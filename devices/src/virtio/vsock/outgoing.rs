@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::credit::End;
 use super::socket;
 use crate::virtio::queue::GuestBuffers;
 
@@ -26,6 +27,11 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.start
+    }
+
+    /// Where what the guest sent ends for now.
+    pub(super) fn end(&self) -> End {
+        if self.partial > 0 { End::MidMessage } else { End::Anywhere }
     }
 
     /// Whether there is something that the socket could take. Parts of messages wait for the rest.

@@ -3,4 +3,5 @@ mod crash;
 mod ends;
 mod flow;
 mod hostile;
+mod messages;
 mod opening;

@@ -159,11 +159,8 @@ impl Hub {
     }
 
     fn say_credit(&mut self, index: u32) {
-        if let Some(connection) = self.table.get(index)
-            && connection.is_open()
-            && connection.credit.is_stale()
-        {
-            connection.due.insert(Due::CREDIT_UPDATE);
+        if let Some(connection) = self.table.get(index) {
+            connection.say_credit();
         }
         self.settle(index);
     }
