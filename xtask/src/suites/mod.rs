@@ -15,6 +15,7 @@ mod fs;
 mod host;
 mod net;
 mod pmem;
+mod programs;
 mod vsock;
 mod watchdog;
 
@@ -79,7 +80,11 @@ const LONG: &[&str] = &[
     "pmem/fsync-outlasts-sigkill",
     "pmem/unbound",
     "pmem/writes-to-read-only-memory",
+    "vsock/bytes-both-ways-packed",
+    "vsock/gibibyte-both-ways",
     "vsock/kills",
+    "vsock/messages-both-ways",
+    "vsock/pauses",
     "vsock/rebind",
     "watchdog/st",
 ];

@@ -87,7 +87,19 @@ no_leaks() {
 
 # with_keys: what goes to descriptor 9 is typed on the next machine's serial port.
 with_keys() { mkfifo keys; exec 9<>keys; keys=keys; }
-# pause_until TEXT: pauses a machine with `--control vm.sock` again and again until it has said so.
+# Of a machine with `--control vm.sock`. serves DEVICE: the process of net0, for example. kill_device DEVICE:
+# kills that and waits for its successor. pause_until TEXT: pauses the machine again and again until it has
+# said so.
+serves() { vmm ctl vm.sock status | sed -n "s/^$1 .* \([0-9]*\), [0-9]* restarts\$/\1/p"; }
+kill_device() {
+    old=$(serves "$1"); turns=0
+    kill -KILL "$old"
+    until new=$(serves "$1"); [ -n "$new" ] && [ "$new" != "$old" ]; do
+        turns=$((turns + 1))
+        [ $turns -lt 600 ] || { cat output log; fail "no successor of process $old"; }
+        sleep 0.1
+    done
+}
 pause_until() {
     pauses=0
     until grep -q -e "$1" output; do
@@ -97,6 +109,21 @@ pause_until() {
         sleep 0.3
     done
     [ $pauses -gt 2 ] || fail "$pauses pauses are few"
+}
+
+# The load as a program here, and as the disk load.img for a guest. equal_sums: what a guest said in
+# `output` that it sent is what came according to the file `host`, and the other way round.
+load_files() {
+    [ -x "$VMM_BED_SCRATCH/load" ] || fail "the load could not be built"
+    cp "$VMM_BED_SCRATCH/load" load
+    cp load load.img
+    truncate -s %4096 load.img
+}
+equal_sums() {
+    cat host
+    here=$(sed -n 's/.*sent=\(.*\) received=\(.*\)/\1 \2/p' host)
+    there=$(tr -d '\r' <output | sed -n 's/.*sent=\(.*\) received=\(.*\)/\2 \1/p')
+    [ -n "$here" ] && [ "$here" = "$there" ] || fail "other bytes came than went: $here, $there"
 }
 
 folder=$(mktemp -d)
