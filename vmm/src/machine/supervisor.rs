@@ -45,7 +45,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer: as long as a vCPU waits for it.
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long back ends may take to end in good order with their machine.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a back end is made of, kept to make it again.
 #[derive(Debug)]

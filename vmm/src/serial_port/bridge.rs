@@ -9,6 +9,7 @@
 //! The pumps read nothing that was not passed on, so a reader that is slow fills the socket, and then
 //! the device waits.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -27,8 +28,10 @@ use crate::terminal::RawTerminal;
 const READ_BYTES: usize = 32 << 10;
 /// What waits to be sent to the device at most.
 const INBOX_BYTES: usize = 32 << 10;
-/// How long the last output may take to arrive.
-const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How long a reader of the last output may stand still.
+const STALL: Duration = Duration::from_secs(1);
+/// How many times so long it may take in all.
+const MOST_STALLS: usize = 4;
 
 /// What the device gets of a host end.
 #[derive(Debug)]
@@ -86,8 +89,9 @@ impl Bridge {
         let connected = self.port.connect(Arc::clone(&inbox) as Arc<dyn Receive>)?;
         let tasks = TaskGroup::new();
         tasks.spawn(to_device(inbox, Arc::clone(&line), socket.clone()));
-        let from_device = executor::spawn(from_device(socket, line));
-        Ok(Bridged { connected, from_device, tasks })
+        let moved = Rc::new(Cell::new(0));
+        let from_device = executor::spawn(from_device(socket, line, Rc::clone(&moved)));
+        Ok(Bridged { connected, from_device, moved, tasks })
     }
 }
 
@@ -95,6 +99,8 @@ impl Bridge {
 pub struct Bridged {
     connected: Connected,
     from_device: Task<()>,
+    /// Reads of what the device has sent.
+    moved: Rc<Cell<u64>>,
     tasks: TaskGroup,
 }
 
@@ -105,15 +111,22 @@ impl Bridged {
     }
 
     /// Passes on what the device has sent and takes everything down. Called when the device is gone.
-    pub async fn finish(self) {
-        // A reader that has stalled loses the rest.
-        let _ = timeout(LAST_OUTPUT, self.from_device).await;
+    pub async fn finish(mut self) {
+        for _ in 0..MOST_STALLS {
+            let before = self.moved.get();
+            let in_time = timeout(STALL, &mut self.from_device).await.is_ok();
+            if in_time || self.moved.get() == before {
+                // A reader that has stalled loses the rest.
+                break;
+            }
+        }
+        drop(self.from_device);
         self.tasks.cancel_all().await;
         self.connected.finish().await;
     }
 }
 
-async fn from_device(socket: Fd, line: Arc<Line>) {
+async fn from_device(socket: Fd, line: Arc<Line>, moved: Rc<Cell<u64>>) {
     let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {
         line.emptied().await;
@@ -121,7 +134,10 @@ async fn from_device(socket: Fd, line: Arc<Line>) {
         let result;
         (result, buffer) = socket.read(buffer).await;
         match result {
-            Ok(count) if count > 0 => line.send(&buffer),
+            Ok(count) if count > 0 => {
+                moved.update(|moved| moved.wrapping_add(1));
+                line.send(&buffer);
+            }
             // The device is gone with its machine.
             _ => return,
         }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// What a line holds before its sender has to wait: more than a guest prints in one go.
 const CAPACITY_BYTES: usize = 64 << 10;
 
+/// Enough for a write of its own: senders that gather by themselves send as much.
+const BATCH_BYTES: usize = 16 << 10;
+
 /// What more fits when the reader's own thread sends, which it does with what a device has gathered.
 const RESERVE_BYTES: usize = 16 << 10;
 
@@ -125,9 +128,9 @@ impl Line {
         self.wait(|state| !state.bytes.is_empty() || state.flow == Flow::Closed).await;
     }
 
-    /// Waits until the line is closed or full, so that waiting for a larger batch is no use.
+    /// Waits until the line is closed or has a batch, so that waiting for a larger one is no use.
     pub(super) async fn urgent(&self) {
-        self.wait(|state| state.bytes.len() >= CAPACITY_BYTES || state.flow == Flow::Closed).await;
+        self.wait(|state| state.bytes.len() >= BATCH_BYTES || state.flow == Flow::Closed).await;
     }
 
     /// Takes all bytes and leaves an empty buffer in their place. None: closed and empty.

@@ -29,6 +29,7 @@ mod transmit;
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -55,8 +56,10 @@ pub const MAX_PORTS: usize = 16;
 /// Longest name of a port: a file name is made of it.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// How long the last output may take when the machine has ended.
-const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How long a reader of the last output may stand still when the machine has ended.
+const STALL: Duration = Duration::from_secs(1);
+/// How many times so long it may take in all: less than the machine waits for its devices.
+const MOST_STALLS: usize = 4;
 
 /// Descriptors of a port's queue. Linux gives a page for each to receive into.
 const QUEUE_SIZE: u16 = 64;
@@ -102,6 +105,7 @@ impl ConsoleBackend {
             state,
             changes: Changes::default(),
             rested: Changes::default(),
+            moved: Cell::default(),
             complaints: LogLimit::new(),
         };
         worker::serve(ConsoleDevice(Rc::new(console)), self.inflight, context).await;
@@ -148,6 +152,8 @@ struct Console {
     changes: Changes,
     /// Notified when a port has nothing more to transmit.
     rested: Changes,
+    /// Writes that have moved something.
+    moved: Cell<u64>,
     complaints: LogLimit,
 }
 
@@ -262,8 +268,15 @@ impl Device for ConsoleDevice {
             }
             Poll::Ready(())
         });
-        // A reader that has stalled loses the rest.
-        let _ = executor::timeout(LAST_OUTPUT, rested).await;
+        let mut rested = pin!(rested);
+        for _ in 0..MOST_STALLS {
+            let before = console.moved.get();
+            let in_time = executor::timeout(STALL, rested.as_mut()).await.is_ok();
+            if in_time || console.moved.get() == before {
+                // A reader that has stalled loses the rest.
+                break;
+            }
+        }
     }
 
     fn change(&mut self, change: &Change) -> Result<Effect, String> {

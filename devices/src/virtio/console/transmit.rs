@@ -164,6 +164,7 @@ impl Transmitter {
             self.cancelled = false;
             match result {
                 Ok(bytes) if bytes > 0 => {
+                    self.console.moved.update(|moved| moved.wrapping_add(1));
                     let written = self.port().written.get();
                     match self.batch.written(bytes, &mut self.active.queue) {
                         Progress::More(more) => self.set_written(written.saturating_add(more)),
