@@ -193,10 +193,17 @@ impl QueueMetrics {
     /// A request took so long, from when it was taken to when it is given back.
     #[inline]
     pub fn took(&self, time: Duration) {
+        self.took_each(1, time);
+    }
+
+    /// So many requests took so long each.
+    #[inline]
+    pub fn took_each(&self, count: u16, time: Duration) {
         // 64 bits of nanoseconds last for 584 years.
         let nanoseconds = time.as_nanos() as u64;
-        self.add(NANOSECONDS, nanoseconds);
-        self.add(LATENCIES + bucket(nanoseconds.div_ceil(1000), LATENCY_BUCKETS), 1);
+        let count = u64::from(count);
+        self.add(NANOSECONDS, nanoseconds.saturating_mul(count));
+        self.add(LATENCIES + bucket(nanoseconds.div_ceil(1000), LATENCY_BUCKETS), count);
     }
 }
 

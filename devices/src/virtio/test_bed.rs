@@ -15,7 +15,7 @@ use super::backend::{
     BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState, RingLayout,
 };
 use super::control::{Change, ControlRequest, Statistics};
-use super::metrics::MetricsRegion;
+use super::metrics::{MetricsRegion, QueueCounts};
 use super::queue::driver::{Buffer, DriverQueue, Kick, Used};
 use super::queue::{FEATURE_RING_PACKED, QueueLayout, RingFeatures};
 use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
@@ -123,6 +123,13 @@ impl TestBed {
         let (_, events) = ipc::channel(1);
         let (controls, _) = ipc::channel(1);
         Self { memory, requests, events, controls, features, metrics, ports, actor: None }
+    }
+
+    /// What a queue has counted; each of its requests has taken some time.
+    pub(crate) fn counts(&self, queue: usize) -> QueueCounts {
+        let counts = self.metrics.as_ref().unwrap().read()[queue];
+        assert_eq!(counts.latencies.iter().sum::<u64>(), counts.requests);
+        counts
     }
 
     /// A back end takes the place of the one that runs, which dies on the spot if it still does.

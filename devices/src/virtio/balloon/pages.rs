@@ -47,7 +47,9 @@ impl Pages {
                 None => {}
             }
             // One at a time: each may take long, and others share the thread.
+            let taken_at = executor::now();
             if active.queue.pop(chain)? {
+                let freed = self.balloon.freed();
                 match self.role {
                     Role::Inflate => self.inflate(chain),
                     Role::Reporting => self.report(chain),
@@ -55,7 +57,8 @@ impl Pages {
                     Role::Deflate | Role::Statistics => {}
                 }
                 active.queue.push_used(chain.head(), 0);
-                active.publish();
+                active.metrics().moved(self.balloon.freed() - freed);
+                active.publish_taken_at(taken_at);
             }
             executor::yield_now().await;
         }

@@ -93,6 +93,11 @@ impl Balloon {
         }
     }
 
+    /// Bytes that have left.
+    pub(super) fn freed(&self) -> u64 {
+        self.inflated.get().saturating_add(self.reported.get())
+    }
+
     pub(super) fn statistics(&self) -> BalloonStatistics {
         let guest = self.guest.get();
         BalloonStatistics {

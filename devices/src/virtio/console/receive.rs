@@ -145,7 +145,10 @@ impl Receiver {
         while let Poll::Ready(Completed { result, .. }) = self.ops.poll_next(context) {
             self.cancelled = false;
             match result {
-                Ok(bytes) if bytes > 0 => self.batch.filled(bytes, &mut self.active.queue),
+                Ok(bytes) if bytes > 0 => {
+                    self.active.metrics().moved(bytes.into());
+                    self.batch.filled(bytes, &mut self.active.queue);
+                }
                 Ok(_) => self.end(&io::ErrorKind::UnexpectedEof.into()),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ECANCELED | libc::EAGAIN | libc::EINTR) => {}

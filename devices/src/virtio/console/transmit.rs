@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use super::batch::{Batch, Progress};
 use super::failure::Failure;
@@ -32,6 +33,7 @@ pub(super) async fn serve(
         ops: GuestOps::new(1),
         chain: Chain::new(memory.clone(), size),
         batch: Batch::new(memory, Side::Readable),
+        taken_at: executor::now(),
         cancelled: false,
         active,
     };
@@ -50,6 +52,8 @@ struct Transmitter {
     ops: GuestOps,
     chain: Chain,
     batch: Batch,
+    /// When the oldest chain of the batch was taken.
+    taken_at: Instant,
     cancelled: bool,
 }
 
@@ -74,7 +78,7 @@ impl Transmitter {
             }
             self.active.queue.disable_kicks();
             self.complete(context);
-            self.active.publish();
+            self.active.publish_taken_at(self.taken_at);
             if stop.is_some() {
                 return self.poll_drained();
             }
@@ -82,6 +86,9 @@ impl Transmitter {
                 return Poll::Pending;
             }
             self.set_state(OutputState::Busy);
+            if self.batch.is_empty() {
+                self.taken_at = executor::now();
+            }
             self.gather()?;
             if !self.batch.is_empty() {
                 self.submit();
@@ -89,7 +96,7 @@ impl Transmitter {
                 && self.active.queue.enable_kicks() == Availability::Empty
             {
                 // What was thrown away is given back first.
-                self.active.publish();
+                self.active.publish_taken_at(self.taken_at);
                 self.set_state(OutputState::Idle);
                 self.console.changes.register(context);
                 ready!(self.active.poll_kick(context))?;
@@ -165,6 +172,7 @@ impl Transmitter {
             match result {
                 Ok(bytes) if bytes > 0 => {
                     self.console.moved.update(|moved| moved.wrapping_add(1));
+                    self.active.metrics().moved(bytes.into());
                     let written = self.port().written.get();
                     match self.batch.written(bytes, &mut self.active.queue) {
                         Progress::More(more) => self.set_written(written.saturating_add(more)),

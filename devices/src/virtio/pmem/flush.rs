@@ -52,6 +52,7 @@ impl Flushes {
                 Some(_) => return Ok(()),
                 None => {}
             }
+            let taken_at = executor::now();
             let taken = self.take(active)?;
             let Either::Left(result) = select(self.sync(taken), aborted(active)).await else {
                 return Ok(());
@@ -64,7 +65,7 @@ impl Flushes {
                 answer.place.copy_from(&word.to_le_bytes());
                 active.queue.push_used(answer.head, WORD as u32);
             }
-            active.publish();
+            active.publish_taken_at(taken_at);
             executor::yield_now().await;
         }
     }

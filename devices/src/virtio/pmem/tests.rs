@@ -96,6 +96,7 @@ fn many_flushes_share_what_they_wait_for() {
             bed.used(0).await;
         }
         assert_eq!(bed.read(ANSWER, 120), [0; 120]);
+        assert_eq!(bed.counts(0).requests, 30);
         bed.finish().await;
     });
 }

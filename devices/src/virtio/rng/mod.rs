@@ -156,8 +156,9 @@ impl Server {
             if self.active.available().await?.is_some() {
                 return Ok(());
             }
+            let began = executor::now();
             let rest = self.fill_some()?;
-            self.active.publish();
+            self.active.publish_taken_at(began);
             if self.take(rest).await.is_some() {
                 return Ok(());
             }
@@ -184,6 +185,7 @@ impl Server {
             match self.buffers.fill_random(MOST_BYTES) {
                 Ok(filled) => {
                     self.source.limit.borrow_mut().charge(filled as u64);
+                    self.active.metrics().moved(filled as u64);
                     self.active.queue.push_used(head, filled as u32);
                     bytes += filled;
                 }

@@ -47,6 +47,8 @@ fn buffers_are_filled_and_nothing_beside_them() {
         let before = bed.read(PLACE, 4096);
         ask(&mut bed, &[writable(PLACE, 4096)]).await;
         assert_ne!(bed.read(PLACE, 4096), before);
+        let counts = bed.counts(0);
+        assert_eq!((counts.requests, counts.bytes), (5, 1 + 7 + 64 + 2 * 4096));
         bed.finish().await;
     });
 }

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use executor::{Fd, Notifications};
 use ipc::Sender;
@@ -125,6 +126,16 @@ impl ActiveQueue {
             }
             _ => Signalled::No,
         }
+    }
+
+    /// [`ActiveQueue::publish`], where all that was given back was taken at that time.
+    pub fn publish_taken_at(&mut self, taken_at: Instant) -> Signalled {
+        let count = self.queue.unpublished();
+        if count > 0 {
+            let time = executor::now().saturating_duration_since(taken_at);
+            self.metrics.took_each(count, time);
+        }
+        self.publish()
     }
 
     /// Whether and how to stop; wakes the task of `context` when it is time.

@@ -14,6 +14,8 @@ fn inflated_pages_leave_and_come_back_when_touched() {
         let list = bed.list(&frames);
         bed.exchange(INFLATE, &[list]).await;
         assert_eq!(bed.spare_pages(), ALL - 256);
+        let counts = bed.counts(INFLATE);
+        assert_eq!((counts.requests, counts.bytes), (1, 256 * PAGE));
         assert_eq!(bed.read(SPARE, 1), [0]);
         assert_eq!(bed.read(SPARE + PAGE, 1), [7]);
         let list = bed.list(&frames);

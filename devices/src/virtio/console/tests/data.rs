@@ -22,6 +22,8 @@ fn bytes_reach_the_host_in_order_whatever_the_buffers() {
             assert_eq!(used.written, 0);
             sent += length;
         }
+        let counts = bed.counts(1);
+        assert_eq!((counts.requests, counts.bytes), (60, sent as u64));
         bed.finish().await;
     });
 }
@@ -52,6 +54,8 @@ fn bytes_reach_the_guest_in_order() {
         writer.await;
         bed.host_writes(0, b"!").await;
         assert_eq!(bed.guest_reads(0, 1, 4096).await, b"!");
+        // How long the guest's buffers waited for input says nothing.
+        assert_eq!(bed.metrics.as_ref().unwrap().read()[0].bytes, MIB as u64 + 1);
         bed.finish().await;
     });
 }
