@@ -13,7 +13,7 @@ use crate::bed::protocol::Ending;
 use crate::bed::session::Outcome;
 use crate::bed::{Missing, counts, native};
 use crate::report::{Report, Verdict, log_file, run_logged, show_end};
-use crate::suites::{self, Case};
+use crate::suites::{self, Case, Place};
 use crate::{lint, project, runner};
 
 /// Runs all tests: lint, unit tests, the built-in guest, and stock Linux in the bed
@@ -150,7 +150,10 @@ fn without_bed(report: &mut Report, cases: &[Case], error: &anyhow::Error, start
 fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
     let log = log_file(name)?;
     let mut output = Vec::new();
-    let outcome = host.run(&case.script(), case.timeout, &mut output);
+    let outcome = match case.place {
+        Place::Host => host.run(&case.script(), case.timeout, &mut output),
+        Place::Here => Host::run_beside(&case.script(), case.timeout, &mut output),
+    };
     fs::write(&log, &output).with_context(|| format!("cannot write {}", log.display()))?;
     let text = String::from_utf8_lossy(&output);
     let last = text.lines().next_back().unwrap_or_default().trim().to_owned();

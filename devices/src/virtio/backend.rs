@@ -79,6 +79,12 @@ pub enum BackendRequest {
         /// Answered when the queues are served again.
         reply: Reply<()>,
     },
+    /// Finish what is in flight, let go of the queues, say where they stood. What the driver has set
+    /// stays, and so do the in-flight records of queues that are not served.
+    Detach {
+        /// One state for each queue that was active.
+        reply: Reply<Vec<QueueState>>,
+    },
     /// Read the device configuration space.
     ReadConfig {
         /// First byte.

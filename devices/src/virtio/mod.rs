@@ -22,5 +22,6 @@ pub mod rng;
 mod state_file;
 #[cfg(test)]
 mod test_bed;
+pub mod vhost_user;
 pub mod vsock;
 pub mod worker;

@@ -1,6 +1,8 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`,
+//! `vmm version`, `vmm completion`.
 
 mod ctl;
+mod device;
 mod exec;
 mod logging;
 mod run;
@@ -35,6 +37,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     Exec(Box<exec::ExecArgs>),
     Ctl(ctl::CtlArgs),
+    Device(device::DeviceArgs),
     Doctor(doctor::DoctorArgs),
     Seccomp(seccomp::SeccompArgs),
     #[command(name = "serve-9p")]
@@ -103,6 +106,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Run(arguments) => run::run(*arguments, run_machine),
         Command::Exec(arguments) => exec::run(*arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
+        Command::Device(arguments) => device::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Serve9p(arguments) => serve_9p::run(arguments),

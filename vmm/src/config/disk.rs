@@ -86,6 +86,9 @@ impl QueueCount {
     /// More bring nothing: one ring serves them all.
     pub const MAX: u16 = 16;
 
+    /// As many as there can be.
+    pub const MOST: Self = Self(Self::MAX);
+
     /// The number.
     pub const fn get(self) -> u16 {
         self.0

@@ -18,8 +18,8 @@ pub struct EventHub {
     started: Instant,
     listeners: RefCell<Vec<Weak<Queue>>>,
     closed: Cell<bool>,
-    /// Who waits for nothing but the end.
-    waiting: RefCell<Vec<Waker>>,
+    /// Who waits for nothing but the end, and those who have left since the last one came.
+    waiting: RefCell<Vec<Weak<RefCell<Option<Waker>>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +64,10 @@ impl EventHub {
     pub fn subscribe(&self) -> Subscription {
         let queue = Rc::new(Queue::default());
         queue.closed.set(self.closed.get());
-        self.listeners.borrow_mut().push(Rc::downgrade(&queue));
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Rc::downgrade(&queue));
+        drop(listeners);
         Subscription { queue }
     }
 
@@ -80,25 +83,33 @@ impl EventHub {
             queue.closed.set(true);
             queue.wake();
         }
-        for waker in self.waiting.take() {
-            waker.wake();
+        for place in self.waiting.take().iter().filter_map(Weak::upgrade) {
+            if let Some(waker) = place.take() {
+                waker.wake();
+            }
         }
     }
 
     /// Waits until nothing happens any more.
     pub async fn closed(&self) {
+        let place = self.place();
         poll_fn(|context| {
             if self.closed.get() {
                 return Poll::Ready(());
             }
-            let mut waiting = self.waiting.borrow_mut();
-            // One for each client.
-            if !waiting.iter().any(|known| known.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
-            }
+            place.replace(Some(context.waker().clone()));
             Poll::Pending
         })
         .await;
+    }
+
+    /// A place for one who waits.
+    fn place(&self) -> Rc<RefCell<Option<Waker>>> {
+        let place = Rc::new(RefCell::new(None));
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|place| place.strong_count() > 0);
+        waiting.push(Rc::downgrade(&place));
+        place
     }
 }
 
@@ -187,6 +198,16 @@ mod tests {
         assert_eq!(kind(&mut two), Poll::Ready(None));
         assert_eq!(now(hub.closed()), Poll::Ready(()));
         assert_eq!(kind(&mut hub.subscribe()), Poll::Ready(None));
+    }
+
+    #[test]
+    fn those_who_left_take_no_room() {
+        let hub = EventHub::new();
+        for _ in 0..100 {
+            drop(hub.subscribe());
+            assert_eq!(now(hub.closed()), Poll::Pending);
+        }
+        assert_eq!((hub.listeners.borrow().len(), hub.waiting.borrow().len()), (1, 1));
     }
 
     #[test]

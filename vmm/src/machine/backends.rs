@@ -13,7 +13,7 @@ use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
-use executor::Executor;
+use executor::{Executor, TaskGroup};
 use ipc::{Receiver, Sender};
 
 use super::Error;
@@ -57,6 +57,24 @@ pub(super) struct OpenDevices {
     user_nets: Vec<UserNet>,
     host_sockets: Option<HostSockets>,
     bridges: Vec<Bridge>,
+}
+
+impl OpenDevices {
+    /// Other handles of what they are made of.
+    pub(super) fn keep(&self) -> std::io::Result<Vec<DeviceParts>> {
+        self.devices.iter().map(|device| device.parts.try_clone()).collect()
+    }
+
+    /// The only device there is; what it needs beside it runs on the current executor.
+    pub(super) fn only_device(self, helpers: &TaskGroup) -> Option<OpenDevice> {
+        for user_net in self.user_nets {
+            helpers.spawn(user_net.pump());
+        }
+        if let Some(host_sockets) = self.host_sockets {
+            helpers.spawn(host_sockets.serve());
+        }
+        self.devices.into_iter().next()
+    }
 }
 
 /// Opens what the devices stand on.

@@ -42,6 +42,7 @@ mod pmem;
 mod resize;
 pub(crate) mod shares;
 mod smbios;
+mod stand_alone;
 mod supervisor;
 mod user_net;
 mod vcpu;
@@ -50,6 +51,7 @@ pub use error::Error;
 pub use kernel::BootFailure;
 pub use loader::LoadError;
 pub use memory::RamError;
+pub use stand_alone::{Lifetime, Service, serve};
 pub use user_net::UserNetError;
 
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
+use devices::virtio::vhost_user::VhostUserStart;
 use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
@@ -64,6 +65,8 @@ pub type Started = Result<(), String>;
 pub enum Start {
     /// For a device, which must be of the same kind as the actor.
     Virtio(Box<VirtioStart>),
+    /// The same, for a front end of another program.
+    VhostUser(Box<VhostUserStart>),
     /// For [`ActorKind::P9`]: clients on sockets.
     Clients(Box<ClientsStart>),
     /// For [`ActorKind::Probe`].
@@ -279,6 +282,12 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i3
         (kind, Start::Virtio(start)) if kind == ActorKind::of(&start.device) => {
             if let Err(reason) = start.run().await {
                 log::error!("a {} process cannot start: {reason}", kind.name());
+                return FAILED;
+            }
+        }
+        (kind, Start::VhostUser(start)) if kind == ActorKind::of(&start.device) => {
+            if let Err(reason) = start.run().await {
+                log::error!("{reason}");
                 return FAILED;
             }
         }

@@ -21,6 +21,8 @@ fn help_is_as_recorded() {
         (&["--help"][..], "help.txt"),
         (&["run", "--help"], "help-run.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),
+        (&["device", "--help"], "help-device.txt"),
+        (&["device", "blk", "--help"], "help-device-blk.txt"),
     ] {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));

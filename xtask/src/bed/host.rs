@@ -1,7 +1,8 @@
 //! A host for test cases: this machine or an emulated one, whichever can run stock Linux.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{Seek, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -62,16 +63,14 @@ impl Host {
         timeout: Duration,
         output: &mut dyn Write,
     ) -> Result<Outcome> {
-        // One stream, so that lines stay in order.
-        let words = ["sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script];
         match self.kind {
-            Kind::Native => self.run_native(&words, timeout, output),
+            Kind::Native => run_here(&self.environment, script, timeout, output),
             Kind::Emulated => {
                 if self.session.is_none() {
                     self.session = Some(open_session(&Options::default())?.0);
                 }
                 let session = self.session.as_mut().context("there is no emulated host")?;
-                let command = words.map(str::to_owned).to_vec();
+                let command = words(script).map(str::to_owned).to_vec();
                 let exec = self.environment.exec(command, None);
                 let mut errors = Vec::new();
                 let result = session.run(&exec, Some(timeout), Input::Empty, output, &mut errors);
@@ -84,30 +83,52 @@ impl Host {
         }
     }
 
-    fn run_native(
-        &self,
-        words: &[&str],
+    /// The same on this machine, whatever the host is.
+    pub(crate) fn run_beside(
+        script: &str,
         timeout: Duration,
         output: &mut dyn Write,
     ) -> Result<Outcome> {
-        let mut child = Command::new("timeout")
-            .args(["--kill-after=5", &timeout.as_secs().to_string()])
-            .args(words)
-            .envs(self.environment.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start timeout")?;
-        let mut stdout = child.stdout.take().context("the command has no output")?;
-        std::io::copy(&mut stdout, output)?;
-        let status = child.wait()?;
-        match status.code() {
-            Some(TIMED_OUT) => {
-                counts::add(counts::Event::Timeout)?;
-                Ok(Outcome::TimedOut)
-            }
-            Some(code) => Ok(Outcome::Ended(Ending::Exited(code))),
-            None => Ok(Outcome::TimedOut),
+        run_here(&Environment::native()?, script, timeout, output)
+    }
+}
+
+/// A shell with one stream of output, so that lines stay in order.
+fn words(script: &str) -> [&str; 5] {
+    ["sh", "-c", "exec 2>&1; eval \"$1\"", "sh", script]
+}
+
+fn run_here(
+    environment: &Environment,
+    script: &str,
+    timeout: Duration,
+    output: &mut dyn Write,
+) -> Result<Outcome> {
+    let folder = tempfile::tempdir().context("cannot make a working folder")?;
+    // A file: what a script leaves behind would keep a pipe open.
+    let mut kept = tempfile::tempfile().context("cannot make a file for the output")?;
+    let mut child = Command::new("timeout")
+        .args(["--kill-after=5", &timeout.as_secs().to_string()])
+        .args(words(script))
+        .envs(environment.variables.iter().map(|(name, value)| (name, value)))
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(kept.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .context("cannot start timeout")?;
+    let group = rustix::process::Pid::from_child(&child);
+    let status = child.wait()?;
+    // Nobody is left in most cases.
+    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    kept.rewind()?;
+    std::io::copy(&mut kept, output)?;
+    match status.code() {
+        Some(TIMED_OUT) => {
+            counts::add(counts::Event::Timeout)?;
+            Ok(Outcome::TimedOut)
         }
+        Some(code) => Ok(Outcome::Ended(Ending::Exited(code))),
+        None => Ok(Outcome::TimedOut),
     }
 }

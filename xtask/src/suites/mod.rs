@@ -16,6 +16,7 @@ mod host;
 mod net;
 mod pmem;
 mod programs;
+mod vhost_user;
 mod vsock;
 mod watchdog;
 
@@ -30,19 +31,30 @@ pub(crate) const SKIPPED: i32 = 77;
 /// What every script starts with: functions to run machines and to look at what they said.
 const PRELUDE: &str = include_str!("prelude.sh");
 
+/// Where a case runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a host with a real KVM.
+    Host,
+    /// On this machine: what it shows needs no KVM.
+    Here,
+}
+
 /// One case.
 pub(crate) struct Case {
     /// Its suite and its own name: `boot/vmlinux-1-cpu-256M-disk`.
     pub(crate) name: String,
     script: String,
     pub(crate) timeout: Duration,
+    pub(crate) place: Place,
     /// Takes minutes, and runs when it is asked for.
     pub(crate) long: bool,
 }
 
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
-        Self { name: name.into(), script: script.into(), timeout: TIMEOUT, long: false }
+        let (name, script) = (name.into(), script.into());
+        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false }
     }
 
     /// The whole script.
@@ -109,6 +121,7 @@ fn in_order() -> Vec<Case> {
         ctl::cases(),
         net::cases(),
         pmem::cases(),
+        vhost_user::cases(),
         vsock::cases(),
         consoles::cases(),
         balloon::cases(),

@@ -118,6 +118,7 @@ pub async fn serve(
                 queues.resume(&mut device).await;
                 reply.send(());
             }
+            BackendRequest::Detach { reply } => reply.send(queues.detach().await),
             BackendRequest::ReadConfig { offset, length, reply } => {
                 reply.send(part(&device.config(), offset, length));
             }
@@ -241,6 +242,15 @@ impl Queues {
         let queues = self.quiesce(StopMode::Drain).await;
         let states = queues.iter().map(ActiveQueue::state).collect();
         self.state = State::Paused { features, queues };
+        states
+    }
+
+    async fn detach(&mut self) -> Vec<QueueState> {
+        let queues = self.quiesce(StopMode::Drain).await;
+        let states = queues.iter().map(ActiveQueue::state).collect();
+        for queue in queues {
+            queue.retire();
+        }
         states
     }
 

@@ -179,6 +179,7 @@ fn answer(request: BackendRequest, seen: &mut Seen) {
             seen.config[offset..offset + data.len()].copy_from_slice(&data);
             reply.send(());
         }
+        BackendRequest::Detach { reply } => reply.send(Vec::new()),
         BackendRequest::Pause { reply } => {
             seen.pauses += 1;
             reply.send(Vec::new());

@@ -1,0 +1,136 @@
+//! Devices for virtual machines of others: stock Linux in QEMU uses them over vhost-user.
+//!
+//! QEMU needs no KVM, so these run on this machine and not in the emulated host.
+
+use std::time::Duration;
+
+use super::{Case, Place};
+
+/// `device KIND SOCKET WORDS...` serves a device; `qemu SCRIPT ARGUMENTS...` boots Linux with a script, as
+/// `linux` does; `chardev ID [OPTIONS]` are the arguments for the socket ID.sock. QEMU connects anew
+/// to disks only.
+///
+/// A warning of QEMU that it does not ask for the configuration space of a device is of no importance.
+const PRELUDE: &str = r#"
+command -v qemu-system-x86_64 >/dev/null || skip 'there is no qemu-system-x86_64'
+devices=
+trap 'kill $devices || true' EXIT
+device() {
+    vmm device "$1" -v --socket "$2.sock" $3 2>"$2.log" &
+    devices="$devices $!"
+    turns=0
+    until [ -S "$2.sock" ]; do
+        turns=$((turns + 1))
+        [ $turns -lt 100 ] || { cat "$2.log"; fail "no socket $2.sock"; }
+        sleep 0.1
+    done
+}
+chardev() { echo "-chardev socket,id=$1,path=$1.sock${2-}"; }
+qemu() {
+    guest_files "$1"; shift
+    qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+        -machine q35,memory-backend=ram -object memory-backend-memfd,id=ram,size=768M,share=on \
+        -accel tcg,thread=multi -cpu max -smp 2 -m 768M -kernel "$VMM_BED_BZIMAGE" -initrd "$VMM_BED_INITRD" \
+        -append "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off root=/dev/vda rw \
+            bed.script=/dev/vdb bed.modules=virtiofs,virtio-rng,vmw_vsock_virtio_transport,virtio_net" \
+        -drive file=tools.img,format=raw,if=none,id=root -device virtio-blk-pci,drive=root \
+        -drive file=guest.img,format=raw,if=none,id=guest,readonly=on -device virtio-blk-pci,drive=guest \
+        "$@" >output 2>&1 </dev/null || echo "QEMU ended with status $?" >>output
+    cat output ./*.log
+    lacks 'QEMU ended with status'
+    has 'script ended with 0'
+}
+"#;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut kills = here(
+        "vhost-user/linux-disk-survives-kills",
+        r#"
+truncate -s 256M data.img; chmod 600 data.img
+device blk disk path=data.img
+: >output
+{
+    until grep -q 'load begins' output; do sleep 0.1; done
+    for turn in 1 2 3 4 5; do
+        sleep 1.5
+        pid=$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' disk.log | tail -n 1)
+        kill -9 "$pid"
+        until [ "$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' disk.log | tail -n 1)" != "$pid" ]; do
+            sleep 0.1
+        done
+    done
+    echo 'five kills' >killed
+} &
+qemu '
+mkfs.ext4 -q /dev/vdc
+mount /dev/vdc /mnt
+echo load begins
+fio --name=v --directory=/mnt --size=48M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=16 \
+    --verify=crc32c --verify_backlog=512 --time_based --runtime=16
+umount /mnt
+e2fsck -fn /dev/vdc
+dmesg | grep -i "i/o error" && exit 1
+echo all is well
+' $(chardev disk ,reconnect=1) -device vhost-user-blk-pci,chardev=disk,num-queues=2
+has 'err= 0'
+has 'all is well'
+[ -e killed ] || fail 'the load was over before the kills'
+"#,
+    );
+    kills.timeout = Duration::from_mins(4);
+    let devices = here(
+        "vhost-user/linux-uses-each-kind",
+        r#"
+mkdir dir; echo from the host >dir/a; seq 500 | while read -r n; do : >"dir/n$n"; done
+device fs dir path=dir,tag=dir
+device rng rng true
+device vsock vsock path=host.sock,cid=7
+qemu '
+mount -t virtiofs dir /mnt
+cat /mnt/a
+[ $(ls /mnt | wc -l) = 501 ]
+echo from the guest >/mnt/b
+dd if=/dev/zero of=/mnt/z bs=1M count=8 conv=fsync
+umount /mnt
+[ $(cat /sys/class/misc/hw_random/rng_current) = virtio_rng.0 ]
+[ $(dd if=/dev/hwrng bs=1k count=4 iflag=fullblock | wc -c) = 4096 ]
+[ -c /dev/vsock ]
+ls /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio*
+echo all is well
+' $(chardev dir) -device vhost-user-fs-pci,chardev=dir,tag=dir \
+    $(chardev rng) -device vhost-user-rng-pci,chardev=rng \
+    $(chardev vsock) -device vhost-user-vsock-pci,chardev=vsock
+has 'from the host'
+has 'all is well'
+grep -q 'from the guest' dir/b || fail 'the file of the guest is not there'
+[ "$(stat -c %s dir/z)" = 8388608 ] || fail 'the long file has another length'
+"#,
+    );
+    let network = here(
+        "vhost-user/linux-uses-a-network",
+        r#"
+[ -w /dev/net/tun ] && ip link show >/dev/null 2>&1 || skip 'needs /dev/net/tun and ip'
+unshare -n true 2>/dev/null || skip 'needs a network namespace of its own'
+# The script is its own argument.
+[ -n "${INSIDE-}" ] || INSIDE=1 exec unshare -n sh -c 'eval "$1"' sh "$1"
+device net net tap=vutap0
+ip addr add 10.9.9.1/24 dev vutap0; ip link set vutap0 up
+# QEMU 7.2 ends by a signal when a vhost-user network has MSI-X without KVM.
+qemu '
+ip addr add 10.9.9.2/24 dev eth0; ip link set eth0 up
+ping -c 5 -i 0.2 10.9.9.1
+echo all is well
+' $(chardev net) -netdev vhost-user,id=net,chardev=net \
+    -device virtio-net-pci,netdev=net,vectors=0
+has ' 0% packet loss'
+has 'all is well'
+"#,
+    );
+    vec![kills, devices, network]
+}
+
+fn here(name: &str, script: &str) -> Case {
+    let mut case = Case::new(name, format!("{PRELUDE}{script}"));
+    case.place = Place::Here;
+    case
+}
