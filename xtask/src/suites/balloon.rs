@@ -71,6 +71,18 @@ echo "fell by $((before - $(rss))) MiB within $took ms"
 the_end
 "#;
 
+/// More than is left is written; the balloon gives way, and nobody dies of it.
+const OUT_OF_MEMORY: &str = r"
+start 'modprobe virtio_balloon; until [ $(sed -n s/MemFree:[^0-9]*//p /proc/meminfo | tr -d kB) -lt 400000 ]; do sleep 0.1; done; \
+    echo guest: squeezed; fill 700; dmesg | grep -i -e killed -e out.of.memory; echo guest: done' \
+    --balloon size=700M,deflate-on-oom
+says 'guest: done'; before=$(rss)
+has 'guest: squeezed'
+has 'guest: filled'
+lacks 'illed process'
+the_end
+";
+
 const UNBOUND: &str = r"
 start 'modprobe virtio_balloon; fill 600; cd /sys/bus/virtio/drivers/virtio_balloon; device=$(ls -d virtio[0-9]*); \
     for turn in $(seq 20); do echo $device >unbind; echo $(($(total) - all)) left out; echo $device >bind; sleep 0.1; done; \
@@ -84,6 +96,30 @@ await 60 fell 240
 the_end
 ";
 
+const KILLED: &str = r#"
+start 'modprobe virtio_balloon; fill 300; until less $((all - 690000)); do sleep 0.1; done; echo guest: gave; \
+    while less $all; do sleep 0.1; done; echo guest: has it back; fill 300; dmesg | grep -i bug' --balloon size=0
+says 'guest: filled'; before=$(rss)
+ctl balloon 700M
+for turn in 1 2 3 4 5; do
+    pid=$(served_by balloon)
+    kill -KILL $pid
+    until_other "$pid" balloon
+    ctl pause
+    ctl resume
+    echo "killed at $(rss) MiB"
+done
+says 'guest: gave'
+# A gigabyte less 700 MiB, and what is the machine's own.
+left() { [ $(rss) -le 350 ]; }
+await 60 left
+ctl balloon 0
+says 'guest: has it back'
+filled_twice() { [ $(grep -c 'guest: filled' output) = 2 ]; }
+await 60 filled_twice
+the_end
+"#;
+
 pub(super) fn cases() -> Vec<Case> {
     let case = |name: &str, script: &str| {
         let mut case = Case::new(format!("balloon/{name}"), format!("{HELPERS}{script}"));
@@ -95,6 +131,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("inflated-at-the-start", AT_START),
         case("inflated-and-deflated-on-request", ON_REQUEST),
         case("reporting", REPORTING),
+        case("deflated-when-memory-runs-out", OUT_OF_MEMORY),
         case("unbound-20-times", UNBOUND),
+        case("killed-while-it-inflates", KILLED),
     ]
 }
