@@ -41,6 +41,8 @@ pub(super) struct Pool {
     spare: Vec<GuestBuffers>,
     /// The room behind the headers of several buffers.
     lot: GuestBuffers,
+    /// Bytes of data given and not counted yet.
+    moved: u64,
 }
 
 impl Pool {
@@ -51,6 +53,7 @@ impl Pool {
             held: VecDeque::with_capacity(HELD),
             spare: (0..HELD).map(|_| buffers()).collect(),
             lot: buffers(),
+            moved: 0,
         }
     }
 
@@ -115,6 +118,11 @@ impl Pool {
         part as u32
     }
 
+    /// Bytes of data given since the last call.
+    pub(super) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -131,6 +139,7 @@ impl Pool {
         let Held { head, buffers } = self.held.pop_front().expect("the pool is not empty");
         buffers.copy_from(header.as_bytes());
         queue.push_used(head, HEADER_BYTES + data);
+        self.moved += u64::from(data);
         self.spare.push(buffers);
     }
 }

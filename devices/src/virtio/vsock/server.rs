@@ -14,6 +14,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use executor::Sleep;
 use zerocopy::IntoBytes;
@@ -21,7 +22,7 @@ use zerocopy::IntoBytes;
 use super::failure::Failure;
 use super::hub::Hub;
 use super::pool::Pool;
-use super::protocol::{EVENT_BYTES, EVENT_TRANSPORT_RESET, Header};
+use super::protocol::{EVENT_BYTES, EVENT_TRANSPORT_RESET, HEADER_BYTES, Header};
 use super::receive::Delivery;
 use super::transmit::Taken;
 use crate::virtio::queue::{Availability, Chain, GuestBuffers, Side};
@@ -86,6 +87,8 @@ struct Server {
     data: GuestBuffers,
     /// Given back and not yet published.
     finished: u16,
+    /// When the first of those was taken.
+    taken_at: Instant,
 }
 
 /// What the transmit queue waits for.
@@ -114,6 +117,7 @@ impl Server {
             chain: Chain::new(memory.clone(), usize::from(largest)),
             data: GuestBuffers::new(memory),
             finished: 0,
+            taken_at: executor::now(),
             queues,
         }
     }
@@ -183,7 +187,7 @@ impl Server {
 
     fn take_batch(&mut self) -> Result<(), Failure> {
         let mut hub = self.hub.borrow_mut();
-        let mut taken = 0;
+        let (mut taken, mut moved) = (0, 0);
         let origin = match self.notice {
             Notice::TransportReset => Taken::BeforeReset,
             Notice::None => Taken::Now,
@@ -198,7 +202,11 @@ impl Server {
                 break;
             }
             taken += 1;
-            let head = self.chain.head();
+            if self.finished == 0 {
+                self.taken_at = executor::now();
+            }
+            let (head, bytes) = (self.chain.head(), self.chain.readable_bytes());
+            moved += u64::from(bytes.saturating_sub(HEADER_BYTES));
             let mut header = Header::default();
             if self.chain.read_exact(header.as_mut_bytes()) {
                 self.data.fill(&self.chain, Side::Readable);
@@ -210,6 +218,9 @@ impl Server {
             self.finished += 1;
         }
         self.pacing.taken(taken);
+        if taken > 0 {
+            self.queues.transmit.metrics().moved(moved);
+        }
         Ok(())
     }
 
@@ -232,7 +243,11 @@ impl Server {
 
     fn publish(&mut self) -> Signalled {
         self.pacing.published(std::mem::take(&mut self.finished));
-        let transmit = self.queues.transmit.publish();
+        let transmit = self.queues.transmit.publish_taken_at(self.taken_at);
+        let received = self.pool.take_moved();
+        if received > 0 {
+            self.queues.receive.metrics().moved(received);
+        }
         match self.queues.receive.publish() {
             Signalled::Yes => Signalled::Yes,
             Signalled::No => transmit,

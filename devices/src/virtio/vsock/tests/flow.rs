@@ -41,6 +41,8 @@ fn bytes_flow_both_ways_within_credit() {
         sending.await;
         assert!(got == to_guest);
         assert!(receiving.await == to_host);
+        assert_eq!(bed.counts(TX).bytes, TOTAL as u64);
+        assert_eq!(bed.metrics.as_ref().unwrap().read()[RX].bytes, TOTAL as u64);
     });
 }
 
