@@ -19,6 +19,18 @@ pub struct Size {
     pub bytes: u64,
     /// A handle to cut the file by, which may be written to though the file may not.
     pub handle: Option<HandleId>,
+    /// What becomes of bits that let others act as the file's owner or group.
+    pub set_ids: SetIds,
+}
+
+/// What becomes of bits that let others act as a file's owner or group when it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SetIds {
+    /// They stay: whoever changes it has the privilege.
+    #[default]
+    Keep,
+    /// They go.
+    Kill,
 }
 
 /// What becomes of a time.
@@ -118,7 +130,12 @@ impl Tree {
             Err(Errno::NOSYS) => {}
             result => return result,
         }
-        // Before Linux 6.6 only an open file can be changed without following a link.
+        // Linux before 6.6 knows no such call. Where no link is followed anyway, the former one will do.
+        if self.check(inode)?.1.without_links {
+            let name = if name.is_empty() { c"." } else { name };
+            return rustix::fs::chmodat(at, name, mode, AtFlags::empty());
+        }
+        // Else it takes an open file.
         let read = self.open_inode(inode, OFlags::RDONLY);
         let opened = read.or_else(|errno| match errno {
             Errno::ACCESS => self.open_inode(inode, OFlags::WRONLY),
@@ -149,7 +166,9 @@ impl Tree {
             .handle
             .filter(|handle| self.handles.get(*handle).is_ok_and(|open| open.inode == inode));
         if let Some(handle) = handle {
-            return rustix::fs::ftruncate(self.file(handle)?, size.bytes);
+            let file = self.file(handle)?;
+            rustix::fs::ftruncate(&file, size.bytes)?;
+            return self.after_change(&file, size.set_ids);
         }
         match self.inodes.get(inode)?.kind {
             rustix::fs::FileType::Directory => return Err(Errno::ISDIR),
@@ -157,7 +176,33 @@ impl Tree {
             _ => return Err(Errno::INVAL),
         }
         let (file, _) = self.open_inode(inode, OFlags::WRONLY)?;
-        rustix::fs::ftruncate(file, size.bytes)
+        rustix::fs::ftruncate(&file, size.bytes)?;
+        self.after_change(&file, size.set_ids)
+    }
+
+    fn after_change(&mut self, file: impl AsFd, set_ids: SetIds) -> Result<()> {
+        match set_ids {
+            SetIds::Keep => Ok(()),
+            SetIds::Kill => self.kill_set_ids(file),
+        }
+    }
+
+    /// Takes from a file what lets others act as its owner or group, as Linux does when somebody writes
+    /// to it who has no privilege. A server with one has to do it itself.
+    pub fn kill_set_ids(&mut self, file: impl AsFd) -> Result<()> {
+        if self.ids == crate::Ids::Squashed {
+            return Ok(());
+        }
+        let mode = identity::look_at(&file)?.attributes.mode;
+        let group = libc::S_ISGID | libc::S_IXGRP;
+        let mut killed = mode & libc::S_ISUID;
+        if mode & group == group {
+            killed |= libc::S_ISGID;
+        }
+        if killed == 0 {
+            return Ok(());
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777 & !killed))
     }
 
     /// The text of a symbolic link.

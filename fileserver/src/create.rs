@@ -223,16 +223,24 @@ impl Tree {
 
     /// Gives what was made to whom it is for.
     fn give(&mut self, parent: InodeId, spot: &Spot, creation: &Creation) -> Result<()> {
+        let Some((uid, gid)) = self.new_owner(creation.caller)? else { return Ok(()) };
+        let gid = (!self.inherits_group(parent)?).then_some(gid);
+        spot.set_owner(Some(uid), gid)
+    }
+
+    /// Whom something new has to be given to, unless it is the server's already.
+    fn new_owner(&self, caller: Caller) -> Result<Option<(u32, u32)>> {
         if self.ids == Ids::Squashed {
-            return Ok(());
+            return Ok(None);
         }
-        let Caller { uid, gid } = creation.caller;
-        let uid = self.ids.user(uid).ok_or(Errno::OVERFLOW);
-        let gid = self.ids.group(gid).ok_or(Errno::OVERFLOW);
-        // In such a directory the group is the directory's.
-        let inherited = identity::look_at(self.node(parent)?)?.attributes.mode & libc::S_ISGID != 0;
-        let gid = if inherited { None } else { Some(gid?) };
-        spot.set_owner(Some(uid?), gid)
+        let uid = self.ids.user(caller.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = self.ids.group(caller.gid).ok_or(Errno::OVERFLOW)?;
+        Ok(((uid, gid) != self.own).then_some((uid, gid)))
+    }
+
+    /// Whether what is new in a directory has the directory's group.
+    fn inherits_group(&mut self, parent: InodeId) -> Result<bool> {
+        Ok(identity::look_at(self.node(parent)?)?.attributes.mode & libc::S_ISGID != 0)
     }
 
     fn give_file(
@@ -241,14 +249,8 @@ impl Tree {
         file: &std::fs::File,
         creation: &Creation,
     ) -> Result<()> {
-        if self.ids == Ids::Squashed {
-            return Ok(());
-        }
-        let Caller { uid, gid } = creation.caller;
-        let uid = self.ids.user(uid).ok_or(Errno::OVERFLOW)?;
-        let gid = self.ids.group(gid).ok_or(Errno::OVERFLOW)?;
-        let inherited = identity::look_at(self.node(parent)?)?.attributes.mode & libc::S_ISGID != 0;
-        let gid = (!inherited).then(|| rustix::fs::Gid::from_raw(gid));
+        let Some((uid, gid)) = self.new_owner(creation.caller)? else { return Ok(()) };
+        let gid = (!self.inherits_group(parent)?).then(|| rustix::fs::Gid::from_raw(gid));
         rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), gid)?;
         let special = creation.mode & 0o6000;
         if special != 0 {

@@ -33,6 +33,9 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrantId(pub(crate) u32);
 
+/// `ST_NOSYMFOLLOW` of linux/statfs.h
+const NO_LINKS: u64 = 0x2000;
+
 /// A grant in its tree.
 #[derive(Debug)]
 pub(crate) struct Granted {
@@ -40,6 +43,8 @@ pub(crate) struct Granted {
     pub(crate) access: Access,
     pub(crate) identity: Identity,
     pub(crate) mount: u64,
+    /// Whether the kernel itself follows no link below it (`MOUNT_ATTR_NOSYMFOLLOW`).
+    pub(crate) without_links: bool,
     /// None for a tree's only grant, which is its root.
     pub(crate) name: Option<Name>,
 }
@@ -50,11 +55,14 @@ impl Granted {
         if look.attributes.kind() != FileType::Directory {
             return Err(Errno::NOTDIR);
         }
+        let flags = rustix::fs::fstatfs(&grant.directory)?.f_flags;
+        let without_links = flags as u64 & NO_LINKS != 0;
         Ok(Self {
             directory: Rc::new(grant.directory),
             access: grant.access,
             identity: look.identity,
             mount: look.mount,
+            without_links,
             name: name.copied(),
         })
     }

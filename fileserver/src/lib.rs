@@ -55,7 +55,7 @@ mod tree;
 mod words;
 mod xattr;
 
-pub use attributes::{Changes, Size, Stamp};
+pub use attributes::{Changes, SetIds, Size, Stamp};
 pub use create::{Caller, Creation, Special};
 pub use data::Whence;
 pub use directory::{DirectoryEntry, Sink};

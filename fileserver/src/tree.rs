@@ -40,6 +40,8 @@ pub struct Tree {
     pub(crate) grants: Vec<Option<Granted>>,
     pub(crate) descriptors: Descriptors,
     pub(crate) umask: Cell<Option<u32>>,
+    /// The user and the group whose files are what this process makes.
+    pub(crate) own: (u32, u32),
     /// Kept for its capacity: entries of a directory as the kernel gives them.
     pub(crate) entries: Vec<std::mem::MaybeUninit<u8>>,
 }
@@ -84,7 +86,8 @@ impl Tree {
         }
         let umask = Cell::new(None);
         let (grants, descriptors, entries) = (Vec::new(), Descriptors::default(), Vec::new());
-        Self { ids, ledger, inodes, handles, grants, descriptors, umask, entries }
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { ids, ledger, inodes, handles, grants, descriptors, umask, own, entries }
     }
 
     /// Shares a directory under a name of the root.

@@ -54,7 +54,7 @@ fn no_link_leads_out() {
                 results.push(tree.open(node, OpenMode::from_bits(flags as u32)).map(drop));
             }
             results.push(tree.open_directory(node).map(drop));
-            let size = Some(Size { bytes: 0, handle: None });
+            let size = Some(Size { bytes: 0, handle: None, set_ids: SetIds::Keep });
             results.push(tree.change(node, &Changes { size, ..Changes::default() }).map(drop));
             for below in ["secret", "outside", "etc", "0", "new"] {
                 let below = name(below);

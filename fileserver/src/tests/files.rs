@@ -47,7 +47,7 @@ fn attributes_change() {
         let at = Stamp::At(Time { seconds: 77, nanoseconds: 5 });
         let changes = Changes {
             mode: Some(0o751),
-            size: Some(Size { bytes: 1000, handle: None }),
+            size: Some(Size { bytes: 1000, handle: None, set_ids: SetIds::Keep }),
             modified: at,
             uid: Some(0),
             ..Changes::default()
@@ -61,7 +61,7 @@ fn attributes_change() {
         // Without a name it is still there for whoever has it open.
         world.tree.remove(ROOT, &name("file")).unwrap();
         let cut = Changes {
-            size: Some(Size { bytes: 3, handle: Some(handle) }),
+            size: Some(Size { bytes: 3, handle: Some(handle), set_ids: SetIds::Keep }),
             mode: Some(0o600),
             ..Changes::default()
         };
@@ -167,7 +167,7 @@ fn read_only_is_read_only_for_everything() {
             .map(|flags| tree.open(file, OpenMode::from_bits(*flags as u32)).map(drop))
             .collect();
         let rw = OpenMode::from_bits(libc::O_RDWR as u32);
-        let size = Some(Size { bytes: 0, handle: None });
+        let size = Some(Size { bytes: 0, handle: None, set_ids: SetIds::Keep });
         results.extend([
             tree.create(ROOT, &new, rw, &made).map(drop),
             tree.create(ROOT, &one, OpenMode::from_bits(0), &made).map(drop),

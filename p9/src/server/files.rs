@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use executor::Fd;
-use fileserver::{Changes, Errno, FileType, HandleId, Lock, LockKind, Result, Size, Stamp, Time};
+use fileserver::{
+    Changes, Errno, FileType, HandleId, Lock, LockKind, Result, SetIds, Size, Stamp, Time,
+};
 
 use super::answer::{self, Entries};
 use super::fids::{Fid, State};
@@ -193,7 +195,11 @@ impl Session {
             mode: has(set::MODE).then_some(mode),
             uid: has(set::UID).then_some(uid),
             gid: has(set::GID).then_some(gid),
-            size: has(set::SIZE).then_some(Size { bytes: size, handle: fid.handle().ok() }),
+            size: has(set::SIZE).then_some(Size {
+                bytes: size,
+                handle: fid.handle().ok(),
+                set_ids: SetIds::Keep,
+            }),
             accessed: stamp(set::ATIME, set::ATIME_GIVEN, atime, atime_nsec),
             modified: stamp(set::MTIME, set::MTIME_GIVEN, mtime, mtime_nsec),
         };

@@ -8,6 +8,7 @@ use fileserver::Access;
 use p9::Acl;
 
 use super::run::report_error;
+use crate::config::OwnerMap;
 use crate::error::Report;
 use crate::serve_9p::{self, Config, Listen};
 
@@ -40,6 +41,14 @@ pub(super) struct Serve9pArgs {
           value_parser = clap::value_parser!(u32).range(4096..=Config::MOST_MSIZE as i64))]
     msize: u32,
 
+    /// Users: HOST:CLIENT[:COUNT], joined by +, or `same`; without maps all is the client's root's
+    #[arg(long, value_name = "MAP", requires = "gid_map")]
+    uid_map: Option<OwnerMap>,
+
+    /// Groups, in the same way
+    #[arg(long, value_name = "MAP", requires = "uid_map")]
+    gid_map: Option<OwnerMap>,
+
     #[command(flatten)]
     listen: ListenArgs,
 }
@@ -68,6 +77,7 @@ pub(super) fn run(arguments: Serve9pArgs) -> u8 {
         access: if arguments.read_only { Access::ReadOnly } else { Access::ReadWrite },
         acl: if arguments.acl { Acl::On } else { Acl::Off },
         msize: arguments.msize,
+        ids: OwnerMap::ids(arguments.uid_map.as_ref(), arguments.gid_map.as_ref()),
         listen,
     };
     serve_9p::run(&config).unwrap_or_else(|error| report_error(&Report::new(&error), false))

@@ -340,6 +340,9 @@ fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
             let found = kind_name(&metadata);
             return Err(problem(FileProblem::Kind { found, wanted: "a directory" }));
         }
+        if share.uid_map.is_some() != share.gid_map.is_some() {
+            return Err(Error::HalfMapped { tag: share.tag.as_str().to_owned() });
+        }
         if shares[..index].iter().any(|other| other.tag == share.tag) {
             return Err(Error::SameTag { tag: share.tag.as_str().to_owned() });
         }

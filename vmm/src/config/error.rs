@@ -144,6 +144,12 @@ pub enum Error {
         /// The tag.
         tag: String,
     },
+    /// A shared directory has a map of users or of groups only.
+    #[error("the share `{tag}` has a map of users or of groups only")]
+    HalfMapped {
+        /// The tag.
+        tag: String,
+    },
     /// Two devices have one id.
     #[error("two devices have the id `{id}`")]
     SameId {
@@ -315,6 +321,7 @@ impl Hint for Error {
             Self::Balloon { source, .. } => Some(source.hint()),
             Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
+            Self::HalfMapped { .. } => Some("give it `uid-map` and `gid-map`".into()),
             Self::SameTag { .. } => Some("give each its own `tag`".into()),
             Self::SocketPath { .. } => {
                 Some("use a shorter path, or one relative to where you are".into())

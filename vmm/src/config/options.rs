@@ -96,7 +96,7 @@ pub struct MachineOptions {
     pub balloon: Option<BalloonConfig>,
 
     /// Shared directory: path=DIR,tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
-    /// [,queues=1..16]; may be repeated
+    /// [,queues=1..16][,uid-map=MAP,gid-map=MAP]; may be repeated
     #[arg(long = "share", value_name = "LIST")]
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,

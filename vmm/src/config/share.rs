@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use devices::virtio::fs::{Cache, FsOptions};
+use fileserver::Ids;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::key_value;
+use super::{OwnerMap, key_value};
 
-/// A shared directory: `--share path=DIR,tag=T[,ro][,cache=..][,writeback][,acl][,queues=N]` or a
-/// `[[share]]` table.
+/// A shared directory: `--share
+/// path=DIR,tag=T[,ro][,cache=..][,writeback][,acl][,queues=N][,uid-map=M,gid-map=M]` or a `[[share]]`
+/// table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ShareConfig {
@@ -33,9 +35,20 @@ pub struct ShareConfig {
     /// Request queues.
     #[serde(default)]
     pub queues: ShareQueues,
+    /// Users of the host and of the guest; without maps all files are the guest's root's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid_map: Option<OwnerMap>,
+    /// Groups of the host and of the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid_map: Option<OwnerMap>,
 }
 
 impl ShareConfig {
+    /// Whose files are whose.
+    pub fn ids(&self) -> Ids {
+        OwnerMap::ids(self.uid_map.as_ref(), self.gid_map.as_ref())
+    }
+
     /// A writable directory with nothing but defaults.
     pub fn new(path: impl Into<PathBuf>, tag: ShareTag) -> Self {
         Self {
@@ -46,6 +59,8 @@ impl ShareConfig {
             writeback: false,
             acl: false,
             queues: ShareQueues::default(),
+            uid_map: None,
+            gid_map: None,
         }
     }
 }
@@ -141,11 +156,13 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4";
+        let text =
+            "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4,uid-map=same,gid-map=7:0";
         let share: ShareConfig = text.parse().expect("all keys");
         assert_eq!((share.path, share.tag.as_str()), (PathBuf::from("/srv"), "src"));
         assert!(share.read_only && share.writeback && share.acl);
         assert_eq!((share.cache, share.queues.get()), (Cache::Always, 4));
+        assert_eq!((share.uid_map, share.gid_map), ("same".parse().ok(), "7:0".parse().ok()));
         let share: ShareConfig = "path=.,tag=a".parse().expect("defaults");
         assert_eq!((share.cache, share.queues.get(), share.read_only), (Cache::Auto, 1, false));
     }
@@ -162,6 +179,7 @@ mod tests {
             "path=.,tag=a,queues=0",
             "path=.,tag=a,queues=17",
             "path=.,tag=a,cache=no",
+            "path=.,tag=a,uid-map=1",
             "path=.,tag=a,rw",
         ];
         for text in table {

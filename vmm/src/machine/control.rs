@@ -25,7 +25,7 @@ use super::lifecycle::Machine;
 use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
-use super::{Error, Event};
+use super::{Error, Event, shares};
 use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig, WatchdogAction};
 use crate::control::{ControlSocket, EventHub, EventKind, Server};
 use crate::error::Hint;
@@ -93,7 +93,7 @@ fn fork_warden(config: &MachineConfig) -> Result<Option<WardenLink>, Error> {
             SeccompMode::LogFailures => Enforcement::LogOnly,
         },
     };
-    Ok(Some(Warden::fork(&policies)?))
+    Ok(Some(Warden::fork(&policies, shares::users(&config.shares))?))
 }
 
 /// Makes room for all descriptors at once while there is one thread. With more, the kernel waits

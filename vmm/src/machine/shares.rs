@@ -17,12 +17,13 @@ use std::path::Path;
 
 use devices::virtio::fs::{Acl, FsOptions, FsParts, Writeback};
 use devices::virtio::parts::DeviceParts;
-use fileserver::Access;
+use fileserver::{Access, Ids};
 use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::backends::OpenDevice;
 use crate::config::ShareConfig;
+use crate::warden::{Privileges, Users};
 
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
@@ -39,6 +40,7 @@ pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
     let access = if share.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let directory = open_directory(&share.path, access).map_err(failed)?;
     let options = FsOptions {
+        ids: share.ids(),
         queues: share.queues.get(),
         cache: share.cache,
         writeback: if share.writeback { Writeback::On } else { Writeback::Off },
@@ -52,6 +54,28 @@ pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
         name: format!("share {}", share.path.display()),
         parts: DeviceParts::Fs(parts),
     })
+}
+
+/// Whom the sandbox of a machine with these directories has to know.
+pub(super) fn users(shares: &[ShareConfig]) -> Users {
+    let mapped = shares.iter().any(|share| privileges(&share.ids()) == Privileges::Owners);
+    if mapped { Users::All } else { Users::One }
+}
+
+/// What it takes to serve such files.
+pub(crate) fn privileges(ids: &Ids) -> Privileges {
+    match ids {
+        Ids::Squashed => Privileges::None,
+        Ids::Mapped { .. } => Privileges::Owners,
+    }
+}
+
+/// What it takes to serve a device.
+pub(super) fn device_privileges(device: &DeviceParts) -> Privileges {
+    match device {
+        DeviceParts::Fs(parts) => privileges(parts.ids()),
+        _ => Privileges::None,
+    }
 }
 
 /// Opens a directory, as a mount of its own where that is allowed.

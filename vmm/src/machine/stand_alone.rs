@@ -19,9 +19,9 @@ use devices::virtio::vhost_user::VhostUserStart;
 use executor::{Either, Executor, Fd, TaskGroup, select};
 use ipc::Receiver;
 
-use super::Error;
 use super::backends::{self, OpenDevice, OpenDevices};
 use super::death_record::{self, Witness};
+use super::{Error, shares};
 use crate::config::{MachineConfig, Placement};
 use crate::control::ControlSocket;
 use crate::signals::Signals;
@@ -59,7 +59,7 @@ pub fn serve(service: &Service) -> Result<Option<i32>, Error> {
         Placement::SingleProcess => None,
         Placement::Processes => {
             let policies = PolicySource { folder: None, enforcement: Enforcement::Enforce };
-            Some(Warden::fork(&policies)?)
+            Some(Warden::fork(&policies, shares::users(&service.device.shares))?)
         }
     };
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
@@ -182,5 +182,5 @@ impl Processes {
 }
 
 async fn spawn(spawner: &Spawner, id: ActorId, device: &DeviceParts) -> Result<ActorLink, Error> {
-    Ok(spawner.spawn(id, ActorKind::of(device)).await?)
+    Ok(spawner.spawn(id, ActorKind::of(device), shares::device_privileges(device)).await?)
 }

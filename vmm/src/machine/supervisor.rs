@@ -33,11 +33,12 @@ use super::control::pump_back_end;
 use super::death_record::{self, DeathRecord, Witness};
 use super::directory::{Device, Directory, SharedParts};
 use super::lives::{Lives, Verdict};
+use super::shares;
 use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
 use crate::error::Report;
 use crate::warden::{
-    ActorId, ActorKind, ActorLink, Death, LogPipe, Spawner, Start, Warden, WardenEvent,
+    ActorId, ActorKind, ActorLink, Death, LogPipe, Privileges, Spawner, Start, Warden, WardenEvent,
 };
 
 /// How often a back end is asked whether it still answers.
@@ -74,11 +75,15 @@ pub(super) struct Process {
 impl Blueprint {
     /// Starts the first process, from a thread without an executor.
     pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
-        self.send_off(id, spawner.spawn_blocking(id, self.kind())?)
+        self.send_off(id, spawner.spawn_blocking(id, self.kind(), self.privileges())?)
     }
 
     fn kind(&self) -> ActorKind {
         ActorKind::of(&self.parts.lock())
+    }
+
+    fn privileges(&self) -> Privileges {
+        shares::device_privileges(&self.parts.lock())
     }
 
     /// Sends a process what it works on. It need not run yet.
@@ -291,7 +296,12 @@ impl Supervisor {
     async fn replace(&mut self, mut charge: Charge) {
         let id = ActorId(self.next_id);
         self.next_id += 1;
-        let actor = match self.warden.spawner().spawn(id, charge.blueprint.kind()).await {
+        let actor = match self
+            .warden
+            .spawner()
+            .spawn(id, charge.blueprint.kind(), charge.blueprint.privileges())
+            .await
+        {
             Ok(actor) => actor,
             Err(error) => return charge.give_up(&Report::new(&error).one_line()),
         };

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   warden ── enter_empty_world ──► user, mount, network, IPC and UTS namespaces with nothing in
-//!     │                             them: an empty read-only root, no interface, no other user
+//!     │                             them: an empty read-only root, no interface, no other user (but [`Users`])
 //!     ├── clone (new PID namespace) ── lock_down ──► actor: sees no process but itself, holds
 //!     ├── clone (new PID namespace) ── lock_down ──► actor   just its fds, no capability,
 //!     └── ...                                                a seccomp filter, limits
@@ -22,12 +22,15 @@ mod pages;
 mod privileges;
 mod root;
 mod signals;
+mod users;
 
 pub use deaths::{DeathNote, DeathNoteMemory, NOTED_EXIT, die_noted};
 pub use descriptors::keep_only;
-pub use namespaces::{Child, clone_into_pid_namespace, enter_empty_world, leave_shared_places};
+pub use namespaces::{
+    Child, Users, clone_into_pid_namespace, enter_empty_world, leave_shared_places,
+};
 pub use pages::forget_program_pages;
-pub use privileges::{Files, Limits, empty_bounding_set, lock_down, tie_to_parent};
+pub use privileges::{Files, Limits, Privileges, empty_bounding_set, lock_down, tie_to_parent};
 pub use signals::forget_handlers;
 
 use std::borrow::Cow;

@@ -7,12 +7,14 @@ use std::path::Path;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+use super::users::Mapping;
+pub use super::users::Users;
 use super::{SandboxError, root};
 
 /// Moves the calling process, which must have one thread, into empty user, mount, network, IPC
 /// and UTS namespaces. Its children are born there.
-pub fn enter_empty_world() -> Result<(), SandboxError> {
-    let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
+pub fn enter_empty_world(users: Users) -> Result<(), SandboxError> {
+    let mapping = Mapping::prepare(users)?;
     // SAFETY: none of these flags share or unshare what Rust's safety rests on (the memory and
     // the descriptor table stay as they are).
     unsafe {
@@ -25,7 +27,7 @@ pub fn enter_empty_world() -> Result<(), SandboxError> {
         )
     }
     .map_err(SandboxError::of("create namespaces"))?;
-    map_ids(user.as_raw(), group.as_raw())?;
+    mapping.put_in_force()?;
     // A user namespace of its own would give an actor capabilities again, if only over nothing.
     write_proc("sys/user/max_user_namespaces", "0", "forbid user namespaces")?;
     root::enter_empty_root()
@@ -38,17 +40,7 @@ pub fn leave_shared_places() -> Result<(), SandboxError> {
         .map_err(SandboxError::of("give a thread a umask of its own"))
 }
 
-/// Inside, the process is `nobody`; outside it stays who it was. `setgroups` must be denied before
-/// an ordinary user may map a group (`user_namespaces(7)`).
-fn map_ids(user: u32, group: u32) -> Result<(), SandboxError> {
-    const NOBODY: u32 = 65_534;
-    const DOING: &str = "map the user into the sandbox";
-    write_proc("self/setgroups", "deny", DOING)?;
-    write_proc("self/uid_map", &format!("{NOBODY} {user} 1"), DOING)?;
-    write_proc("self/gid_map", &format!("{NOBODY} {group} 1"), DOING)
-}
-
-fn write_proc(file: &str, text: &str, doing: &'static str) -> Result<(), SandboxError> {
+pub(super) fn write_proc(file: &str, text: &str, doing: &'static str) -> Result<(), SandboxError> {
     fs::write(Path::new("/proc").join(file), text).map_err(|source| SandboxError { doing, source })
 }
 

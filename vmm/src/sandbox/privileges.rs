@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use serde::{Deserialize, Serialize};
 
 use super::{SandboxError, landlock};
 
@@ -33,10 +34,39 @@ pub enum Files {
     Below,
 }
 
-/// Gives up every privilege, for good. What is left to do is the seccomp filter. `parent` is a
+/// What an actor may do that its user may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Privileges {
+    /// Nothing.
+    None,
+    /// Act for the owners of files: give files away, and go past permissions, which whoever asks has to
+    /// have checked. Worth something in a world of [`Users::All`](super::Users) only.
+    Owners,
+}
+
+impl Privileges {
+    fn capabilities(self) -> CapabilitySet {
+        match self {
+            Self::None => CapabilitySet::empty(),
+            Self::Owners => {
+                CapabilitySet::CHOWN
+                    | CapabilitySet::DAC_OVERRIDE
+                    | CapabilitySet::FOWNER
+                    | CapabilitySet::FSETID
+            }
+        }
+    }
+}
+
+/// Gives up every other privilege, for good. What is left to do is the seccomp filter. `parent` is a
 /// pidfd of the process that the caller must not outlive.
-pub fn lock_down(limits: Limits, files: Files, parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
-    drop_capabilities()?;
+pub fn lock_down(
+    limits: Limits,
+    files: Files,
+    privileges: Privileges,
+    parent: BorrowedFd<'_>,
+) -> Result<(), SandboxError> {
+    drop_capabilities(privileges.capabilities())?;
     tie_to_parent(parent)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(SandboxError::of("give up gaining privileges"))?;
@@ -68,15 +98,12 @@ pub fn empty_bounding_set() -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn drop_capabilities() -> Result<(), SandboxError> {
+fn drop_capabilities(kept: CapabilitySet) -> Result<(), SandboxError> {
     const DOING: &str = "drop capabilities";
     rustix::thread::clear_ambient_capability_set().map_err(SandboxError::of(DOING))?;
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, none).map_err(SandboxError::of(DOING))
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(SandboxError::of(DOING))
 }
 
 fn limit(resource: Resource, value: u64) -> Result<(), SandboxError> {

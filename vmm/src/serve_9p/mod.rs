@@ -28,8 +28,8 @@ use crate::machine::shares;
 use crate::outcome;
 use crate::signals::Signals;
 use crate::warden::{
-    ActorId, ActorKind, ActorLink, Death, Flow, LogPipe, PolicySource, REST, Start, Warden,
-    WardenEvent,
+    ActorId, ActorKind, ActorLink, Death, Flow, LogPipe, PolicySource, Privileges, REST, Start,
+    Users, Warden, WardenEvent,
 };
 
 /// What the process is called in the log.
@@ -55,6 +55,8 @@ pub struct Config {
     pub acl: Acl,
     /// The longest message that is agreed to.
     pub msize: u32,
+    /// Whose files are whose.
+    pub ids: Ids,
     /// Where clients come from.
     pub listen: Listen,
 }
@@ -62,12 +64,19 @@ pub struct Config {
 impl Config {
     /// The longest message that can be agreed to.
     pub const MOST_MSIZE: u32 = MOST_MSIZE;
+
+    fn users(&self) -> Users {
+        match shares::privileges(&self.ids) {
+            Privileges::None => Users::One,
+            Privileges::Owners => Users::All,
+        }
+    }
 }
 
 /// Serves until a signal or the end of the only client, and gives the exit status.
 pub fn run(config: &Config) -> Result<u8, Error> {
     // First, while there is one thread and nothing is open.
-    let warden = Warden::fork(&PolicySource::default())?;
+    let warden = Warden::fork(&PolicySource::default(), config.users())?;
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
     let directory = shares::open_directory(&config.root, config.access)
         .map_err(|source| Error::Root { path: config.root.clone(), source })?;
@@ -76,7 +85,7 @@ pub fn run(config: &Config) -> Result<u8, Error> {
         access: config.access,
         acl: config.acl,
         msize: config.msize,
-        ids: Ids::Squashed,
+        ids: config.ids.clone(),
     };
     let doing = "run an event loop";
     let mut executor =
@@ -172,8 +181,9 @@ impl Keeper {
 
     /// The whole life of one process.
     async fn live(&mut self, id: ActorId) -> Result<Death, Error> {
+        let privileges = shares::privileges(&self.served.options.ids);
         let ActorLink { link, sender, log } =
-            self.warden.spawner().spawn(id, ActorKind::P9).await?;
+            self.warden.spawner().spawn(id, ActorKind::P9, privileges).await?;
         let start = self.served.start().map_err(Error::host("duplicate descriptors"))?;
         sender.send(Start::Clients(Box::new(start))).await.map_err(Error::Start)?;
         self.tasks.spawn(link.drive());

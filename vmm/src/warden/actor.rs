@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::log_pipe;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
-use crate::sandbox::{self, DeathNoteMemory, Files, Limits};
+use crate::sandbox::{self, DeathNoteMemory, Files, Limits, Privileges};
 use crate::serve_9p::ClientsStart;
 
 /// The exit status of an actor that could not be set up.
@@ -200,6 +200,7 @@ impl ActorKind {
 /// What a new process starts from.
 pub(super) struct Birth<'w> {
     pub(super) kind: ActorKind,
+    pub(super) privileges: Privileges,
     pub(super) end: LinkEnd<(), Start>,
     /// Where its log goes.
     pub(super) log: Fd,
@@ -234,7 +235,7 @@ struct Settled {
 }
 
 fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
-    let Birth { kind, end, log, note, program, parent } = birth;
+    let Birth { kind, privileges, end, log, note, program, parent } = birth;
     log_pipe::speak_into(log.as_fd())?;
     // Closed below, with all that is not kept.
     std::mem::forget(log);
@@ -243,7 +244,7 @@ fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     sandbox::keep_only(&kept)?;
     note.install_handlers()?;
     die_of_panics();
-    sandbox::lock_down(kind.limits(), kind.files(), parent)?;
+    sandbox::lock_down(kind.limits(), kind.files(), privileges, parent)?;
     sandbox::keep_only(&end.descriptors())?;
     let executor = Executor::new(&kind.ring())?;
     let opened = end.open()?;

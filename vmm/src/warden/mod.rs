@@ -41,6 +41,7 @@ pub use policies::{
 pub use probe::{Attempt, AttemptOutcome, ProbeRequest, ProbeStart, RingOperation};
 
 use crate::error::Hint;
+pub use crate::sandbox::{Privileges, Users};
 
 /// Requests that may wait for the warden: as many devices as a machine can start at once.
 const REQUESTS: u32 = 64;
@@ -66,7 +67,7 @@ pub struct ActorLink {
 /// What the machine asks for.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    Spawn { id: ActorId, kind: ActorKind, end: LinkEnd<(), Start>, log: Fd },
+    Spawn { id: ActorId, kind: ActorKind, privileges: Privileges, end: LinkEnd<(), Start>, log: Fd },
     Kill { id: ActorId },
 }
 
@@ -148,8 +149,11 @@ pub struct Spawner {
 }
 
 impl Warden {
-    /// Forks the warden. The process must have one thread.
-    pub fn fork(policies: &PolicySource) -> Result<(Self, Receiver<WardenEvent>), WardenError> {
+    /// Forks the warden, whose world has these users. The process must have one thread.
+    pub fn fork(
+        policies: &PolicySource,
+        users: Users,
+    ) -> Result<(Self, Receiver<WardenEvent>), WardenError> {
         let programs = policies.compile()?;
         let config = LinkConfig { capacity: REQUESTS, ..LinkConfig::default() };
         let (ours, theirs) = link::pair::<Request, WardenEvent>(&config)?;
@@ -158,7 +162,7 @@ impl Warden {
         // SAFETY: the process has one thread (the caller says so), so the child may do anything.
         let pid = match unsafe { libc::fork() } {
             -1 => return Err(WardenError::Fork(io::Error::last_os_error())),
-            0 => process::run(theirs, programs, &myself),
+            0 => process::run(theirs, programs, users, &myself),
             pid => {
                 Pid::from_raw(pid).ok_or_else(|| WardenError::Fork(io::ErrorKind::Other.into()))?
             }
@@ -186,15 +190,25 @@ impl Warden {
 
 impl Spawner {
     /// Asks for an actor process. That it runs, or cannot, is an event.
-    pub async fn spawn(&self, id: ActorId, kind: ActorKind) -> Result<ActorLink, WardenError> {
-        let (request, ours) = Unborn::new(id, kind)?;
+    pub async fn spawn(
+        &self,
+        id: ActorId,
+        kind: ActorKind,
+        privileges: Privileges,
+    ) -> Result<ActorLink, WardenError> {
+        let (request, ours) = Unborn::new(id, kind, privileges)?;
         self.requests.send(request).await?;
         ours.open()
     }
 
     /// [`Spawner::spawn`] from a thread without an executor.
-    pub fn spawn_blocking(&self, id: ActorId, kind: ActorKind) -> Result<ActorLink, WardenError> {
-        let (request, ours) = Unborn::new(id, kind)?;
+    pub fn spawn_blocking(
+        &self,
+        id: ActorId,
+        kind: ActorKind,
+        privileges: Privileges,
+    ) -> Result<ActorLink, WardenError> {
+        let (request, ours) = Unborn::new(id, kind, privileges)?;
         self.requests.send_blocking(request, Deadline::after(SPAWN_DEADLINE))?;
         ours.open()
     }
@@ -218,10 +232,14 @@ struct Unborn {
 }
 
 impl Unborn {
-    fn new(id: ActorId, kind: ActorKind) -> Result<(Request, Self), WardenError> {
+    fn new(
+        id: ActorId,
+        kind: ActorKind,
+        privileges: Privileges,
+    ) -> Result<(Request, Self), WardenError> {
         let (ours, end) = link::pair(&kind.link())?;
         let (pipe, log) = LogPipe::new().map_err(WardenError::Log)?;
-        let request = Request::Spawn { id, kind, end, log: log.into() };
+        let request = Request::Spawn { id, kind, privileges, end, log: log.into() };
         Ok((request, Self { end: ours, log: pipe }))
     }
 

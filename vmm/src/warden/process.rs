@@ -11,7 +11,7 @@ use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use super::policies::Programs;
 use super::{ActorId, ActorKind, Cause, Death, Request, Start, WardenEvent, actor};
 use crate::error::Report;
-use crate::sandbox::{self, Child, DeathNoteMemory, SandboxError};
+use crate::sandbox::{self, Child, DeathNoteMemory, Privileges, SandboxError, Users};
 
 /// The warden's exit status when it could not go on.
 const FAILED: i32 = 1;
@@ -19,14 +19,24 @@ const FAILED: i32 = 1;
 const RING_ENTRIES: u32 = 8;
 
 /// Never returns: this is the whole life of the process. `parent` is a pidfd of the machine.
-pub(super) fn run(end: LinkEnd<WardenEvent, Request>, programs: Programs, parent: &OwnedFd) -> ! {
-    let status = live(end, programs, parent.as_fd());
+pub(super) fn run(
+    end: LinkEnd<WardenEvent, Request>,
+    programs: Programs,
+    users: Users,
+    parent: &OwnedFd,
+) -> ! {
+    let status = live(end, programs, users, parent.as_fd());
     // Nothing of the parent's may run here: no destructors, no exit handlers, no buffers.
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }
 }
 
-fn live(end: LinkEnd<WardenEvent, Request>, programs: Programs, parent: BorrowedFd<'_>) -> i32 {
+fn live(
+    end: LinkEnd<WardenEvent, Request>,
+    programs: Programs,
+    users: Users,
+    parent: BorrowedFd<'_>,
+) -> i32 {
     let mut kept = end.descriptors().to_vec();
     kept.push(parent);
     if let Err(error) = sandbox::keep_only(&kept) {
@@ -46,7 +56,7 @@ fn live(end: LinkEnd<WardenEvent, Request>, programs: Programs, parent: Borrowed
     };
     let Opened { link, sender, receiver } = opened;
     executor.block_on(async { executor::spawn(link.drive()).detach() });
-    let settled = settle(parent).and_then(|()| watch(&mut executor));
+    let settled = settle(users, parent).and_then(|()| watch(&mut executor));
     let mut keeper = match settled {
         Ok((children, changes, myself)) => Keeper {
             executor,
@@ -73,13 +83,13 @@ fn live(end: LinkEnd<WardenEvent, Request>, programs: Programs, parent: Borrowed
 }
 
 /// Leaves the world of the machine.
-fn settle(parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
+fn settle(users: Users, parent: BorrowedFd<'_>) -> Result<(), SandboxError> {
     sandbox::forget_handlers()?;
     // A terminal's Ctrl-C is for the machine, which then ends everything in order.
     let _ = rustix::process::setsid();
     // Asked of the kernel once and remembered, by a call that actors may not make.
     let _ = rustix::param::page_size();
-    sandbox::enter_empty_world()?;
+    sandbox::enter_empty_world(users)?;
     sandbox::empty_bounding_set()?;
     sandbox::tie_to_parent(parent)
 }
@@ -140,8 +150,8 @@ impl Keeper {
 
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Spawn { id, kind, end, log } => {
-                let event = match self.spawn(id, kind, end, log) {
+            Request::Spawn { id, kind, privileges, end, log } => {
+                let event = match self.spawn(id, kind, privileges, end, log) {
                     Ok(pid) => WardenEvent::Started { id, pid },
                     Err(error) => WardenEvent::Failed { id, reason: Report::of(&error).one_line() },
                 };
@@ -164,6 +174,7 @@ impl Keeper {
         &mut self,
         id: ActorId,
         kind: ActorKind,
+        privileges: Privileges,
         end: LinkEnd<(), Start>,
         log: Fd,
     ) -> Result<i32, SandboxError> {
@@ -171,6 +182,7 @@ impl Keeper {
         let Some(child) = sandbox::clone_into_pid_namespace()? else {
             actor::run(actor::Birth {
                 kind,
+                privileges,
                 end,
                 log,
                 note,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use vmm::warden::{
-    Attempt, AttemptOutcome, Enforcement, PolicyError, PolicySource, Warden, WardenError,
+    Attempt, AttemptOutcome, Enforcement, PolicyError, PolicySource, Users, Warden, WardenError,
 };
 
 use crate::Test;
@@ -36,7 +36,7 @@ fn a_folder_overrides_the_built_in_policies() {
 fn a_policy_with_mistakes_starts_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("probe.policy"), "raed: 1\nread: 1 2\n").expect("writes");
-    let error = Warden::fork(&source(&folder)).map(drop).expect_err("refuses");
+    let error = Warden::fork(&source(&folder), Users::One).map(drop).expect_err("refuses");
     let WardenError::Policy(PolicyError::Mistakes { first, others }) = error else {
         panic!("{error:?}");
     };

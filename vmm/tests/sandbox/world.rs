@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use vmm::warden::{
     ActorId, ActorKind, ActorLink, Attempt, AttemptOutcome, Death, Enforcement, PolicySource,
-    ProbeRequest, ProbeStart, Start, Warden, WardenEvent,
+    Privileges, ProbeRequest, ProbeStart, Start, Users, Warden, WardenEvent,
 };
 
 /// Nothing here takes long; what does not come by then does not come.
@@ -48,7 +48,7 @@ impl World {
     }
 
     pub(crate) fn with(policies: &PolicySource) -> Self {
-        let (warden, events) = Warden::fork(policies).expect("a warden");
+        let (warden, events) = Warden::fork(policies, Users::One).expect("a warden");
         let mut executor = Executor::new(&Config::default()).expect("an executor");
         let driving = warden.link().drive();
         executor.block_on(async { executor::spawn(driving).detach() });
@@ -63,7 +63,7 @@ impl World {
         let link = self
             .executor
             .block_on(async {
-                let link = spawner.spawn(id, kind).await?;
+                let link = spawner.spawn(id, kind, Privileges::None).await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })

@@ -27,6 +27,7 @@ const HOST_MODULES: &[&str] = &[
     "9pnet",
     "9p",
     "9pnet_virtio",
+    "9pnet_fd",
     "irqbypass",
     "kvm",
     "ccp",
@@ -39,6 +40,7 @@ const HOST_MODULES: &[&str] = &[
     "vhost_net",
     "virtio_net",
     "loop",
+    "ext4",
 ];
 
 /// Drivers in the guest's initrd: those of its disk and of the panic device, and those that
@@ -56,6 +58,7 @@ const GUEST_MODULES: &[&str] = &[
     "virtio_pmem",
     "nd_pmem",
     "virtiofs",
+    "overlay",
     "vmw_vsock_virtio_transport",
     "wdat_wdt",
     "button",

@@ -16,6 +16,7 @@ use super::packages;
 
 /// The packages whose programs are in the tree.
 pub(crate) const PACKAGES: &[&str] = &[
+    "attr",
     "base-files",
     "bash",
     "busybox-static",
@@ -26,6 +27,7 @@ pub(crate) const PACKAGES: &[&str] = &[
     "ethtool",
     "findutils",
     "fio",
+    "git",
     "grep",
     "gzip",
     "hostname",
@@ -62,6 +64,10 @@ const PRUNED: &[&str] = &[
     "usr/share/doc-base",
     "usr/share/fio",
     "usr/share/bug",
+    "usr/lib/git-core",
+    "usr/share/git-core",
+    "usr/share/gitweb",
+    "usr/share/perl5",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/perl-base",
     "usr/share/terminfo",

@@ -14,6 +14,7 @@ mod exec;
 mod fs;
 mod host;
 mod net;
+mod p9;
 mod pmem;
 mod programs;
 mod vhost_user;
@@ -88,6 +89,7 @@ const LONG: &[&str] = &[
     "net/tcp-both-ways-packed",
     "net/unbound-20-times",
     "net/user-mode",
+    "p9/trees-of-files-cached",
     "pmem/dax",
     "pmem/fsync-outlasts-sigkill",
     "pmem/unbound",
@@ -120,6 +122,7 @@ fn in_order() -> Vec<Case> {
         chaos::cases(),
         ctl::cases(),
         net::cases(),
+        p9::cases(),
         pmem::cases(),
         vhost_user::cases(),
         vsock::cases(),

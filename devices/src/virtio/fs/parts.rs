@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use fileserver::Ledger;
+use fileserver::{Ids, Ledger};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -72,6 +72,13 @@ impl FsParts {
         let ledger = Ledger::create(shape(&options))
             .map_err(|source| FsError::Ledger { path: PathBuf::new(), source })?;
         Ok(Self { directory: directory.into(), ledger: ledger.into(), options })
+    }
+}
+
+impl FsParts {
+    /// Whose files are whose.
+    pub fn ids(&self) -> &Ids {
+        &self.options.ids
     }
 }
 

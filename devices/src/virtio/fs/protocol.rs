@@ -152,6 +152,12 @@ pub(super) const SET_MTIME: u32 = 1 << 5;
 pub(super) const SET_HANDLE: u32 = 1 << 6;
 pub(super) const SET_ATIME_NOW: u32 = 1 << 7;
 pub(super) const SET_MTIME_NOW: u32 = 1 << 8;
+/// `FATTR_KILL_SUIDGID`
+pub(super) const SET_KILL: u32 = 1 << 11;
+/// `FUSE_OPEN_KILL_SUIDGID`
+pub(super) const OPEN_KILL: u32 = 1 << 0;
+/// `FUSE_WRITE_KILL_SUIDGID`
+pub(super) const WRITE_KILL: u32 = 1 << 2;
 
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {

@@ -34,7 +34,7 @@ pub(super) enum Request<'a> {
     Rmdir { name: Name },
     Rename { from: Name, to_node: InodeId, to: Name, flags: u32 },
     Link { node: InodeId, name: Name },
-    Open { flags: u32 },
+    Open { arguments: OpenIn },
     Create { arguments: CreateIn, name: Name },
     Tmpfile { arguments: CreateIn },
     Read { arguments: TransferIn },
@@ -115,7 +115,7 @@ impl<'a> Request<'a> {
                 let node = InodeId(reader.take::<LinkIn>()?.node);
                 Self::Link { node, name: reader.name()? }
             }
-            Opcode::Open => Self::Open { flags: reader.take::<OpenIn>()?.flags },
+            Opcode::Open => Self::Open { arguments: reader.take()? },
             Opcode::Create => Self::Create { arguments: reader.take()?, name: reader.name()? },
             Opcode::Tmpfile => Self::Tmpfile { arguments: reader.take()? },
             Opcode::Read => Self::Read { arguments: reader.take()? },

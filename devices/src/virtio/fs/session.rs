@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use executor::Fd;
 use fileserver::{
-    Changes, Errno, Exchange, FileType, HandleId, InodeId, OpenMode, Past, Replace, Result, Size,
-    Special, Stamp, Time, Tree, Whence,
+    Changes, Errno, Exchange, FileType, HandleId, InodeId, OpenMode, Past, Replace, Result, SetIds,
+    Size, Special, Stamp, Time, Tree, Whence,
 };
 use rustix::fs::FallocateFlags;
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,8 +15,8 @@ use super::options::{Cache, FsOptions};
 use super::protocol::{
     FSYNC_DATA, ForgetOne, GETATTR_HANDLE, GetattrIn, GetxattrOut, InHeader, InitFlags, InitIn,
     InitOut, LEAST_MINOR, LseekOut, MAJOR, MINOR, OPEN_CACHE_DIR, OPEN_DIRECT_IO, OPEN_KEEP_CACHE,
-    OpenOut, SET_ATIME, SET_ATIME_NOW, SET_GID, SET_HANDLE, SET_MODE, SET_MTIME, SET_MTIME_NOW,
-    SET_SIZE, SET_UID, SetattrIn, TransferIn, WriteOut,
+    OPEN_KILL, OpenIn, OpenOut, SET_ATIME, SET_ATIME_NOW, SET_GID, SET_HANDLE, SET_KILL, SET_MODE,
+    SET_MTIME, SET_MTIME_NOW, SET_SIZE, SET_UID, SetattrIn, TransferIn, WRITE_KILL, WriteOut,
 };
 use super::request::Request;
 use crate::virtio::queue::Side;
@@ -150,6 +150,12 @@ impl Session {
             }
             Ok(file) => {
                 let TransferIn { offset, size, .. } = *arguments;
+                if side == Side::Readable
+                    && arguments.transfer_flags & WRITE_KILL != 0
+                    && let Err(errno) = self.tree.kill_set_ids(&file)
+                {
+                    return Outcome::Done(Err(errno));
+                }
                 Outcome::Transfer { file, offset, size, side }
             }
             Err(errno) => Outcome::Done(Err(errno)),
@@ -192,12 +198,7 @@ impl Session {
                 self.reply = self.tree.read_link(node)?;
                 Ok(())
             }
-            Request::Open { flags } => {
-                let opened = self.tree.open(node, self.open_mode(*flags))?;
-                let open_flags = self.open_flags();
-                self.answer(&OpenOut { handle: opened.handle.0, open_flags, padding: 0 });
-                Ok(())
-            }
+            Request::Open { arguments } => self.open(node, *arguments),
             Request::Opendir => {
                 let handle = self.tree.open_directory(node)?.0;
                 let open_flags = match self.options.cache {
@@ -294,6 +295,17 @@ impl Session {
         Ok(())
     }
 
+    fn open(&mut self, node: InodeId, arguments: OpenIn) -> Result<()> {
+        let opened = self.tree.open(node, self.open_mode(arguments.flags))?;
+        if arguments.open_flags & OPEN_KILL != 0 {
+            let file = self.tree.file(opened.handle)?;
+            self.tree.kill_set_ids(&file)?;
+        }
+        let open_flags = self.open_flags();
+        self.answer(&OpenOut { handle: opened.handle.0, open_flags, padding: 0 });
+        Ok(())
+    }
+
     fn getattr(&mut self, node: InodeId, arguments: &GetattrIn) -> Result<()> {
         let handle = (arguments.flags & GETATTR_HANDLE != 0).then_some(HandleId(arguments.handle));
         let attributes = self.tree.attributes(node, handle)?;
@@ -309,11 +321,12 @@ impl Session {
             (true, true) => Stamp::Now,
             (true, false) => Stamp::At(Time { seconds: seconds as i64, nanoseconds }),
         };
+        let set_ids = if has(SET_KILL) { SetIds::Kill } else { SetIds::Keep };
         let changes = Changes {
             mode: has(SET_MODE).then_some(arguments.mode),
             uid: has(SET_UID).then_some(arguments.uid),
             gid: has(SET_GID).then_some(arguments.gid),
-            size: has(SET_SIZE).then_some(Size { bytes: arguments.size, handle }),
+            size: has(SET_SIZE).then_some(Size { bytes: arguments.size, handle, set_ids }),
             accessed: stamp(SET_ATIME, SET_ATIME_NOW, arguments.atime, arguments.atime_nsec),
             modified: stamp(SET_MTIME, SET_MTIME_NOW, arguments.mtime, arguments.mtime_nsec),
         };
