@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-const FILES: [&str; 2] = ["vmm/agent/v1/agent.proto", "vmm/agent/v1/host.proto"];
+const FILES: [&str; 3] =
+    ["vmm/agent/v1/agent.proto", "vmm/agent/v1/host.proto", "vmm/agent/v1/logs.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=vmm");

@@ -4,6 +4,7 @@
 //!   host ──8888──▶ agent    gRPC, service vmm.agent.v1.Agent: control
 //!   host ──8889──▶ agent    one raw byte stream per connection, after a ticket
 //!   host ◀──7777── agent    gRPC, service vmm.agent.v1.Host: the agent is ready
+//!   host ◀──9999── agent    gRPC, service vmm.agent.v1.Logs: what the guest logs
 //! ```
 //!
 //! docs/agent.md describes the protocol in words.
@@ -25,6 +26,9 @@ pub const CONTROL_PORT: u32 = 8888;
 pub const STREAM_PORT: u32 = 8889;
 /// The vsock port on which the host hears that an agent is ready.
 pub const READY_PORT: u32 = 7777;
+
+/// The vsock port on which the host takes what a guest logs.
+pub const LOG_PORT: u32 = 9999;
 
 /// The longest gRPC message that either side reads. A command line is at most 2 MiB in Linux.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

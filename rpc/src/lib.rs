@@ -17,7 +17,7 @@ mod server;
 mod socket;
 
 pub use client::Channel;
-pub use server::{Request, Response, serve, unary, unimplemented};
+pub use server::{Request, Response, is_authorized, serve, unary, unimplemented};
 pub use socket::Socket;
 
 /// Runs hyper's futures as tasks of the executor on this thread.

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 
 use executor::Fd;
+use http::header::AUTHORIZATION;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use prost::Message;
+use proto::credentials::Secret;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
@@ -60,6 +62,12 @@ where
         .max_decoding_message_size(limit)
         .unary(Once(Some(handler)), request)
         .await
+}
+
+/// Whether a call carries the secret.
+pub fn is_authorized(request: &Request, secret: &Secret) -> bool {
+    let value = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| secret.authorizes(value))
 }
 
 /// The answer to a call that nobody serves.

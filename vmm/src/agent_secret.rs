@@ -3,13 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proto::credentials::{SECRET_BYTES, Secret};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Its digits and an end of line.
 const MAX_BYTES: u64 = SECRET_BYTES as u64 * 2 + 1;
+
+/// Where the secret is when nobody says: beside the socket of the machine's vsock device.
+pub fn beside(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".secret");
+    name.into()
+}
 
 /// Reads the secret of a file; one that is not there is made, for its owner alone.
 pub fn open(path: &Path) -> io::Result<Secret> {

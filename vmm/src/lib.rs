@@ -1,6 +1,7 @@
 //! The `vmm` library.
 
 pub mod agent_secret;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -8,6 +9,7 @@ pub mod doctor;
 pub mod error;
 pub mod exec;
 pub mod kvm;
+pub mod logs;
 pub mod machine;
 pub mod outcome;
 pub mod sandbox;

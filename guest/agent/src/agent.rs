@@ -6,17 +6,19 @@
 
 use std::cell::Cell;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use executor::{Either, Fd, select};
 use proto::credentials::Secret;
-use proto::v1;
 use proto::v1::shutdown_request::Mode;
+use proto::{READY_PORT, v1};
 
 use crate::files::Files;
 use crate::init::Problem;
 use crate::latch::Latch;
+use crate::logs::{self, Logs};
 use crate::process::{Owner, Processes, reaper};
 use crate::service::{self, Session};
 use crate::shutdown;
@@ -26,6 +28,10 @@ use crate::transport::{Port, Transport};
 
 /// Connections at one time. Each takes memory before it has shown the secret.
 const MAX_CONNECTIONS: usize = 4096;
+/// Where programs log.
+const DEV_LOG: &str = "/dev/log";
+/// What the last logs get to leave.
+const LAST_LOGS: Duration = Duration::from_millis(300);
 /// What the answer to a call for the end gets to leave: some turns of the loop.
 const ANSWER: Duration = Duration::from_millis(50);
 /// How long the host may take to hear that we are ready.
@@ -53,6 +59,7 @@ pub(crate) struct Agent {
     pub(crate) processes: Processes,
     pub(crate) files: Files,
     pub(crate) streams: Streams,
+    pub(crate) logs: Logs,
     pub(crate) shutdown: Latch<Mode>,
     connections: Cell<usize>,
     last_owner: Cell<u64>,
@@ -73,13 +80,20 @@ pub(crate) async fn run(
         processes: Processes::default(),
         files: Files::default(),
         streams: Streams::default(),
+        logs: Logs::default(),
         shutdown: Latch::new(),
         connections: Cell::new(0),
         last_owner: Cell::new(0),
     });
     let serving = Rc::clone(&agent);
     transport.listen(move |connection, port| connected(&serving, connection, port))?;
-    executor::spawn(tell_ready(transport, problem)).detach();
+    executor::spawn(tell_ready(transport.clone(), problem)).detach();
+    if role.is_init()
+        && let Err(error) = logs::listen(Path::new(DEV_LOG), agent.logs.clone())
+    {
+        log::warn!("{DEV_LOG}: {error}");
+    }
+    executor::spawn(logs::run(Rc::clone(&agent), transport)).detach();
 
     let mut signals = signals.listen()?;
     let mode = loop {
@@ -95,6 +109,7 @@ pub(crate) async fn run(
     // Who asked gets an answer before there is nobody to give it.
     executor::sleep(ANSWER).await;
     shutdown::end_processes(&agent, &mut signals).await?;
+    let _ = executor::timeout(LAST_LOGS, agent.logs.flush()).await;
     Ok(mode)
 }
 
@@ -130,7 +145,8 @@ async fn serve_control(agent: &Rc<Agent>, connection: Fd) {
 /// A host that does not listen need not know.
 async fn tell_ready(transport: Transport, problem: Option<Problem>) {
     let told = async {
-        let socket = transport.connect_to_host().await.map_err(|error| error.to_string())?;
+        let socket =
+            transport.connect_to_host(READY_PORT).await.map_err(|error| error.to_string())?;
         let channel = rpc::Channel::open(socket).await.map_err(|error| error.to_string())?;
         let origin = http::Uri::from_static("http://host");
         let mut host = v1::host_client::HostClient::with_origin(channel, origin);

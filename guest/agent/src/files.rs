@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
 
 use executor::{Fd, RecvFlags};
 use proto::v1;
@@ -45,15 +47,15 @@ impl Files {
         owner: Owner,
         streams: &Streams,
     ) -> Result<v1::ReadFileReply, Status> {
-        let path = std::ffi::OsStr::from_bytes(&request.path);
+        let path = OsStr::from_bytes(&request.path);
         let file =
             OpenOptions::new().read(true).custom_flags(CAREFUL).open(path).map_err(refuse)?;
         let metadata = regular(&file)?;
         let file = Fd::unregistered(file).map_err(refuse)?;
-        let (_, stream) = self.enter(owner, streams, |socket, done| {
+        let (id, stream) = self.enter(owner, streams, |socket, done| {
             executor::spawn(async move { done.set(send_file(&file, &socket).await) }).detach();
         })?;
-        Ok(v1::ReadFileReply { stream, size: metadata.size(), mode: metadata.mode() & 0o7777 })
+        Ok(v1::ReadFileReply { stream, size: metadata.size(), mode: metadata.mode() & 0o7777, id })
     }
 
     /// Makes a file and takes its bytes.
@@ -63,7 +65,10 @@ impl Files {
         owner: Owner,
         streams: &Streams,
     ) -> Result<v1::WriteFileReply, Status> {
-        let path = std::ffi::OsStr::from_bytes(&request.path);
+        let mut path = PathBuf::from(OsStr::from_bytes(&request.path));
+        if !request.name.is_empty() && path.is_dir() {
+            path.push(OsStr::from_bytes(&request.name));
+        }
         let mode = request.mode & 0o7777;
         let file = OpenOptions::new()
             .write(true)
@@ -83,7 +88,7 @@ impl Files {
         Ok(v1::WriteFileReply { stream, id })
     }
 
-    /// Waits until a file has all its bytes.
+    /// Waits until all bytes of a file went through.
     pub(crate) async fn finish(&self, id: u64) -> Result<v1::FinishFileReply, Status> {
         let done = self.table.borrow().get(&id).map(|transfer| transfer.done.clone());
         let done = done.ok_or_else(|| Status::not_found(format!("there is no transfer {id}")))?;
@@ -116,8 +121,10 @@ impl Files {
         streams: &Streams,
         start: impl FnOnce(Fd, Latch<Written>) + 'static,
     ) -> Result<(u64, Vec<u8>), Status> {
-        // Reads are not asked after; those that are done make room.
-        self.table.borrow_mut().retain(|_, transfer| transfer.done.get().is_none());
+        if self.table.borrow().len() >= MAX_TRANSFERS {
+            // Those that nobody asks after make room.
+            self.table.borrow_mut().retain(|_, transfer| transfer.done.get().is_none());
+        }
         if self.table.borrow().len() >= MAX_TRANSFERS {
             return Err(Status::resource_exhausted("too many files are on their way"));
         }

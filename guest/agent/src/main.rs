@@ -17,6 +17,7 @@ mod files;
 mod init;
 mod latch;
 mod logging;
+mod logs;
 mod mounts;
 mod network;
 mod options;

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use http::header::AUTHORIZATION;
 use proto::{MAX_MESSAGE_BYTES, v1};
 use rpc::{Request, Response, unary, unimplemented};
 use rustix::time::{ClockId, Timespec};
@@ -57,6 +56,7 @@ pub(crate) async fn dispatch(session: Rc<Session>, request: Request) -> Response
         "ReadFile" => read_file,
         "WriteFile" => write_file,
         "FinishFile" => finish_file,
+        "FlushLogs" => flush_logs,
         "Statistics" => statistics,
         "Shutdown" => shutdown,
     }
@@ -66,8 +66,7 @@ pub(crate) async fn dispatch(session: Rc<Session>, request: Request) -> Response
 #[allow(clippy::unused_async)]
 impl Session {
     fn authorized(&self, request: &Request) -> bool {
-        let value = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        value.is_some_and(|value| self.agent.secret.authorizes(value))
+        rpc::is_authorized(request, &self.agent.secret)
     }
 
     async fn info(&self, _: v1::InfoRequest) -> Answer<v1::InfoReply> {
@@ -139,6 +138,11 @@ impl Session {
 
     async fn finish_file(&self, request: v1::FinishFileRequest) -> Answer<v1::FinishFileReply> {
         self.agent.files.finish(request.id).await
+    }
+
+    async fn flush_logs(&self, _: v1::FlushLogsRequest) -> Answer<v1::FlushLogsReply> {
+        self.agent.logs.flush().await;
+        Ok(v1::FlushLogsReply {})
     }
 
     async fn statistics(&self, _: v1::StatisticsRequest) -> Answer<v1::StatisticsReply> {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use executor::{Fd, IoBuf, RecvFlags, SendFlags, SocketAddress};
-use proto::{CONTROL_PORT, READY_PORT, STREAM_PORT};
+use proto::{CONTROL_PORT, STREAM_PORT};
 
 use crate::vsock;
 
@@ -71,15 +71,13 @@ impl Transport {
         Ok(())
     }
 
-    /// Connects to the port on which the host hears that the agent is ready.
-    pub(crate) async fn connect_to_host(&self) -> io::Result<Fd> {
+    /// Connects to a port of the host.
+    pub(crate) async fn connect_to_host(&self, port: u32) -> io::Result<Fd> {
         let (socket, address) = match self {
-            Transport::Vsock => {
-                (vsock::socket()?, SocketAddress::vsock(vsock::HOST_CONTEXT, READY_PORT))
-            }
+            Transport::Vsock => (vsock::socket()?, SocketAddress::vsock(vsock::HOST_CONTEXT, port)),
             Transport::Unix(path) => {
                 let mut path = path.clone().into_os_string();
-                path.push(format!("_{READY_PORT}"));
+                path.push(format!("_{port}"));
                 (unix_socket()?, SocketAddress::unix(path)?)
             }
         };

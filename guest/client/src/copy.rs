@@ -20,7 +20,7 @@ pub(crate) async fn from_guest(stream: &Fd, to: &Fd, activity: &Activity) -> io:
         if received? == 0 {
             return Ok(());
         }
-        activity.note();
+        activity.passed(buffer.len());
         let mut written = 0;
         while written < buffer.len() {
             let (result, slice) = to.write(buffer.slice(written..)).await;
@@ -44,7 +44,7 @@ pub(crate) async fn to_guest(from: &Fd, stream: &Fd, activity: &Activity) -> io:
         if count == 0 {
             break;
         }
-        activity.note();
+        activity.passed(count);
         let mut sent = 0;
         while sent < count {
             let (result, slice) = stream.send(buffer.slice(sent..), SendFlags::NOSIGNAL).await;

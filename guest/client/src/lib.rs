@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   ReadyListener   the guest says that its agent serves
+//!   LogListener     what the guest logs
 //!   Guest           connections to ports of the guest, through the socket of its vsock device
 //!   Session         calls to the agent, and raw streams
 //!   run             one command: its streams, signals, exit status
+//!   fetch, store    files out of the guest and into it
 //! ```
 //!
 //! All of it runs on [`executor`]. A guest is hostile: what it sends is bounded and checked.
@@ -13,12 +15,17 @@
 mod activity;
 mod command;
 mod copy;
+mod files;
 mod guest;
+mod listener;
+mod logs;
 mod ready;
 mod session;
 
 pub use activity::Activity;
 pub use command::{Command, Ending, Event, HostStreams, Run, StartError, run};
+pub use files::{CopyError, Incoming, Place, fetch, store};
 pub use guest::{ConnectError, Guest};
+pub use logs::LogListener;
 pub use ready::ReadyListener;
 pub use session::{CallError, Session};

@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use executor::Fd;
@@ -11,6 +9,7 @@ use proto::{READY_PORT, v1};
 use rpc::{Request, Response};
 
 use crate::Guest;
+use crate::listener::HostPort;
 
 /// What is read of a guest that says it is ready.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -19,21 +18,19 @@ const METHOD: &str = "/vmm.agent.v1.Host/Ready";
 /// Listens for one guest's agent. The socket goes away with it.
 #[derive(Debug)]
 pub struct ReadyListener {
-    listener: UnixListener,
-    path: PathBuf,
+    port: HostPort,
 }
 
 impl ReadyListener {
     /// Listens beside the guest's socket. Do it before the guest starts.
     pub fn bind(guest: &Guest) -> io::Result<Self> {
-        let path = guest.host_port_path(READY_PORT);
-        Ok(ReadyListener { listener: UnixListener::bind(&path)?, path })
+        Ok(ReadyListener { port: HostPort::bind(guest, READY_PORT)? })
     }
 
     /// Waits until the agent says that it is ready. Connections that say anything else are
     /// answered and forgotten.
     pub async fn ready(&self) -> io::Result<v1::ReadyRequest> {
-        let listener = Fd::unregistered(self.listener.try_clone()?)?;
+        let listener = self.port.listen()?;
         loop {
             let connection = Fd::unregistered(listener.accept().await?)?;
             let heard = Rc::new(RefCell::new(None));
@@ -46,13 +43,6 @@ impl ReadyListener {
                 return Ok(request);
             }
         }
-    }
-}
-
-impl Drop for ReadyListener {
-    fn drop(&mut self) {
-        // It may be gone with its folder already.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use agent_client::Command;
 use clap::Args;
 use proto::mounts::Access;
 
+use crate::agent_secret;
 use crate::config::MachineOptions;
-use crate::error::Report;
-use crate::exec::{self, Place, Request, Root, SharedFolder, Wanted, Writes};
+use crate::error::{Hint, Report};
+use crate::exec::{self, Place, Request, Root, SharedFolder, Time, Wanted, Writes};
+use crate::logs::{Format, Log, RotatingFile, Sink};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,7 @@ const HEADING: &str = "Command options";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("named_root").args(["image", "rootfs"]))]
+#[allow(clippy::struct_excessive_bools)] // each is a flag
 pub(super) struct ExecArgs {
     #[command(flatten)]
     machine: MachineOptions,
@@ -69,6 +71,10 @@ pub(super) struct ExecArgs {
     #[arg(long = "in", value_name = "SOCKET", help_heading = HEADING)]
     running: Option<PathBuf>,
 
+    /// Keep what the guest logs, its kernel too, in a file; FILE.1 to FILE.5 are older
+    #[arg(long, value_name = "FILE", conflicts_with = "running", help_heading = HEADING)]
+    log: Option<PathBuf>,
+
     /// End after so long: 10, 10s, 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", help_heading = HEADING)]
     timeout: Option<Time>,
@@ -95,6 +101,10 @@ pub(super) struct ExecArgs {
     #[arg(short, long, help_heading = HEADING)]
     tty: bool,
 
+    /// All that follows is the command, as cargo's `runner` has it
+    #[arg(long, help_heading = HEADING)]
+    runner: bool,
+
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -106,18 +116,30 @@ pub(super) fn kernel_as_option(command: clap::Command) -> clap::Command {
 }
 
 /// Runs the command and gives the exit status of the process.
-pub(super) fn run(arguments: ExecArgs) -> u8 {
-    let request = match request(arguments) {
-        Ok(request) => request,
-        Err(error) => {
-            super::run::say(&Report::new(&error).to_string());
-            return exec::status::FAILED;
-        }
+pub(super) fn run(mut arguments: ExecArgs) -> u8 {
+    let log = arguments.log.take().map(|path| open_log(&path)).transpose();
+    let request = match (log, request(arguments)) {
+        (Ok(log), Ok(request)) => Request { log, ..request },
+        (Err(error), _) => return refuse(&error),
+        (_, Err(error)) => return refuse(&error),
     };
-    exec::run(request).unwrap_or_else(|error| {
-        super::run::say(&Report::new(&error).to_string());
-        exec::status::FAILED
-    })
+    perform(request)
+}
+
+/// Runs what was asked for, and gives the exit status of the process.
+pub(super) fn perform(request: Request) -> u8 {
+    exec::run(request).unwrap_or_else(|error| refuse(&error))
+}
+
+fn refuse(error: &dyn Hint) -> u8 {
+    super::run::say(&Report::new(error).to_string());
+    exec::status::FAILED
+}
+
+fn open_log(path: &Path) -> Result<Log, exec::Error> {
+    let file = RotatingFile::open(path, super::logs::FILE_BYTES)
+        .map_err(|source| exec::Error::Read { path: path.to_owned(), source })?;
+    Ok(Log { tag: "guest".into(), format: Format::Plain, sink: Sink::File(file) })
 }
 
 fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
@@ -128,12 +150,8 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
     let mut options = options.overlay(arguments.machine);
     let place = match arguments.running {
         Some(socket) => {
-            let beside = || {
-                let mut name = socket.clone().into_os_string();
-                name.push(".secret");
-                name.into()
-            };
-            let secret = options.agent_secret.take().unwrap_or_else(beside);
+            let secret = options.agent_secret.take();
+            let secret = secret.unwrap_or_else(|| agent_secret::beside(&socket));
             Place::Running { socket, secret }
         }
         None => {
@@ -152,11 +170,17 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
             Place::New { options, modules: arguments.modules, root, folders }
         }
     };
+    let mut env: Vec<_> = arguments.env.iter().filter_map(variable).collect();
+    if arguments.runner {
+        // Those that were named win, and come last.
+        env = super::runner::environment().chain(env).collect();
+    }
     Ok(Request {
+        log: None,
         place,
         command: Command {
             argv: arguments.command.into_iter().map(OsString::into_vec).collect(),
-            env: arguments.env.iter().filter_map(variable).collect(),
+            env,
             cwd: arguments.cwd.into_vec(),
             user: arguments.user,
             terminal: None,
@@ -168,7 +192,7 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that it has here, if it has one.
-fn variable(text: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(super) fn variable(text: &OsString) -> Option<(Vec<u8>, Vec<u8>)> {
     let bytes = text.as_bytes();
     match bytes.iter().position(|&byte| byte == b'=') {
         Some(at) => Some((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
@@ -202,49 +226,9 @@ impl FromStr for Shared {
     }
 }
 
-/// A length of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Time(Duration);
-
-/// Not a length of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a time is a number with ms, s, m or h after it; without, it is seconds")]
-struct TimeError;
-
-impl FromStr for Time {
-    type Err = TimeError;
-
-    fn from_str(text: &str) -> Result<Self, TimeError> {
-        let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(end);
-        let number: u64 = number.parse().map_err(|_| TimeError)?;
-        let millis = match unit {
-            "ms" => 1,
-            "" | "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(TimeError),
-        };
-        number.checked_mul(millis).map(Duration::from_millis).map(Time).ok_or(TimeError)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_units() {
-        let table = [("2", 2000), ("500ms", 500), ("3s", 3000), ("2m", 120_000), ("1h", 3_600_000)];
-        for (text, millis) in table {
-            assert_eq!(text.parse(), Ok(Time(Duration::from_millis(millis))), "{text}");
-        }
-        for text in
-            ["", "s", "-1", "1.5", "1 s", "1d", "99999999999999999999", "9999999999999999999h"]
-        {
-            assert_eq!(text.parse::<Time>(), Err(TimeError), "{text}");
-        }
-    }
 
     #[test]
     fn shared_directories_have_two_ends() {

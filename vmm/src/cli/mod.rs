@@ -1,13 +1,18 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm ctl`, `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`,
-//! `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm test`, `vmm ctl`, `vmm device`,
+//! `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
 
+mod cp;
 mod ctl;
 mod device;
 mod exec;
 mod logging;
+mod logs;
 mod run;
+mod runner;
 mod seccomp;
 mod serve_9p;
+mod shell;
+mod test;
 mod usage;
 
 use std::ffi::OsString;
@@ -36,6 +41,10 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     Exec(Box<exec::ExecArgs>),
+    Shell(shell::ShellArgs),
+    Cp(cp::CpArgs),
+    Logs(logs::LogsArgs),
+    Test(test::TestArgs),
     Ctl(ctl::CtlArgs),
     Device(device::DeviceArgs),
     Doctor(doctor::DoctorArgs),
@@ -68,7 +77,10 @@ struct Verbosity {
 ///
 /// `run_machine` runs a machine to its end; it is called with the process still single-threaded.
 pub fn main<E: Hint + 'static>(run_machine: fn(&MachineConfig) -> Result<Outcome, E>) -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    if is_exec(&arguments) {
+        runner::end_options(&mut arguments);
+    }
     let status = match parse(&arguments) {
         Ok(cli) => dispatch(cli, run_machine),
         Err(error) => match usage::finish(&error, &arguments) {
@@ -105,6 +117,10 @@ fn dispatch<E: Hint + 'static>(
     match cli.command {
         Command::Run(arguments) => run::run(*arguments, run_machine),
         Command::Exec(arguments) => exec::run(*arguments),
+        Command::Shell(arguments) => shell::run(arguments),
+        Command::Cp(arguments) => cp::run(arguments),
+        Command::Logs(arguments) => logs::run(arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Device(arguments) => device::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

@@ -63,6 +63,9 @@ pub enum Error {
     /// The agent could not be talked to.
     #[error("cannot run the command in the guest")]
     Call(#[from] CallError),
+    /// A file could not be copied.
+    #[error("cannot copy")]
+    Copy(#[from] agent_client::CopyError),
     /// It could not be started, for a reason that is not the program.
     #[error("cannot start the command: {0}")]
     NotStarted(String),
@@ -81,7 +84,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn host(doing: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn host(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Host { doing, source }
     }
 }

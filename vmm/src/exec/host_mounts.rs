@@ -17,15 +17,16 @@ const IN_MEMORY: [&str; 2] = ["/run", "/tmp"];
 /// The mounts of this host, as far as they are a guest's affair.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// To be shared: parts of the system, what is on the way to the working folder, and that folder
-    /// itself where the guest has a file system of its own.
+    /// To be shared: parts of the system, what is on the way to the folders that are needed, and those
+    /// themselves where the guest has a file system of its own.
     pub(super) shared: BTreeSet<PathBuf>,
     /// Not to be shared. They are empty in the guest.
     pub(super) others: BTreeSet<PathBuf>,
 }
 
-/// Finds them in `table`, which is `/proc/self/mountinfo`.
-pub(super) fn find(table: &str, here: &Path) -> Found {
+/// Finds them in `table`, which is `/proc/self/mountinfo`. The folders that are needed are the working folder
+/// and that of the command.
+pub(super) fn find(table: &str, needed: &[&Path]) -> Found {
     let mut found = Found::default();
     for path in mount_points(table) {
         let own = OWN.iter().any(|own| path.starts_with(own));
@@ -33,14 +34,21 @@ pub(super) fn find(table: &str, here: &Path) -> Found {
             continue;
         }
         let system = SYSTEM.iter().any(|system| path == Path::new(system));
-        if system || here.starts_with(&path) {
+        if system || needed.iter().any(|folder| folder.starts_with(&path)) {
             found.shared.insert(path);
         } else {
             found.others.insert(path);
         }
     }
-    if IN_MEMORY.iter().any(|folder| here.starts_with(folder) && here != Path::new(folder)) {
-        found.shared.insert(here.to_owned());
+    let in_memory = |folder: &&Path| {
+        IN_MEMORY.iter().any(|above| folder.starts_with(above) && *folder != Path::new(above))
+    };
+    for folder in needed.iter().filter(|folder| in_memory(folder)) {
+        let is_above =
+            |other: &&Path| in_memory(other) && folder.starts_with(other) && *folder != *other;
+        if !needed.iter().any(is_above) {
+            found.shared.insert(folder.to_path_buf());
+        }
     }
     // Those within what is empty are out of sight.
     let hidden =
@@ -94,7 +102,7 @@ mod tests {
         let names = |paths: BTreeSet<PathBuf>| {
             paths.iter().map(|path| path.display().to_string()).collect()
         };
-        let Found { shared, others } = find(TABLE, Path::new(here));
+        let Found { shared, others } = find(TABLE, &[Path::new(here)]);
         (names(shared), names(others))
     }
 
@@ -112,12 +120,16 @@ mod tests {
         assert_eq!(found("/tmp/x").0, ["/tmp/x", "/usr"]);
         assert_eq!(found("/tmp").0, ["/usr"]);
         assert_eq!(found("/proc/1").0, ["/usr"]);
+        let both = find(TABLE, &[Path::new("/tmp/x"), Path::new("/tmp/y")]);
+        assert_eq!(both.shared.len(), 3);
+        let one = find(TABLE, &[Path::new("/tmp/x"), Path::new("/tmp/x/y")]);
+        assert_eq!(one.shared.len(), 2);
     }
 
     #[test]
     fn odd_tables_are_read() {
         assert_eq!(unescape("/a\\134b\\9"), Path::new("/a\\b\\9"));
         assert_eq!(unescape("\\777é"), Path::new("\\777é"));
-        assert_eq!(find("\n1 2\nx y z a \\\n", Path::new("/")), Found::default());
+        assert_eq!(find("\n1 2\nx y z a \\\n", &[Path::new("/")]), Found::default());
     }
 }

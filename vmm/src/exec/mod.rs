@@ -22,12 +22,15 @@ mod machine;
 mod programs;
 mod root;
 mod session;
+mod time;
+mod transfer;
 
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agent_client::{Command, Guest};
@@ -35,9 +38,12 @@ use executor::{Config, Executor, KernelFeatures};
 
 pub use error::{Error, status};
 pub use root::{Root, SharedFolder, Writes};
+pub use time::{Time, TimeError};
+pub use transfer::{Files, Local, Progress, Transfer, copy};
 
 use crate::agent_secret;
 use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
+use crate::logs::Log;
 use crate::signals::Signals;
 use first_root::Contents;
 use folder::Folder;
@@ -63,6 +69,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// How long nothing may come through.
     pub idle_timeout: Option<Duration>,
+    /// Where to put what a new guest logs.
+    pub log: Option<Log>,
 }
 
 /// Whether something was asked for.
@@ -102,7 +110,7 @@ pub fn run(request: Request) -> Result<u8, Error> {
     // What is prepared here is part of the time.
     let deadline = request.timeout.map(|time| Instant::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
-    let Request { place, command, terminal, idle_timeout, .. } = request;
+    let Request { place, command, terminal, idle_timeout, log, .. } = request;
     let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout };
     match place {
         Place::Running { socket, secret } => {
@@ -116,13 +124,13 @@ pub fn run(request: Request) -> Result<u8, Error> {
             let wanted = New { options: *options, modules, root, folders };
             let prepared = prepare(&folder, wanted, &mut wishes.command)?;
             let mut executor = executor()?;
-            executor.block_on(session::in_new(&prepared, wishes, signals))
+            executor.block_on(session::in_new(&prepared, wishes, signals, log))
         }
     }
 }
 
 /// Without registered files: older kernels close those late, and what ends by being closed would not.
-fn executor() -> Result<Executor, Error> {
+pub(crate) fn executor() -> Result<Executor, Error> {
     let config = Config { without: KernelFeatures::FIXED_FILES, ..Config::default() };
     Ok(Executor::new(&config)?)
 }
@@ -160,11 +168,12 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
         kernels::release(&kernel).map_err(|source| Error::Read { path: kernel.clone(), source })?;
     options.kernel = Some(kernel);
     let modules = KernelModules::find(modules.as_deref(), release.as_deref())?;
-    let plan = root::plan(root, folders, &mut options, modules.list(), &here)?;
+    let program = OsStr::from_bytes(command.argv.first().map_or(&[], Vec::as_slice)).to_owned();
+    let plan = root::plan(root, folders, &mut options, modules.list(), &here, Path::new(&program))?;
     at_home(command, &plan);
     let wanted: Vec<_> =
         MODULES.into_iter().chain(devices(&options)).chain(plan.modules.iter().copied()).collect();
-    let program = String::from_utf8_lossy(command.argv.first().map_or(&[], Vec::as_slice));
+    let program = program.to_string_lossy();
     let contents = Contents {
         agent: &agent::program()?,
         modules: modules.files(&wanted),
@@ -179,10 +188,10 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);
     options.cmdline.insert(0, words);
 
-    let secret_file = folder.file("secret");
+    let socket = folder.file("vsock");
+    let secret_file = agent_secret::beside(&socket);
     let secret = agent_secret::create(&secret_file).map_err(Error::host("make a secret"))?;
     options.agent_secret = Some(secret_file);
-    let socket = folder.file("vsock");
     options.vsock = Some(VsockConfig {
         path: socket.clone(),
         cid: GuestCid::default(),

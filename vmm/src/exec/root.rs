@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use initramfs::Modules;
 use proto::mounts::{Access, Mount};
@@ -90,13 +90,15 @@ pub(super) struct Plan {
     pub(super) in_memory: bool,
 }
 
-/// Completes the machine by what its root takes. `modules` are the kernel's, if they are known.
+/// Completes the machine by what its root takes. `modules` are the kernel's, if they are known; `program` is
+/// the command's first word.
 pub(super) fn plan(
     root: Root,
     folders: Vec<SharedFolder>,
     options: &mut MachineOptions,
     modules: Option<&Modules>,
     here: &Path,
+    program: &Path,
 ) -> Result<Plan, Error> {
     let mut plan = Plan::default();
     let can_share = |modules: &Modules| modules.has("virtiofs") && modules.has("overlay");
@@ -114,7 +116,7 @@ pub(super) fn plan(
             plan.share(options, &here.join(path), Path::new("/"), writes.access())?;
         }
         Root::Default if options.initrd.is_none() && modules.is_some_and(can_share) => {
-            plan.host(options, here)?;
+            plan.host(options, here, program)?;
         }
         Root::Default | Root::Memory => plan.in_memory = options.initrd.is_none(),
     }
@@ -131,11 +133,23 @@ pub(super) fn plan(
 }
 
 impl Plan {
-    fn host(&mut self, options: &mut MachineOptions, here: &Path) -> Result<(), Error> {
+    fn host(
+        &mut self,
+        options: &mut MachineOptions,
+        here: &Path,
+        program: &Path,
+    ) -> Result<(), Error> {
         self.share(options, Path::new("/"), Path::new("/"), Access::Overlay)?;
         let table = fs::read_to_string("/proc/self/mountinfo")
             .map_err(Error::host("read the table of mounts"))?;
-        let host_mounts::Found { shared, others } = host_mounts::find(&table, here);
+        let host_mounts::Found { shared, others } = {
+            // A name alone is looked up in PATH.
+            let of_program = program.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let of_program = of_program.map(|folder| normal(&here.join(folder)));
+            let needed: Vec<_> =
+                [Some(here), of_program.as_deref()].into_iter().flatten().collect();
+            host_mounts::find(&table, &needed)
+        };
         // In the order of their names, so that each comes after those that it is in.
         for folder in shared.iter().chain(&others).collect::<BTreeSet<_>>() {
             // Files can be mounted too, and folders can be out of reach.
@@ -197,4 +211,17 @@ impl Plan {
             self.modules.push(module);
         }
     }
+}
+
+/// A path without `.`, and without `..` as far as it goes: mounts are found by their names.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(normal.pop()),
+            part => normal.push(part),
+        }
+    }
+    normal
 }

@@ -7,14 +7,16 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use agent_client::{
-    Activity, Command, Event, Guest, HostStreams, ReadyListener, Run, Session, StartError,
+    Activity, Command, Event, Guest, HostStreams, LogListener, ReadyListener, Run, Session,
+    StartError,
 };
-use executor::{Either, Fd, select};
+use executor::{Either, Fd, TaskGroup, select};
 use proto::credentials::Secret;
 use proto::v1;
 
 use super::machine::{End, Machine};
 use super::{Disks, Error, Prepared, Wanted, status};
+use crate::logs::Log;
 use crate::signals::{self, Listener, Signals};
 use crate::terminal::{self, LineFeed, RawTerminal};
 
@@ -22,6 +24,8 @@ use crate::terminal::{self, LineFeed, RawTerminal};
 const TAIL_LINES: usize = 40;
 /// What a guest gets to put its disks in order: its processes get ten seconds of it.
 const SHUTDOWN: Duration = Duration::from_secs(15);
+/// What a guest gets to hand over what it has logged.
+const LAST_LOGS: Duration = Duration::from_secs(2);
 /// What a guest whose connections broke gets to say how it ended.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 /// A size for terminals whose own is unknown.
@@ -69,9 +73,12 @@ pub(super) async fn in_new(
     prepared: &Prepared,
     wishes: Wishes,
     signals: Signals,
+    log: Option<Log>,
 ) -> Result<u8, Error> {
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
     let limits = Limits::new(&wishes);
+    let is_logged = log.is_some();
+    let _logs = log.map(|log| take_logs(prepared, log)).transpose()?;
     let ready = ReadyListener::bind(&prepared.guest)
         .map_err(Error::host("listen for the guest's agent"))?;
     let mut machine =
@@ -81,13 +88,18 @@ pub(super) async fn in_new(
             Either::Left(info) => {
                 let info = info.map_err(Error::host("hear from the guest's agent"))?;
                 if !info.problem.is_empty() {
-                    return Err(Error::Guest(clean(&info.problem)));
+                    return Err(Error::Guest(terminal::cleaned(&info.problem)));
                 }
             }
             Either::Right(number) => return Ok(Ending::Signal(number?)),
         }
         let session = Session::open(&prepared.guest, &prepared.secret).await?;
         let ending = run_command(&session, wishes, &limits.activity, &mut signals).await?;
+        if is_logged {
+            let mut agent = session.agent();
+            let flushed = agent.flush_logs(v1::FlushLogsRequest::default());
+            let _ = executor::timeout(LAST_LOGS, flushed).await;
+        }
         if prepared.disks == Disks::Written {
             // A connection that breaks because the guest is gone is what we want.
             let _ = session.agent().shutdown(v1::ShutdownRequest::default()).await;
@@ -130,6 +142,20 @@ pub(super) async fn in_new(
             }
         },
     }
+}
+
+/// Takes what the guest logs, as long as the result is kept.
+fn take_logs(prepared: &Prepared, mut log: Log) -> Result<TaskGroup, Error> {
+    let listener = LogListener::bind(&prepared.guest)
+        .map_err(Error::host("listen for what the guest logs"))?;
+    let secret = prepared.secret.clone();
+    let tasks = TaskGroup::new();
+    tasks.spawn(async move {
+        if let Err(error) = listener.serve(&secret, move |batch| log.take(&batch)).await {
+            log::warn!("the guest's logs are lost: {error}");
+        }
+    });
+    Ok(tasks)
 }
 
 /// What came first while a machine and its command ran.
@@ -211,14 +237,6 @@ fn streams(terminal: Wanted, activity: &Activity) -> io::Result<HostStreams> {
     })
 }
 
-/// What a guest says, without anything that could control a terminal.
-fn clean(text: &str) -> String {
-    let mut cleaned = String::new();
-    // Writing to a String cannot fail.
-    let _ = terminal::Clean(&mut cleaned).write_str(text);
-    cleaned
-}
-
 fn size() -> Option<(u32, u32)> {
     terminal::window_size().map(|size| (size.ws_row.into(), size.ws_col.into()))
 }
@@ -259,13 +277,13 @@ fn conclude(ending: Ending) -> Result<u8, Error> {
         Ending::Run(Run::Ended(ending)) => Ok(ending.status()),
         Ending::Run(Run::NotStarted(error)) => match (error.status(), error) {
             (Some(status), error) => {
-                eprintln!("vmm: {}", clean(&error.to_string()));
+                eprintln!("vmm: {}", terminal::cleaned(&error.to_string()));
                 Ok(status)
             }
             (
                 None,
                 StartError::NotFound(why) | StartError::NotExecutable(why) | StartError::Other(why),
-            ) => Err(Error::NotStarted(clean(&why))),
+            ) => Err(Error::NotStarted(terminal::cleaned(&why))),
         },
         Ending::Signal(number) => Ok(128u8.saturating_add(number as u8)),
         Ending::TimedOut(what) => {

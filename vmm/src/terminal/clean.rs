@@ -18,3 +18,11 @@ impl fmt::Write for Clean<'_> {
         Ok(())
     }
 }
+
+/// A text with its control characters written out.
+pub fn cleaned(text: &str) -> String {
+    let mut cleaned = String::new();
+    // Writing to a String cannot fail.
+    let _ = fmt::Write::write_str(&mut Clean(&mut cleaned), text);
+    cleaned
+}

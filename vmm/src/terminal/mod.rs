@@ -14,7 +14,7 @@
 mod clean;
 pub mod escape;
 
-pub use clean::Clean;
+pub use clean::{Clean, cleaned};
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

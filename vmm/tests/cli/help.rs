@@ -20,6 +20,11 @@ fn help_is_as_recorded() {
     for (arguments, golden) in [
         (&["--help"][..], "help.txt"),
         (&["run", "--help"], "help-run.txt"),
+        (&["exec", "--help"], "help-exec.txt"),
+        (&["shell", "--help"], "help-shell.txt"),
+        (&["cp", "--help"], "help-cp.txt"),
+        (&["logs", "--help"], "help-logs.txt"),
+        (&["test", "--help"], "help-test.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),

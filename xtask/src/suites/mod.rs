@@ -81,6 +81,7 @@ const LONG: &[&str] = &[
     "exec/fifty-in-one-guest",
     "exec/images-and-folders",
     "exec/large-input",
+    "exec/thousand-in-a-row",
     "fs/ten-thousand-files",
     "net/addresses-and-filters",
     "net/checksums",

@@ -1,4 +1,4 @@
-//! Programs that cases run in guests and on hosts. They need no libraries, so that they run in an initrd.
+//! Programs that cases run in guests and on hosts. Most need no libraries, so that they run in an initrd.
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,12 @@ use crate::{bed, project};
 pub(super) struct Program {
     pub(super) name: &'static str,
     pub(super) sources: &'static [(&'static str, &'static str)],
+    /// How it is compiled.
+    pub(super) arguments: &'static [&'static str],
 }
+
+/// As a program that needs no libraries.
+pub(super) const STATIC: &[&str] = &["-O", "-C", "target-feature=+crt-static"];
 
 /// Moves bytes between guests and hosts, through all kinds of sockets.
 pub(super) const LOAD: Program = Program {
@@ -20,6 +25,7 @@ pub(super) const LOAD: Program = Program {
         ("streams.rs", include_str!("load/streams.rs")),
         ("sum.rs", include_str!("load/sum.rs")),
     ],
+    arguments: STATIC,
 };
 
 impl Program {
@@ -45,7 +51,7 @@ impl Program {
             std::fs::write(folder.join(name), text)?;
         }
         let mut rustc = project::program("rustc");
-        rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"]);
+        rustc.args(["--edition", "2024"]).args(self.arguments).arg("-o");
         rustc.arg(program).arg(folder.join(self.sources[0].0));
         project::output(&mut rustc).context("rustc").map(drop)
     }

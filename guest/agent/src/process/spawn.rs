@@ -210,7 +210,7 @@ impl Setup {
     /// In the new process. A session of its own makes it the leader of a process group that can
     /// be signalled as one.
     fn apply(&self) -> io::Result<()> {
-        unblock_signals()?;
+        reset_signals()?;
         rustix::process::setsid()?;
         if self.terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -225,8 +225,13 @@ impl Setup {
     }
 }
 
-/// The agent's signals wait in a descriptor; programs expect theirs to arrive.
-fn unblock_signals() -> io::Result<()> {
+/// The agent's signals wait in a descriptor; programs expect theirs to arrive, and to do what they do by
+/// default, also if whoever started the agent ignored them.
+fn reset_signals() -> io::Result<()> {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is set. The kernel refuses SIGKILL and SIGSTOP, the C library its own.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     let mut set = std::mem::MaybeUninit::uninit();
     // SAFETY: the first call initialises the set that the second reads.
     let error = unsafe {

@@ -1,0 +1,63 @@
+//! `vmm shell`: a shell in a guest that runs.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use agent_client::Command;
+use clap::Args;
+
+use crate::agent_secret;
+use crate::exec::{Place, Request, Wanted};
+
+/// The agent says in SHELL what the user's shell is.
+const LOGIN: [&str; 3] = ["/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l"];
+
+/// Open a shell in a virtual machine that runs
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With a terminal here there is one in the guest; otherwise the shell reads commands."
+)]
+pub(super) struct ShellArgs {
+    /// The machine's --vsock socket
+    #[arg(value_name = "SOCKET")]
+    socket: PathBuf,
+
+    /// File with the secret of the machine's agent [default: SOCKET.secret]
+    #[arg(long, value_name = "FILE")]
+    agent_secret: Option<PathBuf>,
+
+    /// Variable of its environment; without a value as it is here; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+
+    /// Whose shell: NAME, UID, NAME:GROUP or UID:GID of the guest [default: root]
+    #[arg(short, long, value_name = "USER", default_value = "", hide_default_value = true)]
+    user: String,
+
+    /// Start in this folder of the guest
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    cwd: OsString,
+}
+
+/// Runs the shell and gives its exit status.
+pub(super) fn run(arguments: ShellArgs) -> u8 {
+    let ShellArgs { socket, agent_secret, env, user, cwd } = arguments;
+    let secret = agent_secret.unwrap_or_else(|| agent_secret::beside(&socket));
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    super::exec::perform(Request {
+        place: Place::Running { socket, secret },
+        command: Command {
+            argv: LOGIN.map(|word| word.as_bytes().to_vec()).to_vec(),
+            env: env.iter().filter_map(super::exec::variable).collect(),
+            cwd: cwd.into_vec(),
+            user,
+            terminal: None,
+        },
+        terminal: if has_terminal { Wanted::Yes } else { Wanted::No },
+        timeout: None,
+        idle_timeout: None,
+        log: None,
+    })
+}
