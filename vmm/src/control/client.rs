@@ -16,6 +16,9 @@ use crate::outcome;
 
 /// How long a machine may take to answer: a pause waits for what is in flight.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How long it may take to say that it is one. It does so first of all and by itself, but listens before its
+/// memory is there.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest line of a machine: metrics of many queues.
 const LONGEST_LINE: u64 = 64 << 20;
 
@@ -72,7 +75,9 @@ impl Hint for ClientError {
             Self::NoSocket { .. } | Self::Foreign { .. } => {
                 Some("give the path that `vmm run --control` was given".into())
             }
-            Self::Lost { .. } => Some("its process has ended, or stands still".into()),
+            Self::Lost { .. } => {
+                Some("its process has ended or stands still, or this is no machine".into())
+            }
             Self::Protocol { .. } => Some("use the `vmm` that runs the machine".into()),
             Self::Refused(refusal) => refusal.hint.clone().map(Cow::Owned),
         }
@@ -135,9 +140,10 @@ impl Client {
             }
         };
         let mut client = Self { path, stream: BufReader::new(stream) };
-        client.wait_at_most(Some(PATIENCE))?;
+        client.wait_at_most(Some(GREETING_PATIENCE))?;
         let line =
             client.line()?.ok_or_else(|| client.lost(io::ErrorKind::UnexpectedEof.into()))?;
+        client.wait_at_most(Some(PATIENCE))?;
         let hello: Hello = match (serde_json::from_str(&line), serde_json::from_str(&line)) {
             (Ok(hello), _) => hello,
             (_, Ok(Frame::Error(refusal))) => return Err(ClientError::Refused(refusal)),
@@ -203,6 +209,9 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(ClientError::Foreign { path: self.path.clone() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(self.lost(io::ErrorKind::TimedOut.into()))
             }
             Err(source) => Err(self.lost(source)),
         }

@@ -1,7 +1,9 @@
 //! Sockets that are not there, belong to nobody any more, or to somebody else.
 
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -26,9 +28,27 @@ fn what_is_no_machine_is_told_apart() {
     std::fs::write(path.join("file"), "text").expect("written");
     let said = ctl_at(path, &["file", "status"]);
     assert_refused(&said, &["`file` is no control socket", "hint: give the path"]);
-    drop(std::os::unix::net::UnixListener::bind(path.join("dead.sock")).expect("listens"));
+    drop(UnixListener::bind(path.join("dead.sock")).expect("listens"));
     let said = ctl_at(path, &["dead.sock", "status"]);
     assert_refused(&said, &["cannot reach a machine", "hint: the machine that made this socket"]);
+}
+
+#[test]
+fn who_listens_and_is_no_machine_is_not_waited_for() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let path = folder.path();
+    let listener = UnixListener::bind(path.join("silent.sock")).expect("listens");
+    let said = ctl_at(path, &["silent.sock", "status"]);
+    assert_refused(&said, &["does not answer", "timed out", "or this is no machine"]);
+    drop(listener);
+    let listener = UnixListener::bind(path.join("web.sock")).expect("listens");
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("written");
+    });
+    let said = ctl_at(path, &["web.sock", "status"]);
+    assert_refused(&said, &["what listens at `web.sock` is no machine", "hint: give the path"]);
+    server.join().expect("ends");
 }
 
 #[test]
