@@ -3,24 +3,39 @@
 use std::time::Duration;
 
 use super::Case;
+use super::programs::{LOAD, Program, STATIC};
+
+/// What sends hostile frames to a tap.
+const HOSTILE: Program = Program {
+    name: "net-hostile",
+    sources: &[("main.rs", include_str!("hostile.rs"))],
+    arguments: STATIC,
+};
 
 /// The host's end is 10.77.0.1 and the guest's 10.77.0.2.
 const TAP: &str = "--net tap=tap0,address=10.77.0.1/24 --cmdline bed.modules=virtio_net";
 const UP: &str = "ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up";
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![
-        slow(tcp("packed")),
-        slow(tcp("split")),
-        slow(checksums()),
-        slow(queues_and_large_frames()),
-        addresses_and_filters(),
-        slow(unbound_again_and_again()),
+    LOAD.build();
+    HOSTILE.build();
+    let mut cases = vec![
+        slow(tcp("both-ways", "split", 2)),
         slow(killed_under_load()),
-        slow(paused_under_load()),
+        slow(queues_and_large_frames()),
+        addresses(),
+        filters(),
+        slow(hostile_frames()),
         slow(user_mode()),
         wrong_input(),
-    ]
+    ];
+    for rings in ["split", "packed"] {
+        cases.push(slow(tcp("ten-seconds", rings, 10)));
+        cases.push(slow(gibibyte(rings)));
+        cases.push(slow(unbound_again_and_again(rings)));
+        cases.push(slow(paused_under_load(rings)));
+    }
+    cases
 }
 
 /// These move data for a fixed time, after Linux booted on an emulated processor.
@@ -29,9 +44,10 @@ fn slow(mut case: Case) -> Case {
     case
 }
 
-fn tcp(rings: &str) -> Case {
+/// Through one connection and through eight, from the guest and to it.
+fn tcp(name: &str, rings: &str, seconds: u32) -> Case {
     Case::new(
-        format!("net/tcp-both-ways-{rings}"),
+        format!("net/tcp-{name}-{rings}"),
         format!(
             "ip link set lo up
              for turn in 1 2 3 4; do iperf3 -s -1 >server.$turn; done &
@@ -40,7 +56,7 @@ fn tcp(rings: &str) -> Case {
                  ping -c 3 -i 0.2 10.77.0.1
                  for load in \"-P 1\" \"-P 8\" \"-P 1 -R\" \"-P 8 -R\"; do
                      for turn in $(seq 50); do
-                         iperf3 -c 10.77.0.1 -t 4 $load >/tmp/out 2>&1 && break
+                         iperf3 -c 10.77.0.1 -t {seconds} $load >/tmp/out 2>&1 && break
                          grep -q refused /tmp/out || break
                          sleep 0.1
                      done
@@ -56,30 +72,22 @@ fn tcp(rings: &str) -> Case {
 }
 
 /// 128 MiB each way, through one connection each.
-fn checksums() -> Case {
+/// A gibibyte each way at the same time, through several connections.
+fn gibibyte(rings: &str) -> Case {
     Case::new(
-        "net/checksums",
+        format!("net/gibibyte-both-ways-{rings}"),
         format!(
-            "head -c 32M /dev/urandom >block
-             data() {{ for turn in $(seq 4); do cat block; done; }}
-             sum=$(data | md5sum | cut -d' ' -f1)
-             ip link set lo up
-             data | socat -u - TCP-LISTEN:7001,reuseaddr &
-             socat -u TCP-LISTEN:7002,reuseaddr - | md5sum | cut -d' ' -f1 >back &
+            "load_files
+             ./load listen tcp:0.0.0.0:7001 4 268435456 >host 2>&1 & host=$!
              linux 0 '
                  {UP}
-                 socat -u TCP:10.77.0.1:7001,retry=50,interval=0.1 - | md5sum
-             ' {TAP}
-             has \"$sum\"
-             mv output first
-             data | socat -u - TCP-LISTEN:7003,reuseaddr &
-             linux 0 '
-                 {UP}
-                 socat -u TCP:10.77.0.1:7003,retry=50,interval=0.1 - \
-                     | socat -u - TCP:10.77.0.1:7002,retry=50,interval=0.1
-             ' {TAP}
-             wait
-             [ \"$(cat back)\" = \"$sum\" ] || fail 'other data came back'"
+                 cat /dev/vdc >/tmp/load
+                 chmod +x /tmp/load
+                 /tmp/load connect tcp:10.77.0.1:7001 4 268435456
+                 head /sys/class/net/eth0/statistics/[rt]x_packets
+             ' --rings {rings} --disk path=load.img,ro {TAP}
+             wait $host || fail \"the host's side: $(cat host)\"
+             equal_sums"
         ),
     )
 }
@@ -111,9 +119,9 @@ fn queues_and_large_frames() -> Case {
     )
 }
 
-fn addresses_and_filters() -> Case {
+fn addresses() -> Case {
     Case::new(
-        "net/addresses-and-filters",
+        "net/addresses-and-links",
         format!(
             "ip link set lo up
              linux 0 '
@@ -122,16 +130,10 @@ fn addresses_and_filters() -> Case {
                  ping -c 1 10.77.0.1
                  ip link set eth0 address 52:54:00:00:00:99
                  ping -c 1 10.77.0.1
-                 ip link set eth0 promisc on
-                 ip link set eth0 promisc off
-                 ip link set eth0 allmulticast on
-                 ip maddr add 33:33:00:00:00:77 dev eth0
-                 ping -c 1 10.77.0.1
-                 ip neigh show 10.77.0.1
              ' --net tap=tap0,address=10.77.0.1/24,mac=52:54:00:00:00:11 \
                --cmdline bed.modules=virtio_net
              has '^52:54:00:00:00:11'
-             [ $(grep -c '1 received, 0% packet loss' output) = 3 ] || fail 'lost packets'
+             [ $(grep -c '1 received, 0% packet loss' output) = 2 ] || fail 'lost packets'
              linux 0 '
                  ip link set eth0 up
                  sleep 0.2
@@ -142,24 +144,94 @@ fn addresses_and_filters() -> Case {
     )
 }
 
-fn unbound_again_and_again() -> Case {
+/// The host sends frames to an address, and the guest says how many it has seen.
+fn filters() -> Case {
     Case::new(
-        "net/unbound-20-times",
+        "net/filters",
+        r#"ip link set lo up
+             with_keys
+             linux_in_background '
+                 ip link set eth0 up
+                 steps=0
+                 host() {
+                     before=$(cat /sys/class/net/eth0/statistics/rx_packets)
+                     steps=$((steps + 1)); echo guest: step $steps
+                     read line </dev/console
+                     echo "guest: $*: $(($(cat /sys/class/net/eth0/statistics/rx_packets) - before)) frames"
+                 }
+                 host own address
+                 ip link set eth0 address 52:54:00:00:00:99
+                 host former address
+                 host new address
+                 ip link set eth0 promisc on
+                 host any address
+                 ip link set eth0 promisc off
+                 host no longer any
+                 ip maddr add 33:33:00:00:00:77 dev eth0
+                 host own group
+                 host other group
+                 ip link set eth0 allmulticast on
+                 host any group
+             ' --net tap=tap0,address=10.77.0.1/24,mac=52:54:00:00:00:11 \
+                 --cmdline bed.modules=virtio_net
+             # Nobody else sends to many.
+             until [ -e /proc/sys/net/ipv6/conf/tap0 ]; do sleep 0.1; done
+             echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6
+             frames() {
+                 for frame in $(seq 20); do
+                     printf "$1\122\124\0\0\0\1\210\265%050d" 0
+                 done | socat -u -b 64 - INTERFACE:tap0
+             }
+             old='\122\124\0\0\0\021'; new='\122\124\0\0\0\231'
+             group='\063\063\0\0\0\167'; other='\063\063\0\0\0\170'
+             step=0
+             for address in $old $old $new $old $old $group $other $other; do
+                 step=$((step + 1))
+                 until_output "guest: step $step"
+                 frames $address
+                 sleep 0.2
+                 echo >&9
+             done
+             finish 0
+             for seen in own.address new.address any.address own.group any.group; do
+                 has "guest: $seen: 2[0-9] frames"
+             done
+             for unseen in former.address no.longer.any other.group; do
+                 has "guest: $unseen: [0-9] frames"
+             done"#,
+    )
+}
+
+/// The driver goes and comes while both sides send.
+fn unbound_again_and_again(rings: &str) -> Case {
+    Case::new(
+        format!("net/unbound-20-times-{rings}"),
         format!(
             "ip link set lo up
-             linux 0 '
+             with_keys
+             {{ until ping -c 1 10.77.0.2; do sleep 0.1; done
+                exec ping -f 10.77.0.2; }} >/dev/null 2>&1 & flood=$!
+             linux_in_background '
                  {UP}
                  device=$(basename $(readlink /sys/class/net/eth0/device))
                  cd /sys/bus/virtio/drivers/virtio_net
                  for turn in $(seq 20); do
                      ping -f -c 1000000 10.77.0.1 >/dev/null 2>&1 &
+                     ping -c 1 10.77.0.1 >/dev/null
                      echo $device >unbind
                      kill $! || true; wait $! || true
                      echo $device >bind
                      {UP}
                  done
                  ping -c 3 -i 0.2 10.77.0.1
-             ' {TAP}
+                 echo guest: turned $turn times
+                 read line </dev/console
+             ' --rings {rings} {TAP}
+             until_output 'guest: turned 20 times' 2400
+             # Linux does not end with interrupts of a queue that it has given up.
+             kill $flood
+             echo >&9
+             finish 0
              has '3 received, 0% packet loss'"
         ),
     )
@@ -195,9 +267,9 @@ fn killed_under_load() -> Case {
 }
 
 /// The machine stands still while both sides send, and then its cable is pulled.
-fn paused_under_load() -> Case {
+fn paused_under_load(rings: &str) -> Case {
     Case::new(
-        "net/pauses-and-cables",
+        format!("net/pauses-and-cables-{rings}"),
         format!(
             "ip link set lo up
              iperf3 -s -1 >server &
@@ -213,7 +285,7 @@ fn paused_under_load() -> Case {
                  carrier 0
                  carrier 1
                  ping -c 3 -i 0.2 10.77.0.1
-             ' --control vm.sock {TAP}
+             ' --control vm.sock --rings {rings} {TAP}
              until_output 'guest: init up'
              pause_until 'loads ended'
              vmm ctl vm.sock net-link net0 down
@@ -223,6 +295,38 @@ fn paused_under_load() -> Case {
              has 'loads ended with 0'
              has 'guest: carrier 1'
              has '3 received, 0% packet loss'"
+        ),
+    )
+}
+
+fn hostile_frames() -> Case {
+    Case::new(
+        "net/hostile-frames",
+        format!(
+            "hostile=$VMM_BED_SCRATCH/net-hostile
+             [ -x $hostile ] || fail 'the sender could not be built'
+             ip link set lo up
+             with_keys
+             linux_in_background '
+                 {UP}
+                 ping -c 1 10.77.0.1
+                 dmesg -C
+                 echo guest: is there
+                 read line </dev/console
+                 ping -c 3 -i 0.2 10.77.0.1
+                 echo received $(cat /sys/class/net/eth0/statistics/rx_packets)
+                 dmesg -l emerg,alert,crit,err,warn
+             ' -v --control vm.sock --net tap=tap0,address=10.77.0.1/24,mtu=9000,mac=52:54:00:00:00:11 \
+                 --cmdline bed.modules=virtio_net
+             until_output 'guest: is there'
+             $hostile tap0 52:54:00:00:00:11 20000
+             vmm ctl vm.sock status
+             echo >&9
+             finish 0
+             has '3 received, 0% packet loss'
+             for word in BUG Oops WARNING; do lacks $word; done
+             has 'received [0-9][0-9][0-9][0-9]'
+             ! grep -e 'takes over' -e 'reset' log || fail 'the device did not stand it'"
         ),
     )
 }
