@@ -1,4 +1,4 @@
-//! Consoles and the entropy source under stock Linux.
+//! Consoles, the entropy source and the debug console under stock Linux.
 
 use std::time::Duration;
 
@@ -240,6 +240,14 @@ has '^4194304'
 has '^16[4-9][0-9][0-9]'
 "#;
 
+/// Linux writes its first lines to a serial port, which is the debug console.
+const DEBUG_CONSOLE: &str = r#"
+start '' 'echo guest: ran' --debugcon file=debug --cmdline 'earlyprintk=serial,0xe9 loglevel=7' </dev/null
+finish 0
+has 'guest: ran'
+grep -a -q 'console .ttyS0. enabled' debug || fail "the debug console has $(cat debug)"
+"#;
+
 pub(super) fn cases() -> Vec<Case> {
     let case = |name: &str, script: &str| {
         let script = format!("{HELPERS}MIRROR='{MIRROR}'\n{script}");
@@ -259,5 +267,6 @@ pub(super) fn cases() -> Vec<Case> {
         case("a-slow-pty-loses-nothing", SLOW_PTY),
         case("a-console-without-a-user-holds-nobody-up", SLOW_CONSOLE),
         case("entropy-survives-kills-and-unbinding", ENTROPY),
+        case("debug-console-hears-linux-first", DEBUG_CONSOLE),
     ]
 }

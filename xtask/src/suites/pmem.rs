@@ -12,8 +12,10 @@ pub(super) fn cases() -> Vec<Case> {
         root("root-writable", ""),
         root("root-read-only", ",ro"),
         direct_access(),
+        direct_access_as_a_buffer(),
         writes_to_read_only_memory(),
         flushed_data_outlasts_the_machine(),
+        unbound_again_and_again(),
         killed_under_load(),
         wrong_input(),
     ]
@@ -71,6 +73,36 @@ fn direct_access() -> Case {
     )
 }
 
+/// A disk does not reach this memory: such a transfer fails in either direction, and later ones do not.
+fn direct_access_as_a_buffer() -> Case {
+    Case::new(
+        "pmem/dax-as-a-buffer-of-a-disk",
+        format!(
+            "truncate -s 64M pmem.img
+             head -c 1M /dev/urandom >other.img
+             before=$(md5sum <other.img)
+             linux 0 '
+                 mkfs.ext4 -q -b 4096 /dev/pmem0
+                 mount -o dax=always /dev/pmem0 /mnt
+                 # Linux itself refuses pages that the file does not have yet.
+                 head -c 1M /dev/zero >/mnt/buffer
+                 sync /mnt/buffer
+                 for way in read write; do
+                     fio --name=$way --rw=$way --filename=/dev/vdc --direct=1 --bs=64k --size=1M \
+                         --iomem=mmapshared:/mnt/buffer --allow_file_create=0 2>&1 | grep -i err
+                     md5sum </dev/vdc
+                 done
+                 dd if=/dev/vdc of=/mnt/copy bs=64k iflag=direct 2>/dev/null
+                 md5sum </mnt/copy
+                 umount /mnt
+             ' --pmem path=pmem.img --disk path=other.img {MODULES}
+             [ $(grep -c 'io_u error on file /dev/vdc: Input/output error' output) = 2 ] || fail 'there should be errors'
+             [ $(grep -c \"^${{before% *}}\" output) = 3 ] || fail 'other data in the guest'
+             run 0 e2fsck -fn pmem.img"
+        ),
+    )
+}
+
 fn writes_to_read_only_memory() -> Case {
     Case::new(
         "pmem/writes-to-read-only-memory",
@@ -119,6 +151,35 @@ fn flushed_data_outlasts_the_machine() -> Case {
                  umount /mnt
              ' --pmem path=pmem.img {MODULES}
              has \"^sum $sum\"
+             run 0 e2fsck -fn pmem.img"
+        ),
+    )
+}
+
+fn unbound_again_and_again() -> Case {
+    Case::new(
+        "pmem/unbound-20-times",
+        format!(
+            "truncate -s 64M pmem.img
+             linux 0 '
+                 driver=/sys/bus/virtio/drivers/virtio_pmem
+                 device=$(basename $driver/virtio*)
+                 unbind() {{ echo $device >$driver/unbind; [ ! -e /sys/block/pmem0 ]; }}
+                 bind() {{ echo $device >$driver/bind; until [ -b /dev/pmem0 ]; do sleep 0.1; done; }}
+                 mkfs.ext4 -q -b 4096 /dev/pmem0
+                 for turn in $(seq 20); do
+                     mount /dev/pmem0 /mnt
+                     echo $turn >>/mnt/turns
+                     sync /mnt/turns
+                     umount /mnt
+                     unbind
+                     bind
+                 done
+                 mount /dev/pmem0 /mnt
+                 echo turns $(wc -l </mnt/turns)
+                 umount /mnt
+             ' --pmem path=pmem.img {MODULES}
+             has '^turns 20'
              run 0 e2fsck -fn pmem.img"
         ),
     )
