@@ -1,6 +1,7 @@
 //! The `vmm` library.
 
 pub mod agent_secret;
+pub mod bench;
 pub mod cases;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,7 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm test`, `vmm ctl`, `vmm device`,
-//! `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
+//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm test`, `vmm bench`, `vmm ctl`,
+//! `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
 
+mod bench;
 mod cp;
 mod ctl;
 mod device;
@@ -45,6 +46,7 @@ enum Command {
     Cp(cp::CpArgs),
     Logs(logs::LogsArgs),
     Test(test::TestArgs),
+    Bench(Box<bench::BenchArgs>),
     Ctl(ctl::CtlArgs),
     Device(device::DeviceArgs),
     Doctor(doctor::DoctorArgs),
@@ -121,6 +123,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Cp(arguments) => cp::run(arguments),
         Command::Logs(arguments) => logs::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(*arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Device(arguments) => device::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

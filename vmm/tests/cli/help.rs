@@ -26,6 +26,7 @@ fn help_is_as_recorded() {
         (&["logs", "--help"], "help-logs.txt"),
         (&["test", "--help"], "help-test.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),
+        (&["bench", "blk", "--help"], "help-bench-blk.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),
     ] {

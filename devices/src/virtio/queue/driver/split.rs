@@ -22,7 +22,7 @@ pub struct SplitDriver {
     used_ring: HostArray<UsedElement>,
     available_event: HostArray<u16>,
     free: Vec<u16>,
-    /// How many descriptors each head holds.
+    /// The descriptors that each head holds.
     held: Vec<Vec<u16>>,
     next_available: u16,
     published_available: u16,
@@ -96,13 +96,17 @@ impl SplitDriver {
         if buffers.is_empty() || self.free.len() < buffers.len() {
             return None;
         }
-        let chain: Vec<u16> = (0..buffers.len()).filter_map(|_| self.free.pop()).collect();
+        let head = self.free.pop()?;
+        let mut index = head;
         for (position, buffer) in buffers.iter().enumerate() {
-            let next = chain.get(position + 1).copied();
-            let descriptor = raw(*buffer, next);
-            self.descriptors.write(chain[position].into(), descriptor);
+            let next = if position + 1 < buffers.len() { self.free.pop() } else { None };
+            self.descriptors.write(index.into(), raw(*buffer, next));
+            // Kept per head, so that a driver under load allocates nothing.
+            self.held[usize::from(head)].push(index);
+            index = next.unwrap_or(index);
         }
-        Some(self.enter(chain))
+        self.enter(head);
+        Some(head)
     }
 
     /// As [`SplitDriver::add`], but through an indirect table that is written to `table`.
@@ -122,7 +126,9 @@ impl SplitDriver {
             next: 0,
         };
         self.descriptors.write(head.into(), descriptor);
-        Some(self.enter(vec![head]))
+        self.held[usize::from(head)].push(head);
+        self.enter(head);
+        Some(head)
     }
 
     /// Let the device see what was added; says whether it wants a kick.
@@ -157,9 +163,9 @@ impl SplitDriver {
         let slot = usize::from(self.next_used % self.layout.size);
         let element = self.used_ring.read(slot);
         let head = u16::try_from(element.id).expect("a used id is a descriptor index");
-        let descriptors = std::mem::take(&mut self.held[usize::from(head)]);
+        let descriptors = &mut self.held[usize::from(head)];
         assert!(!descriptors.is_empty(), "{head} was given back twice");
-        self.free.extend(descriptors.into_iter().rev());
+        self.free.extend(descriptors.drain(..).rev());
         self.next_used = self.next_used.wrapping_add(1);
         Some(Used { head, written: element.length })
     }
@@ -186,13 +192,10 @@ impl SplitDriver {
         self.available.atomic(0).store(1, Ordering::Relaxed);
     }
 
-    fn enter(&mut self, descriptors: Vec<u16>) -> u16 {
-        let head = descriptors[0];
-        self.held[usize::from(head)] = descriptors;
+    fn enter(&mut self, head: u16) {
         let slot = usize::from(self.next_available % self.layout.size);
         self.available.write(2 + slot, head);
         self.next_available = self.next_available.wrapping_add(1);
-        head
     }
 }
 

@@ -1,0 +1,152 @@
+//! What processes spend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use perf_event::events::Tracepoint;
+use perf_event::{Builder, Counter};
+
+/// The number of the trace point that each system call passes.
+const TRACE_POINT: &str = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
+
+/// What was spent in a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// Processor time of all threads.
+    pub cpu: Duration,
+    /// System calls; none where this user may not count them.
+    pub system_calls: Option<u64>,
+    /// Context switches, wanted and unwanted.
+    pub switches: u64,
+}
+
+/// A process and all that come from it.
+pub struct Processes {
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    /// Its folder in /proc.
+    folder: PathBuf,
+    calls: Option<Counter>,
+    before: Cost,
+}
+
+impl Processes {
+    /// Looks at a process, its descendants and all their threads as they are now, and begins to count.
+    pub fn watch(root: u32) -> io::Result<Self> {
+        let mut threads = Vec::new();
+        for pid in family(root)? {
+            let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks.flatten() {
+                threads.push(Thread::watch(task.path()));
+            }
+        }
+        Ok(Self { threads })
+    }
+
+    /// What was spent since then.
+    pub fn cost(mut self) -> Cost {
+        let mut sum = Cost { system_calls: Some(0), ..Cost::default() };
+        for thread in &mut self.threads {
+            let cost = thread.cost();
+            sum.cpu += cost.cpu;
+            sum.switches += cost.switches;
+            sum.system_calls = sum.system_calls.zip(cost.system_calls).map(|(a, b)| a + b);
+        }
+        sum
+    }
+}
+
+impl Thread {
+    fn watch(folder: PathBuf) -> Self {
+        let tid = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let calls = tid.and_then(|tid| count_calls(tid).ok());
+        let before = spent(&folder);
+        Self { folder, calls, before }
+    }
+
+    fn cost(&mut self) -> Cost {
+        let now = spent(&self.folder);
+        Cost {
+            // A thread that has ended is counted until it was last seen: not at all.
+            cpu: now.cpu.saturating_sub(self.before.cpu),
+            system_calls: self.calls.as_mut().and_then(|calls| calls.read().ok()),
+            switches: now.switches.saturating_sub(self.before.switches),
+        }
+    }
+}
+
+/// Counts the system calls of a thread: a trace point of the kernel, for root alone on most machines.
+fn count_calls(tid: i32) -> io::Result<Counter> {
+    let id = fs::read_to_string(TRACE_POINT)?;
+    let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let entry = Tracepoint::with_id(id);
+    let mut counter = Builder::new(entry).observe_pid(tid).any_cpu().include_kernel().build()?;
+    counter.enable()?;
+    Ok(counter)
+}
+
+/// What a thread has spent so far.
+fn spent(folder: &std::path::Path) -> Cost {
+    let nanoseconds = fs::read_to_string(folder.join("schedstat"))
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse().ok())
+        .unwrap_or(0);
+    let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
+    let switches = status
+        .lines()
+        .filter(|line| line.contains("voluntary_ctxt_switches"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum();
+    Cost { cpu: Duration::from_nanos(nanoseconds), system_calls: None, switches }
+}
+
+/// A process and its descendants.
+fn family(root: u32) -> io::Result<BTreeSet<u32>> {
+    let mut parents = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // The name in parentheses may hold anything: the parent is the second word behind it.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
+            parents.insert(pid, parent);
+        }
+    }
+    let mut known = BTreeSet::from([root]);
+    loop {
+        let found: Vec<u32> = parents
+            .iter()
+            .filter(|(pid, parent)| known.contains(parent) && !known.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if found.is_empty() {
+            return Ok(known);
+        }
+        known.extend(found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_family_of_a_process_is_found() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let family = family(std::process::id()).unwrap();
+        assert!(family.contains(&std::process::id()) && family.contains(&child.id()));
+        let spent = Processes::watch(child.id()).unwrap().cost();
+        assert!(spent.cpu < Duration::from_mins(1));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,57 @@
+//! Load for devices: a virtio driver over vhost-user, without a guest and without KVM, and what it is
+//! held against.
+//!
+//! ```text
+//!   virtio_blk  one thread for each queue ── rings in shared memory ──► any vhost-user back end
+//!   native      the same requests straight to the kernel: what there is to get
+//!   cost        what the back end's processes spend: processor time, system calls, switches
+//! ```
+//!
+//! Figures are taken while a run goes on, after a time to warm up. Runs are short and many: whoever
+//! compares lets the contestants take turns and compares medians.
+
+mod cost;
+mod figures;
+pub mod native;
+pub mod virtio_blk;
+mod workload;
+
+pub use cost::{Cost, Processes};
+pub use figures::Figures;
+pub use workload::{Access, Order, Polling, Workload};
+
+/// Why a run gave no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The back end does not do what the protocol says.
+    #[error("the back end: {0}")]
+    FrontEnd(#[from] devices::virtio::vhost_user::front_end::FrontEndError),
+    /// It cannot serve such a workload.
+    #[error("the back end {0}")]
+    Unfit(String),
+    /// A request failed.
+    #[error("a request for block {block} ended with status {status}")]
+    Request {
+        /// Which block, in units of the workload's size.
+        block: u64,
+        /// The device's word for it (virtio 1.3 section 5.2.6).
+        status: u8,
+    },
+    /// Nothing came back for a long time.
+    #[error("no request has come back for {} s", virtio_blk::PATIENCE.as_secs())]
+    Stuck,
+    /// Something of this machine does not work.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl LoadError {
+    fn system(doing: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::System { doing, source }
+    }
+}

@@ -1,0 +1,327 @@
+//! The driver of a virtio disk, without a guest: rings and buffers in memory that is shared with a
+//! vhost-user back end. Virtio 1.3 section 5.2.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
+use devices::virtio::backend::RingLayout;
+use devices::virtio::queue::RingFeatures;
+use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
+use devices::virtio::vhost_user::front_end::{FrontEnd, SharedRegion};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+use crate::workload::Blocks;
+use crate::{Figures, LoadError, Processes, Workload};
+
+/// After how long without a completion a run is given up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const VERSION_1: u64 = 1 << 32;
+const EVENT_IDX: u64 = 1 << 29;
+const INDIRECT_DESC: u64 = 1 << 28;
+const MQ: u64 = 1 << 12;
+
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const SECTOR: u64 = 512;
+
+/// What each request has beside its data: a header, a status byte and a table of descriptors.
+const PLACE: u64 = 128;
+const STATUS_AT: u64 = 16;
+const TABLE_AT: u64 = 32;
+/// The size of a ring that real drivers have. It must not be less than the descriptors of a request, not
+/// even where these are in a table of their own.
+const USUAL_SIZE: u16 = 128;
+/// Descriptors of a request.
+const DESCRIPTORS: u16 = 3;
+const PAGE: u64 = 4096;
+
+/// A disk behind a socket, and memory for requests.
+pub struct VirtioBlk {
+    front_end: Mutex<FrontEnd>,
+    memory: GuestMemory,
+    features: u64,
+    queue_size: u16,
+    /// In units of 512 bytes.
+    capacity: u64,
+    workload: Workload,
+}
+
+impl VirtioBlk {
+    /// Connects to the back end and sets all up but the rings.
+    pub fn connect(socket: &Path, workload: Workload) -> Result<Self, LoadError> {
+        let mut front_end = FrontEnd::connect(socket)?;
+        let offered = front_end.features()?;
+        let wanted = VERSION_1 | EVENT_IDX | INDIRECT_DESC | MQ;
+        let features = offered & wanted;
+        if features & VERSION_1 == 0 {
+            return Err(LoadError::Unfit("is one from before virtio 1.0".into()));
+        }
+        front_end.set_features(features)?;
+        let queues = front_end.queue_count()?;
+        if queues < u64::from(workload.queues) {
+            let asked = workload.queues;
+            return Err(LoadError::Unfit(format!("has {queues} queues, not {asked}")));
+        }
+        let config = front_end.config(8)?;
+        let capacity = config.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        let capacity = capacity.unwrap_or(0);
+        if capacity * SECTOR < u64::from(workload.block_size) {
+            return Err(LoadError::Unfit("has less than one block".into()));
+        }
+        let per_request = if features & INDIRECT_DESC == 0 { DESCRIPTORS } else { 1 };
+        let queue_size = (workload.depth * per_request).next_power_of_two().max(USUAL_SIZE);
+        let layout = Layout::new(queue_size, &workload);
+        let file = memfd_create("load", MemfdFlags::CLOEXEC);
+        let file = file.map_err(|errno| system("make memory", errno))?;
+        let length = layout.queue * u64::from(workload.queues);
+        ftruncate(&file, length).map_err(|errno| system("make memory", errno))?;
+        let file = Arc::new(file);
+        let region =
+            RegionSpec { base: GuestAddress(0), length, file: file.clone(), file_offset: 0 };
+        let memory = GuestMemory::new(vec![region]);
+        let memory =
+            memory.map_err(|error| LoadError::Unfit(format!("cannot be given memory: {error}")))?;
+        front_end.set_memory(&[SharedRegion { guest: 0, size: length, file: file.as_fd() }])?;
+        let front_end = Mutex::new(front_end);
+        Ok(Self { front_end, memory, features, queue_size, capacity, workload })
+    }
+
+    /// Makes the requests of the workload, all queues at once. The cost is that of the family of a
+    /// process.
+    pub fn run(&self, process: u32) -> Result<Figures, LoadError> {
+        let begin = Instant::now() + self.workload.warm_up;
+        let end = begin + self.workload.duration;
+        thread::scope(|scope| {
+            let queues: Vec<_> = (0..self.workload.queues)
+                .map(|index| scope.spawn(move || self.run_queue(index, begin, end)))
+                .collect();
+            thread::sleep(begin.saturating_duration_since(Instant::now()));
+            let processes = Processes::watch(process);
+            thread::sleep(end.saturating_duration_since(Instant::now()));
+            let cost = processes.map(Processes::cost);
+            let mut figures = Figures::new();
+            for queue in queues {
+                figures.add(&queue.join().unwrap_or_else(|panic| {
+                    std::panic::resume_unwind(panic);
+                })?);
+            }
+            figures.elapsed = self.workload.duration;
+            figures.cost = cost.map_err(LoadError::system("look at processes"))?;
+            Ok(figures)
+        })
+    }
+
+    fn run_queue(&self, index: u16, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
+        let mut queue = Queue::start(self, index)?;
+        let outcome = queue.run(begin, end);
+        let mut front_end = self.front_end.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first trouble is the one to tell of.
+        let stopped = front_end.stop_ring(index);
+        let figures = outcome?;
+        stopped?;
+        Ok(figures)
+    }
+}
+
+/// Where things are in a queue's part of the memory.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Bytes for a queue.
+    queue: u64,
+    /// Where its requests' places begin.
+    places: u64,
+    /// Where their data begin.
+    data: u64,
+}
+
+impl Layout {
+    fn new(queue_size: u16, workload: &Workload) -> Self {
+        let depth = u64::from(workload.depth);
+        let places = DriverQueue::ring_bytes(queue_size);
+        let data = (places + depth * PLACE).next_multiple_of(PAGE);
+        let queue = data + (depth * u64::from(workload.block_size)).next_multiple_of(PAGE);
+        Self { queue, places, data }
+    }
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    made_at: Instant,
+    block: u64,
+}
+
+/// One queue and its requests.
+struct Queue<'a> {
+    disk: &'a VirtioBlk,
+    driver: DriverQueue,
+    kick: OwnedFd,
+    call: OwnedFd,
+    layout: Layout,
+    base: u64,
+    blocks: Blocks,
+    slots: Vec<Slot>,
+    /// By head: the slot.
+    owners: Vec<u16>,
+}
+
+impl<'a> Queue<'a> {
+    fn start(disk: &'a VirtioBlk, index: u16) -> Result<Self, LoadError> {
+        let workload = &disk.workload;
+        let layout = Layout::new(disk.queue_size, workload);
+        let base = layout.queue * u64::from(index);
+        let features = RingFeatures::from_bits(disk.features);
+        let size = disk.queue_size;
+        let driver = DriverQueue::new(&disk.memory, base, size, RingLayout::Split, features);
+        let event = |flags| eventfd(0, EventfdFlags::CLOEXEC | flags);
+        let kick = event(EventfdFlags::empty()).map_err(|errno| system("make an event", errno))?;
+        let call = event(EventfdFlags::NONBLOCK).map_err(|errno| system("make an event", errno))?;
+        {
+            let mut front_end = disk.front_end.lock().unwrap_or_else(PoisonError::into_inner);
+            front_end.start_ring(index, &driver.layout(), 0, kick.as_fd(), call.as_fd())?;
+        }
+        let count = disk.capacity * SECTOR / u64::from(workload.block_size);
+        let slot = Slot { made_at: Instant::now(), block: 0 };
+        Ok(Self {
+            disk,
+            driver,
+            kick,
+            call,
+            layout,
+            base,
+            blocks: Blocks::new(workload, index, count),
+            slots: vec![slot; workload.depth.into()],
+            owners: vec![0; size.into()],
+        })
+    }
+
+    fn run(&mut self, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
+        let mut figures = Figures::new();
+        let mut under_way = self.disk.workload.depth;
+        for slot in 0..under_way {
+            self.make(slot, Instant::now())?;
+        }
+        self.driver.disable_interrupts();
+        self.publish()?;
+        while under_way > 0 {
+            let mut came = 0;
+            let now = self.wait()?;
+            while let Some(used) = self.driver.take_used() {
+                let index = self.owners[usize::from(used.head)];
+                let slot = self.slots[usize::from(index)];
+                self.check(index, slot)?;
+                if now >= begin && now < end {
+                    figures.count(now - slot.made_at);
+                }
+                if now < end {
+                    self.make(index, now)?;
+                    came += 1;
+                } else {
+                    under_way -= 1;
+                }
+            }
+            if came > 0 {
+                self.publish()?;
+            }
+        }
+        Ok(figures)
+    }
+
+    /// Makes a request available, but not visible.
+    fn make(&mut self, slot: u16, now: Instant) -> Result<(), LoadError> {
+        let size = self.disk.workload.block_size;
+        let place = self.base + self.layout.places + u64::from(slot) * PLACE;
+        let data = self.base + self.layout.data + u64::from(slot) * u64::from(size);
+        let (block, reads) = self.blocks.next();
+        let mut header = [0; 16];
+        let kind = if reads { READ } else { WRITE };
+        header[..4].copy_from_slice(&kind.to_le_bytes());
+        header[8..].copy_from_slice(&(block * u64::from(size) / SECTOR).to_le_bytes());
+        let memory = &self.disk.memory;
+        let status = GuestAddress(place + STATUS_AT);
+        memory
+            .write_slice(GuestAddress(place), &header)
+            .and_then(|()| memory.write_obj(status, &0xff_u8))
+            .map_err(|error| LoadError::Unfit(format!("has no memory there: {error}")))?;
+        let data = if reads {
+            Buffer::Writable { address: data, length: size }
+        } else {
+            Buffer::Readable { address: data, length: size }
+        };
+        let buffers = [
+            Buffer::Readable { address: place, length: 16 },
+            data,
+            Buffer::Writable { address: place + STATUS_AT, length: 1 },
+        ];
+        let head = if self.disk.features & INDIRECT_DESC == 0 {
+            self.driver.add(&buffers)
+        } else {
+            self.driver.add_indirect(place + TABLE_AT, &buffers)
+        };
+        let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
+        self.owners[usize::from(head)] = slot;
+        self.slots[usize::from(slot)] = Slot { made_at: now, block };
+        Ok(())
+    }
+
+    fn check(&self, index: u16, slot: Slot) -> Result<(), LoadError> {
+        let place = self.base + self.layout.places + u64::from(index) * PLACE;
+        let status = self.disk.memory.read_obj::<u8>(GuestAddress(place + STATUS_AT));
+        match status.unwrap_or(0xff) {
+            0 => Ok(()),
+            status => Err(LoadError::Request { block: slot.block, status }),
+        }
+    }
+
+    fn publish(&mut self) -> Result<(), LoadError> {
+        if self.driver.publish() == Kick::Wanted {
+            rustix::io::write(&self.kick, &1_u64.to_ne_bytes())
+                .map_err(|errno| system("kick", errno))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something came back; gives the time then.
+    fn wait(&mut self) -> Result<Instant, LoadError> {
+        let spin = self.disk.workload.polling.spin();
+        let begin = Instant::now();
+        loop {
+            let now = Instant::now();
+            if self.driver.has_used() {
+                return Ok(now);
+            }
+            let waited = now - begin;
+            if waited > PATIENCE {
+                return Err(LoadError::Stuck);
+            }
+            if waited >= spin {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        while !self.driver.enable_interrupts() {
+            let mut waiting = [PollFd::new(&self.call, PollFlags::IN)];
+            let patience = PATIENCE.try_into().expect("it is a short time");
+            match poll(&mut waiting, Some(&patience)) {
+                Ok(0) => return Err(LoadError::Stuck),
+                Ok(_) => {}
+                Err(errno) => return Err(system("wait for an interrupt", errno)),
+            }
+            // What was signalled is in the rings.
+            let _ = rustix::io::read(&self.call, &mut [0; 8]);
+        }
+        self.driver.disable_interrupts();
+        Ok(Instant::now())
+    }
+}
+
+fn system(doing: &'static str, errno: rustix::io::Errno) -> LoadError {
+    LoadError::System { doing, source: io::Error::from(errno) }
+}

@@ -1,0 +1,178 @@
+//! Disks: rounds of all contestants at each depth.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use loadgen::native::{self, Way};
+use loadgen::virtio_blk::VirtioBlk;
+use loadgen::{Access, Figures, Polling, Workload};
+
+use super::contestant::Contestant;
+use super::error::BenchError;
+use super::result::{BlkResult, BlkResults, Measured};
+
+/// What is to be measured.
+#[derive(Debug)]
+pub struct BlkBench {
+    /// The file that all serve.
+    pub file: PathBuf,
+    /// How large to make it, if it is not there.
+    pub create: Option<u64>,
+    /// Whether what is in it may be destroyed.
+    pub overwrite: bool,
+    /// All but the depth.
+    pub workload: Workload,
+    /// One after the other.
+    pub depths: Vec<u16>,
+    /// Rounds at each depth.
+    pub rounds: u32,
+    /// Whom to hold ours against.
+    pub against: Vec<Contestant>,
+}
+
+/// Measures; says with each run who is running.
+pub fn run_blk(bench: &BlkBench, progress: &dyn Fn(&str)) -> Result<BlkResults, BenchError> {
+    let file = prepare(bench, progress)?;
+    let folder = Folder::new()?;
+    let ours = Contestant::ours()?;
+    let results = bench
+        .depths
+        .iter()
+        .map(|depth| at_depth(bench, *depth, &file, &ours, &folder.0, progress))
+        .collect::<Result<_, _>>()?;
+    Ok(BlkResults { workload: describe(bench), results })
+}
+
+fn at_depth(
+    bench: &BlkBench,
+    depth: u16,
+    file: &File,
+    ours: &Contestant,
+    folder: &Path,
+    progress: &dyn Fn(&str),
+) -> Result<BlkResult, BenchError> {
+    let workload = Workload { depth, ..bench.workload };
+    let silent = Workload { polling: Polling::Off, ..workload };
+    let (mut by_ring, mut by_calls) = (Vec::new(), Vec::new());
+    let (mut polling, mut sleeping) = (Vec::new(), Vec::new());
+    let mut peers = vec![Vec::new(); bench.against.len()];
+    let failed = |name: &str, source| BenchError::Load { name: name.into(), source };
+    for round in 1..=bench.rounds {
+        let say = |who: &str| {
+            progress(&format!("depth {depth}, round {round} of {}: {who}", bench.rounds));
+        };
+        say("io_uring");
+        let native = Workload { queues: 1, ..workload };
+        by_ring.push(native::run(file, &native, Way::Uring).map_err(|e| failed("io_uring", e))?);
+        say("pread and pwrite");
+        by_calls.push(native::run(file, &native, Way::Calls).map_err(|e| failed("pread", e))?);
+        say(&ours.name);
+        polling.push(serve(bench, ours, workload, folder)?);
+        if workload.polling != Polling::Off {
+            say("vmm without polling");
+            sleeping.push(serve(bench, ours, silent, folder)?);
+        }
+        for (peer, rounds) in bench.against.iter().zip(&mut peers) {
+            say(&peer.name);
+            rounds.push(serve(bench, peer, workload, folder)?);
+        }
+    }
+    let nothing = || BenchError::Host {
+        doing: "measure without a round",
+        source: std::io::ErrorKind::InvalidInput.into(),
+    };
+    let native = [("native io_uring", by_ring), ("native pread/pwrite", by_calls)]
+        .into_iter()
+        .filter_map(|(name, rounds)| Measured::of(name, rounds))
+        .max_by(|a, b| a.rate().total_cmp(&b.rate()))
+        .ok_or_else(nothing)?;
+    let peers = bench.against.iter().zip(peers);
+    Ok(BlkResult {
+        depth,
+        ours: Measured::of(&ours.name, polling).ok_or_else(nothing)?,
+        without_polling: Measured::of("vmm, driver sleeps", sleeping),
+        peers: peers.filter_map(|(peer, rounds)| Measured::of(&peer.name, rounds)).collect(),
+        native,
+    })
+}
+
+/// One run against a back end that is started for it.
+fn serve(
+    bench: &BlkBench,
+    contestant: &Contestant,
+    workload: Workload,
+    folder: &Path,
+) -> Result<Figures, BenchError> {
+    let socket = folder.join("socket");
+    let file = bench.file.canonicalize().map_err(|source| file_error(bench, source))?;
+    let mut service = contestant.start(&file, &socket, workload.queues)?;
+    let load = VirtioBlk::connect(&socket, workload).and_then(|disk| disk.run(service.process()));
+    load.map_err(|source| {
+        let name = contestant.name.clone();
+        log::debug!("{name}: {}", service.last_words());
+        BenchError::Load { name, source }
+    })
+}
+
+/// Opens the file, makes it if that is wanted, and reads it once: into the page cache, as far as it fits.
+fn prepare(bench: &BlkBench, progress: &dyn Fn(&str)) -> Result<File, BenchError> {
+    let failed = |source| file_error(bench, source);
+    let writes = bench.workload.access != Access::Read;
+    if let (Some(size), false) = (bench.create, bench.file.exists()) {
+        progress(&format!("making {}", bench.file.display()));
+        fill(&bench.file, size).map_err(failed)?;
+    } else if writes && !bench.overwrite {
+        return Err(BenchError::WouldOverwrite(bench.file.clone()));
+    }
+    let mut file = File::options().read(true).write(writes).open(&bench.file).map_err(failed)?;
+    progress(&format!("reading {}", bench.file.display()));
+    std::io::copy(&mut file, &mut std::io::sink()).map_err(failed)?;
+    Ok(file)
+}
+
+fn fill(path: &Path, size: u64) -> std::io::Result<()> {
+    let mut file = File::create_new(path)?;
+    let random = File::open("/dev/urandom")?;
+    std::io::copy(&mut std::io::Read::take(random, size), &mut file)?;
+    file.flush()
+}
+
+fn file_error(bench: &BlkBench, source: std::io::Error) -> BenchError {
+    BenchError::File { path: bench.file.clone(), source }
+}
+
+fn describe(bench: &BlkBench) -> String {
+    let Workload { access, order, block_size, queues, duration, .. } = bench.workload;
+    let access = match access {
+        Access::Read => "reads".to_owned(),
+        Access::Write => "writes".to_owned(),
+        Access::Mixed { reads } => format!("{reads} % reads"),
+    };
+    let order = format!("{order:?}").to_lowercase();
+    format!(
+        "{order} {access} of {block_size} bytes in {}, queues: {queues}; medians of {} rounds of {} s",
+        bench.file.display(),
+        bench.rounds,
+        duration.as_secs_f64()
+    )
+}
+
+/// A private folder for sockets, which goes away with this.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, BenchError> {
+        let path = std::env::temp_dir().join(format!("vmm-bench-{}", std::process::id()));
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path).map_err(BenchError::host("make a folder for sockets"))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

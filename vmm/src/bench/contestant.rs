@@ -1,0 +1,239 @@
+//! Back ends that are held against each other: commands that serve a disk on a socket.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::BenchError;
+
+/// How long a back end may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to end.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often to look whether it does.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// A back end's name and how to start it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contestant {
+    /// What it is called in results.
+    pub name: String,
+    words: Vec<String>,
+}
+
+/// A value of `--against` that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ContestantError {
+    /// A name alone that is not known.
+    #[error(
+        "no peer is called `{0}`; known are qemu-storage-daemon and cloud-hypervisor, others are NAME=COMMAND"
+    )]
+    Unknown(String),
+    /// Nobody could connect to it.
+    #[error(
+        "a peer's command says `{{socket}}` where it listens, and `{{file}}` for the file it serves"
+    )]
+    Placeholders,
+}
+
+/// Peers that are known by name. All serve the file with what its page cache holds.
+const KNOWN: &[(&str, &str)] = &[
+    (
+        "qemu-storage-daemon",
+        "qemu-storage-daemon --object iothread,id=io --blockdev \
+         driver=file,node-name=disk,filename={file},aio=threads,locking=off --export \
+         type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},\
+         writable=on,num-queues={queues},iothread=io",
+    ),
+    (
+        "qemu-storage-daemon-io_uring",
+        "qemu-storage-daemon --object iothread,id=io --blockdev \
+         driver=file,node-name=disk,filename={file},aio=io_uring,locking=off --export \
+         type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},\
+         writable=on,num-queues={queues},iothread=io",
+    ),
+    (
+        "cloud-hypervisor",
+        "vhost_user_block --block-backend \
+         path={file},socket={socket},num_queues={queues},queue_size=256,direct=false",
+    ),
+];
+
+impl Contestant {
+    /// Our own disk, by the same program.
+    pub(super) fn ours() -> Result<Self, BenchError> {
+        let program = std::env::current_exe().map_err(BenchError::host("find this program"))?;
+        let program = program.display().to_string();
+        let rest = ["device", "-q", "blk", "--socket", "{socket}", "--once"];
+        let words = std::iter::once(program.as_str()).chain(rest).map(str::to_owned);
+        let options = "path={file},queues={queues}".to_owned();
+        Ok(Self { name: "vmm".into(), words: words.chain([options]).collect() })
+    }
+
+    /// Whether its command is one of ours to know.
+    pub fn is_known(&self) -> bool {
+        self.name.parse::<Self>().is_ok_and(|known| known == *self)
+    }
+
+    /// Both ways of QEMU's: which is better depends on the file.
+    pub fn qemu_storage_daemon() -> Vec<Self> {
+        let known = ["qemu-storage-daemon", "qemu-storage-daemon-io_uring"];
+        known.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Starts it on a socket, and waits until it listens.
+    pub(super) fn start(
+        &self,
+        file: &Path,
+        socket: &Path,
+        queues: u16,
+    ) -> Result<Service, BenchError> {
+        // What a predecessor left.
+        let _ = std::fs::remove_file(socket);
+        let filled = |word: &String| {
+            word.replace("{socket}", &socket.display().to_string())
+                .replace("{file}", &file.display().to_string())
+                .replace("{queues}", &queues.to_string())
+        };
+        let mut words = self.words.iter().map(filled);
+        let failed = |reason: String| BenchError::NoService { name: self.name.clone(), reason };
+        let program = words.next().ok_or_else(|| failed("its command is empty".into()))?;
+        // A file: nobody reads while it runs, and a pipe would fill up.
+        let errors = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(socket.with_extension("log"))
+            .map_err(BenchError::host("keep what it says"))?;
+        let mut command = Command::new(&program);
+        // SAFETY: one system call between fork and exec.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| {
+                // It must not outlive this process, however that ends.
+                let signal = rustix::process::Signal::KILL;
+                Ok(rustix::process::set_parent_process_death_signal(Some(signal))?)
+            });
+        }
+        let child = command
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors.try_clone().map_err(BenchError::host("keep what it says"))?)
+            .spawn()
+            .map_err(|error| failed(format!("{program}: {error}")))?;
+        let mut service = Service { child, errors };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if socket.exists() {
+                return Ok(service);
+            }
+            let ended = service.child.try_wait().map_err(BenchError::host("wait for a process"))?;
+            if let Some(status) = ended {
+                return Err(failed(format!("{status}: {}", service.last_words())));
+            }
+            if Instant::now() > deadline {
+                return Err(failed(format!("no socket after {} s", PATIENCE.as_secs())));
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+}
+
+impl FromStr for Contestant {
+    type Err = ContestantError;
+
+    fn from_str(text: &str) -> Result<Self, ContestantError> {
+        let (name, command) = match text.split_once('=') {
+            Some(parts) => parts,
+            None => *KNOWN
+                .iter()
+                .find(|(name, _)| *name == text)
+                .ok_or_else(|| ContestantError::Unknown(text.into()))?,
+        };
+        if !command.contains("{socket}") || !command.contains("{file}") {
+            return Err(ContestantError::Placeholders);
+        }
+        let words = command.split_whitespace().map(str::to_owned).collect();
+        Ok(Self { name: name.into(), words })
+    }
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A back end that runs; it ends with this.
+pub(super) struct Service {
+    child: Child,
+    errors: File,
+}
+
+impl Service {
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it complained about last.
+    pub(super) fn last_words(&mut self) -> String {
+        let mut text = String::new();
+        // Whatever can be read is what there is to say.
+        let _ = self.errors.rewind().and_then(|()| self.errors.read_to_string(&mut text));
+        text.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_known_or_described() {
+        let known: Contestant = "qemu-storage-daemon".parse().unwrap();
+        assert_eq!(known.words[0], "qemu-storage-daemon");
+        let other: Contestant = "mine=serve --on {socket} {file}".parse().unwrap();
+        assert_eq!((other.name.as_str(), other.words.len()), ("mine", 4));
+        assert!(matches!("x".parse::<Contestant>(), Err(ContestantError::Unknown(_))));
+        let nowhere = "mine=serve {file}".parse::<Contestant>();
+        assert_eq!(nowhere, Err(ContestantError::Placeholders));
+        assert_eq!(Contestant::qemu_storage_daemon().len(), 2);
+    }
+
+    #[test]
+    fn a_back_end_that_ends_is_told_with_its_last_words() {
+        let peer = Contestant {
+            name: "sick".into(),
+            words: ["sh", "-c", "echo no luck >&2; exit 3"].map(str::to_owned).to_vec(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let Err(error) = peer.start(Path::new("f"), &folder.path().join("s"), 1) else {
+            panic!("it serves");
+        };
+        assert!(error.to_string().contains("no luck"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! `vmm bench`: figures of devices, beside those of others.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use loadgen::{Access, Order, Polling, Workload};
+
+use crate::bench::{self, BenchError, BlkBench, Contestant};
+use crate::config::ByteCount;
+use crate::error::Report;
+use crate::outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  vmm bench blk --file disk.img --create 1G
+  vmm bench blk --file disk.img --depth 1,32,128 --against qemu-storage-daemon --report blk.html
+  vmm bench blk --file disk.img --rw randwrite --overwrite --json
+  vmm bench blk --file disk.img --against 'mine=my-backend --socket {socket} --file {file}'
+
+A load generator plays the virtio driver over vhost-user: no KVM, no guest. All contestants take turns;
+shown are medians of rounds. `native` is the faster of io_uring and pread or pwrite on the same file.
+System calls are counted where the user may (root), and those of back ends alone.";
+
+/// Measure devices, in turns with those of others
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    Blk(BlkArgs),
+}
+
+/// Measure disks
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+struct BlkArgs {
+    /// The file that the back ends serve
+    #[arg(long)]
+    file: PathBuf,
+    /// Make it if it is not there, of this size and full of random bytes
+    #[arg(long, value_name = "SIZE")]
+    create: Option<ByteCount>,
+    /// Let workloads that write destroy what is in it
+    #[arg(long)]
+    overwrite: bool,
+    /// What requests do
+    #[arg(long, value_enum, default_value_t = Rw::Randread)]
+    rw: Rw,
+    /// Bytes of a request
+    #[arg(long, value_name = "SIZE", default_value = "4K")]
+    bs: ByteCount,
+    /// Requests under way on each queue: 1 to 256, several with commas
+    #[arg(long, value_delimiter = ',', default_value = "1,32", value_parser = clap::value_parser!(u16).range(1..=256))]
+    depth: Vec<u16>,
+    /// Queues, each with a thread of the load generator
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    queues: u16,
+    /// What the driver does while it waits
+    #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
+    polling: PollingChoice,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Seconds before each run that do not count
+    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
+    warm_up: f64,
+    /// Rounds in which all take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// A back end to compare with: a known one, or NAME=COMMAND with {socket}, {file} and {queues} in it
+    #[arg(long, value_name = "PEER")]
+    against: Vec<Contestant>,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Write a page with plots, which needs nothing else
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rw {
+    Randread,
+    Randwrite,
+    /// 70 % reads
+    Randrw,
+    Read,
+    Write,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PollingChoice {
+    /// Sleeps until there is an interrupt
+    Off,
+    /// Looks for 50 us, then sleeps
+    Adaptive,
+    /// Never sleeps
+    Always,
+}
+
+/// Measures, and gives the exit status of the process.
+pub(super) fn run(arguments: BenchArgs) -> u8 {
+    let Kind::Blk(arguments) = arguments.kind;
+    let (json, report) = (arguments.json, arguments.report.clone());
+    let bench = match plan(arguments) {
+        Ok(bench) => bench,
+        Err(text) => {
+            eprintln!("error: {text}");
+            return outcome::BAD_INPUT;
+        }
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let progress = |what: &str| {
+        if terminal {
+            eprint!("\r\x1b[K{what}");
+        } else {
+            log::info!("{what}");
+        }
+    };
+    let results = bench::run_blk(&bench, &progress);
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    let shown = results.and_then(|results| {
+        if let Some(path) = &report {
+            std::fs::write(path, bench::html(&results))
+                .map_err(|source| BenchError::File { path: path.clone(), source })?;
+        }
+        let mut out = std::io::stdout().lock();
+        let table = results.table();
+        let last = if json { results.json() + "\n" } else { String::new() };
+        // A reader that has gone wants no more.
+        let _ = if json { Ok(()) } else { out.write_all(table.as_bytes()) };
+        let _ = out.write_all(last.as_bytes());
+        if json {
+            eprint!("{table}");
+        }
+        Ok(())
+    });
+    match shown {
+        Ok(()) => 0,
+        Err(error) => {
+            let report = Report::new(&error);
+            eprintln!("{report}");
+            report.exit_code()
+        }
+    }
+}
+
+fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
+    let (access, order) = match arguments.rw {
+        Rw::Randread => (Access::Read, Order::Random),
+        Rw::Randwrite => (Access::Write, Order::Random),
+        Rw::Randrw => (Access::Mixed { reads: 70 }, Order::Random),
+        Rw::Read => (Access::Read, Order::Sequential),
+        Rw::Write => (Access::Write, Order::Sequential),
+    };
+    let block_size = u32::try_from(arguments.bs.get())
+        .ok()
+        .filter(|size| size.is_multiple_of(512) && (512..=1 << 20).contains(size))
+        .ok_or("a request has 512 bytes to 1M, in steps of 512")?;
+    // Both of QEMU's ways: which is faster depends on the file, and the faster one counts.
+    let both = |peer: Contestant| match peer.name.as_str() {
+        "qemu-storage-daemon" if peer.is_known() => Contestant::qemu_storage_daemon(),
+        _ => vec![peer],
+    };
+    Ok(BlkBench {
+        file: arguments.file,
+        create: arguments.create.map(ByteCount::get),
+        overwrite: arguments.overwrite,
+        workload: Workload {
+            access,
+            order,
+            block_size,
+            depth: 1,
+            queues: arguments.queues,
+            polling: match arguments.polling {
+                PollingChoice::Off => Polling::Off,
+                PollingChoice::Adaptive => Polling::Adaptive,
+                PollingChoice::Always => Polling::Always,
+            },
+            warm_up: Duration::from_secs_f64(arguments.warm_up),
+            duration: Duration::from_secs_f64(arguments.seconds),
+        },
+        depths: arguments.depth,
+        rounds: arguments.rounds,
+        against: arguments.against.into_iter().flat_map(both).collect(),
+    })
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is wanted")?;
+    let sensible = (0.0..=3600.0).contains(&seconds);
+    sensible.then_some(seconds).ok_or_else(|| "0 to 3600 seconds".into())
+}

@@ -1,0 +1,51 @@
+//! `vmm bench`: a short run, and what it refuses.
+
+use std::fs;
+
+use crate::support::{text, vmm};
+use tempfile::TempDir;
+
+#[test]
+fn a_short_run_has_figures_json_and_a_page() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let arguments = "bench blk --file disk --create 1M --depth 2 --rounds 1 --seconds 0.05 --warm-up 0 \
+                     --json --report page.html";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let output = vmm(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let line = text(&output.stdout);
+    let json: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON");
+    let result = &json["results"][0];
+    assert_eq!(result["depth"], 2);
+    for figure in ["iops", "ratio_native", "p50_us"] {
+        assert!(result[figure].as_f64().is_some_and(|value| value > 0.0), "{figure}: {line}");
+    }
+    let page = fs::read_to_string(folder.path().join("page.html")).expect("a page");
+    assert!(page.contains("<svg") && page.contains("depth 2"));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::write(folder.path().join("disk"), [0; 4096]).expect("written");
+    let table = [
+        (
+            "--file disk --rw randwrite",
+            "error: the workload would overwrite disk\n\
+             hint: say `--overwrite` if nothing in it is of value\n",
+        ),
+        (
+            "--file none",
+            "error: cannot use none\n  1: No such file or directory (os error 2)\n\
+             hint: `--create 1G` makes it, full of random bytes\n",
+        ),
+        ("--file disk --bs 100", "error: a request has 512 bytes to 1M, in steps of 512\n"),
+    ];
+    for (arguments, expected) in table {
+        let arguments: Vec<&str> =
+            ["bench", "blk"].into_iter().chain(arguments.split_whitespace()).collect();
+        let output = vmm(folder.path(), &arguments);
+        assert_eq!(text(&output.stderr), expected, "{arguments:?}");
+        assert_eq!(output.status.code(), Some(35), "{arguments:?}");
+    }
+}
