@@ -50,6 +50,11 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
+    /// Whether it is the same directory in the same way.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.identity, self.mount, self.access) == (other.identity, other.mount, other.access)
+    }
+
     pub(crate) fn new(grant: Grant, name: Option<&Name>) -> Result<Self> {
         let look = identity::look_at(grant.directory.as_fd())?;
         if look.attributes.kind() != FileType::Directory {

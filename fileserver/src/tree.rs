@@ -92,15 +92,17 @@ impl Tree {
 
     /// Shares a directory under a name of the root.
     ///
-    /// `EEXIST` if the name is taken. The root of [`Tree::of_directory`] takes no names: `EINVAL`.
+    /// `EEXIST` if the name is another one's. The root of [`Tree::of_directory`] takes no names: `EINVAL`.
     pub fn grant(&mut self, name: &Name, grant: Grant) -> Result<GrantId> {
         if self.inodes.get(InodeId::ROOT)?.grant != NO_GRANT {
             return Err(Errno::INVAL);
         }
-        if self.grants.iter().flatten().any(|granted| granted.name.as_ref() == Some(name)) {
-            return Err(Errno::EXIST);
+        let new = Granted::new(grant, Some(name))?;
+        if let Some(id) = self.grant_named(name) {
+            let same = self.grants[id.0 as usize].as_ref().is_some_and(|old| old.is_same(&new));
+            return if same { Ok(id) } else { Err(Errno::EXIST) };
         }
-        self.grants.push(Some(Granted::new(grant, Some(name))?));
+        self.grants.push(Some(new));
         Ok(GrantId(self.grants.len() as u32 - 1))
     }
 
@@ -117,6 +119,11 @@ impl Tree {
             let inodes = &self.inodes;
             self.handles.close_files(|id| inodes.get(id).is_ok_and(|inode| inode.grant == grant.0));
         }
+    }
+
+    /// How many grants there ever were.
+    pub fn grants_ever(&self) -> usize {
+        self.grants.len()
     }
 
     /// The grant of that name.

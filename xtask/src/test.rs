@@ -11,7 +11,7 @@ use crate::bed::counts::Counts;
 use crate::bed::host::Host;
 use crate::bed::protocol::Ending;
 use crate::bed::session::Outcome;
-use crate::bed::{Missing, counts, native};
+use crate::bed::{Missing, counts, crates, native};
 use crate::report::{Report, Verdict, log_file, run_logged, show_end};
 use crate::suites::{self, Case, Place};
 use crate::{lint, project, runner};
@@ -150,6 +150,9 @@ fn without_bed(report: &mut Report, cases: &[Case], error: &anyhow::Error, start
 fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
     let log = log_file(name)?;
     let mut output = Vec::new();
+    if let Err(error) = crates::ensure(case.crates) {
+        return Ok(Verdict::Skipped(format!("{error:#}")));
+    }
     let outcome = match case.place {
         Place::Host => host.run(&case.script(), case.timeout, &mut output),
         Place::Here => Host::run_beside(&case.script(), case.timeout, &mut output),

@@ -5,8 +5,12 @@
 //!
 //! [`Parts::remember`]: super::parts::Parts::remember
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use ipc::Reply;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::balloon::BalloonStatistics;
 use super::console::WindowSize;
@@ -54,6 +58,60 @@ pub enum Change {
         /// How much in all; whole pages of 4 KiB.
         bytes: u64,
     },
+    /// Share one more directory.
+    Share(SharedDirectory),
+    /// Share a directory no more: what the guest has open in it is stale.
+    Unshare {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A directory that the guest finds by a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedDirectory {
+    /// The name, in the root of what is shared.
+    pub name: String,
+    /// What the guest may do.
+    pub access: fileserver::Access,
+    /// The directory; `O_PATH` will do.
+    pub directory: SharedFd,
+}
+
+/// A descriptor that several have.
+#[derive(Debug, Clone)]
+pub struct SharedFd(Arc<ipc::Fd>);
+
+impl SharedFd {
+    /// Shares a descriptor.
+    pub fn new(descriptor: OwnedFd) -> Self {
+        Self(Arc::new(descriptor.into()))
+    }
+
+    /// One of its own.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
+    }
+}
+
+impl PartialEq for SharedFd {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedFd {}
+
+impl Serialize for SharedFd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedFd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ipc::Fd::deserialize(deserializer).map(|descriptor| Self(Arc::new(descriptor)))
+    }
 }
 
 /// What limits are for.

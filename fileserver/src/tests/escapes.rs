@@ -235,3 +235,65 @@ fn device_files_are_not_opened() {
         assert_eq!(created.map(drop), Err(Errno::NXIO));
     });
 }
+
+#[test]
+fn what_was_known_before_its_grant_ended_is_stale() {
+    on_thread(|| {
+        let world = World::new(Access::ReadWrite);
+        fs::create_dir(world.shared("folder")).unwrap();
+        fs::write(world.shared("folder/file"), "text").unwrap();
+        let ledger = Ledger::attach(&world.memory, shape(8)).unwrap();
+        let mut tree = Tree::of_grants(Ids::Squashed, ledger);
+        let one = || open_folder(world.shared(""), Access::ReadWrite);
+        let grant = tree.grant(&name("one"), one()).unwrap();
+        assert_eq!(tree.grant(&name("one"), one()), Ok(grant), "the same once more");
+        assert_eq!(
+            tree.grant(&name("one"), open_folder(world.outside(""), Access::ReadWrite)),
+            Err(Errno::EXIST)
+        );
+        let root = tree.look_up(ROOT, &name("one")).unwrap().inode;
+        let folder = tree.look_up(root, &name("folder")).unwrap().inode;
+        let file = tree.look_up(folder, &name("file")).unwrap().inode;
+        let read = tree.open(file, OpenMode::from_bits(0)).unwrap().handle;
+        let write = tree.open(file, OpenMode::from_bits(libc::O_RDWR as u32)).unwrap().handle;
+        let listing = tree.open_directory(folder).unwrap();
+        tree.revoke(grant);
+        // A new one of the same name and place is another.
+        let again = tree.grant(&name("one"), one()).unwrap();
+        assert_ne!(again, grant);
+        let (rw, new) = (OpenMode::from_bits(libc::O_RDWR as u32), creation(0o600));
+        let mut names = Names { list: Vec::new(), most: 9, last: 0 };
+        let lock = Lock { kind: LockKind::Exclusive, start: 0, length: 0 };
+        let results = [
+            tree.file(read).map(drop),
+            tree.file_to_write(write).map(drop),
+            tree.seek(read, 0, Whence::Data).map(drop),
+            tree.copy((read, 0), (write, 0), 9).map(drop),
+            tree.lock(write, lock),
+            tree.read_directory(folder, listing, 0, &mut names),
+            tree.look_up(root, &name("folder")).map(drop),
+            tree.look_up(folder, &name("file")).map(drop),
+            tree.attributes(file, Some(read)).map(drop),
+            tree.attributes(folder, None).map(drop),
+            tree.change(file, &Changes { mode: Some(0o777), ..Changes::default() }).map(drop),
+            tree.open(file, rw).map(drop),
+            tree.open_directory(folder).map(drop),
+            tree.create(folder, &name("new"), rw, &new).map(drop),
+            tree.make_directory(folder, &name("new"), &new).map(drop),
+            tree.remove(folder, &name("file")),
+            tree.rename((folder, &name("file")), (root, &name("file")), Exchange::Replace),
+            tree.link(file, root, &name("new")).map(drop),
+            tree.attribute(file, c"user.a", &mut []).map(drop),
+            tree.set_attribute(file, c"user.a", b"b", Replace::Either),
+            tree.statistics(folder).map(drop),
+        ];
+        for (index, result) in results.into_iter().enumerate() {
+            assert_eq!(result, Err(Errno::STALE), "attempt {index}");
+        }
+        assert_eq!(fs::read_to_string(world.shared("folder/file")).unwrap(), "text");
+        // From what is shared now to what was not, nothing is moved.
+        let root = tree.look_up(ROOT, &name("one")).unwrap().inode;
+        let moved = tree.rename((root, &name("folder")), (folder, &name("x")), Exchange::Replace);
+        assert!(moved.is_err());
+    });
+}

@@ -1,5 +1,6 @@
 //! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm test`, `vmm bench`, `vmm ctl`,
-//! `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm version`, `vmm completion`.
+//! `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`, `vmm version`,
+//! `vmm completion`.
 
 mod bench;
 mod cp;
@@ -12,6 +13,7 @@ mod run;
 mod runner;
 mod seccomp;
 mod serve_9p;
+mod share;
 mod shell;
 mod test;
 mod usage;
@@ -53,6 +55,8 @@ enum Command {
     Seccomp(seccomp::SeccompArgs),
     #[command(name = "serve-9p")]
     Serve9p(serve_9p::Serve9pArgs),
+    Share(share::ShareArgs),
+    Unshare(share::UnshareArgs),
     /// Say which version this is
     Version,
     /// Write a completion script for a shell to standard output
@@ -129,6 +133,8 @@ fn dispatch<E: Hint + 'static>(
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Serve9p(arguments) => serve_9p::run(arguments),
+        Command::Share(arguments) => share::share(arguments),
+        Command::Unshare(arguments) => share::unshare(arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Completion { shell } => {
             let mut script = Vec::new();

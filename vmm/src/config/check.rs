@@ -333,12 +333,8 @@ fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
         return Err(Error::TooManyShares { count: shares.len() });
     }
     for (index, share) in shares.iter().enumerate() {
-        let problem = |source| Error::File { role: Role::Share, path: share.path.clone(), source };
-        let metadata =
-            fs::metadata(&share.path).map_err(|error| problem(FileProblem::Missing(error)))?;
-        if !metadata.is_dir() {
-            let found = kind_name(&metadata);
-            return Err(problem(FileProblem::Kind { found, wanted: "a directory" }));
+        if let Some(path) = &share.path {
+            check_directory(path)?;
         }
         if share.uid_map.is_some() != share.gid_map.is_some() {
             return Err(Error::HalfMapped { tag: share.tag.as_str().to_owned() });
@@ -346,6 +342,16 @@ fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
         if shares[..index].iter().any(|other| other.tag == share.tag) {
             return Err(Error::SameTag { tag: share.tag.as_str().to_owned() });
         }
+    }
+    Ok(())
+}
+
+fn check_directory(path: &Path) -> Result<(), Error> {
+    let problem = |source| Error::File { role: Role::Share, path: path.to_path_buf(), source };
+    let metadata = fs::metadata(path).map_err(|error| problem(FileProblem::Missing(error)))?;
+    if !metadata.is_dir() {
+        let found = kind_name(&metadata);
+        return Err(problem(FileProblem::Kind { found, wanted: "a directory" }));
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
 
-    /// Shared directory: path=DIR,tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
+    /// Shared directory, or a place for some: [path=DIR,]tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
     /// [,queues=1..16][,uid-map=MAP,gid-map=MAP]; may be repeated
     #[arg(long = "share", value_name = "LIST")]
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
@@ -203,7 +203,7 @@ impl MachineOptions {
         });
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
         let others = others.chain(self.agent_secret.iter_mut());
-        let shares = self.shares.iter_mut().map(|share| &mut share.path);
+        let shares = self.shares.iter_mut().filter_map(|share| share.path.as_mut());
         let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
         let disks = disks.chain(pmems).chain(shares);
         for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {

@@ -16,8 +16,9 @@ use super::{OwnerMap, key_value};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ShareConfig {
-    /// The directory.
-    pub path: PathBuf,
+    /// The directory; without one, directories are shared while the machine runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// What the guest mounts it by.
     pub tag: ShareTag,
     /// The guest cannot change anything.
@@ -52,7 +53,7 @@ impl ShareConfig {
     /// A writable directory with nothing but defaults.
     pub fn new(path: impl Into<PathBuf>, tag: ShareTag) -> Self {
         Self {
-            path: path.into(),
+            path: Some(path.into()),
             tag,
             read_only: false,
             cache: Cache::default(),
@@ -159,7 +160,7 @@ mod tests {
         let text =
             "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4,uid-map=same,gid-map=7:0";
         let share: ShareConfig = text.parse().expect("all keys");
-        assert_eq!((share.path, share.tag.as_str()), (PathBuf::from("/srv"), "src"));
+        assert_eq!((share.path, share.tag.as_str()), (Some(PathBuf::from("/srv")), "src"));
         assert!(share.read_only && share.writeback && share.acl);
         assert_eq!((share.cache, share.queues.get()), (Cache::Always, 4));
         assert_eq!((share.uid_map, share.gid_map), ("same".parse().ok(), "7:0".parse().ok()));
@@ -172,7 +173,6 @@ mod tests {
         let long = format!("path=.,tag={}", "x".repeat(37));
         let table = [
             "path=.",
-            "tag=a",
             "path=.,tag=",
             "path=.,tag=a b",
             &long,

@@ -1,6 +1,7 @@
 //! What is said over the control socket.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,28 @@ pub enum Request {
         id: String,
         /// What to do.
         link: LinkTo,
+    },
+    /// Share one more directory with the guest.
+    Share {
+        /// Where in the guest: a share without a directory of its own, `fs0` or its tag. Without an id the
+        /// machine's only one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// The directory, from the root.
+        path: PathBuf,
+        /// What the guest finds it by.
+        name: String,
+        /// The guest cannot change anything.
+        #[serde(default, rename = "ro")]
+        read_only: bool,
+    },
+    /// Share a directory no more.
+    Unshare {
+        /// As in [`Request::Share`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// What the guest finds it by.
+        name: String,
     },
     /// Limit what a device does. What is not named is not limited.
     RateLimit {

@@ -257,6 +257,7 @@ fn user_id(config: &MachineConfig, kind: &str, number: usize) -> Option<String> 
     let id = match kind {
         "disk" => config.disks.get(number)?.id.as_ref(),
         "net" => config.nets.get(number)?.id.as_ref(),
+        "fs" => return Some(config.shares.get(number)?.tag.as_str().to_owned()),
         _ => None,
     };
     id.map(|id| id.as_str().to_owned())

@@ -11,11 +11,12 @@ use devices::virtio::control::{Change, LimitedTraffic};
 use devices::virtio::net::LinkState;
 use devices::virtio::parts::DeviceParts;
 use devices::virtio::pci::VirtioPciDevice;
+use fileserver::Access;
 use ipc::Receiver;
 
 use super::directory::{Device, Directory};
 use super::lifecycle::Machine;
-use super::{metrics_text, resize};
+use super::{metrics_text, resize, shares};
 use crate::control::{
     Answer, Command, EventHub, EventKind, LinkTo, MachineState, Refusal, Request, Status, Traffic,
 };
@@ -89,6 +90,20 @@ impl Operator<'_> {
             Request::ConsoleResize { id, columns, rows } => {
                 let words = format!("a window of {columns} by {rows} characters");
                 self.change(&id, Change::Window(WindowSize { columns, rows }), words).await?
+            }
+            Request::Share { id, path, name, read_only } => {
+                let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+                let words = format!("{} as `{name}`", path.display());
+                let change = shares::grant(&path, name, access).map_err(|error| {
+                    Refusal::new(format!("cannot share `{}`: {error}", path.display()))
+                        .hint("check the path")
+                })?;
+                self.change_device(self.shared(id.as_deref())?, change, words).await?
+            }
+            Request::Unshare { id, name } => {
+                let words = format!("`{name}` is not shared any more");
+                self.change_device(self.shared(id.as_deref())?, Change::Unshare { name }, words)
+                    .await?
             }
             Request::RateLimit { id, bytes, ops, traffic } => {
                 let limits = RateLimits {
@@ -209,6 +224,23 @@ impl Operator<'_> {
             }
         }
         self.change_device(device, Change::Size { bytes }, format!("{bytes} bytes")).await
+    }
+
+    /// The device that directories are shared in.
+    fn shared(&self, id: Option<&str>) -> Result<&Device, Refusal> {
+        if let Some(id) = id {
+            return Ok(self.directory.find(id)?);
+        }
+        let mut all = self.directory.devices.iter().filter(
+            |device| matches!(&*device.parts().lock(), DeviceParts::Fs(parts) if parts.takes_grants()),
+        );
+        match (all.next(), all.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(Refusal::new("this machine has no place for directories")
+                .hint("start it with --share tag=NAME, without a path")),
+            _ => Err(Refusal::new("this machine has several places for directories")
+                .hint("name one: --tag TAG")),
+        }
     }
 
     async fn change(&self, id: &str, change: Change, words: String) -> Result<Answer, Refusal> {

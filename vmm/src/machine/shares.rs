@@ -13,8 +13,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use devices::virtio::control::{Change, SharedDirectory, SharedFd};
 use devices::virtio::fs::{Acl, FsOptions, FsParts, Writeback};
 use devices::virtio::parts::DeviceParts;
 use fileserver::{Access, Ids};
@@ -36,9 +37,6 @@ struct MountAttributes {
 
 /// Opens a directory to share it.
 pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
-    let failed = |source| Error::Share { path: share.path.clone(), source };
-    let access = if share.read_only { Access::ReadOnly } else { Access::ReadWrite };
-    let directory = open_directory(&share.path, access).map_err(failed)?;
     let options = FsOptions {
         ids: share.ids(),
         queues: share.queues.get(),
@@ -48,12 +46,26 @@ pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
         read_only: share.read_only,
         ..FsOptions::new(share.tag.as_str())
     };
+    let Some(path) = &share.path else {
+        let parts = FsParts::empty(options).map_err(|error| Error::Share {
+            path: PathBuf::new(),
+            source: io::Error::other(error),
+        })?;
+        let name = format!("share {}", share.tag.as_str());
+        return Ok(OpenDevice { name, parts: DeviceParts::Fs(parts) });
+    };
+    let failed = |source| Error::Share { path: path.clone(), source };
+    let access = if share.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let directory = open_directory(path, access).map_err(failed)?;
     let parts =
         FsParts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
-    Ok(OpenDevice {
-        name: format!("share {}", share.path.display()),
-        parts: DeviceParts::Fs(parts),
-    })
+    Ok(OpenDevice { name: format!("share {}", path.display()), parts: DeviceParts::Fs(parts) })
+}
+
+/// A change by which one more directory is shared.
+pub(super) fn grant(path: &Path, name: String, access: Access) -> io::Result<Change> {
+    let directory = SharedFd::new(open_directory(path, access)?);
+    Ok(Change::Share(SharedDirectory { name, access, directory }))
 }
 
 /// Whom the sandbox of a machine with these directories has to know.

@@ -14,6 +14,7 @@ mod assets;
 pub(crate) mod command;
 mod console;
 pub(crate) mod counts;
+pub(crate) mod crates;
 pub(crate) mod host;
 mod images;
 mod kernel;
@@ -135,6 +136,7 @@ fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
         ("VMM_BED_TOOLS_DISK", assets.tools_disk()),
         ("VMM_BED_MODULES", assets.guest_modules()),
         ("VMM_BED_SCRATCH", scratch()),
+        ("VMM_BED_CRATES", crates::folder()),
     ]
     .into_iter()
     .map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned()))

@@ -20,6 +20,12 @@ pub(super) fn cases() -> Vec<Case> {
         case("read-only-is-read-only", READ_ONLY, "run 0 share ,ro\n", READ_ONLY_CHECK),
         case("a-driver-comes-and-goes", BINDINGS, "run 0 share ''\n", "has '20 times, 0 bad'\n"),
         case("ten-thousand-files", MANY, "run 0 share ,cache=always\n", MANY_CHECK),
+        case(
+            "directories-come-and-go",
+            GRANTS,
+            GIVE_AND_TAKE,
+            "finish 0\nlacks 'wrong'\nhas 'all right'\n",
+        ),
         case("a-server-is-killed", LOAD, KILLS, "grep -q 'rounds, 0 bad' output || exit 1\n"),
     ];
     for case in &mut cases {
@@ -109,6 +115,58 @@ has 'made 10000'
 has 'all gone'
 [ ! -e shared/many ] || fail 'some are left'
 ";
+
+/// A guest that looks at what is shared while it runs.
+const GRANTS: &str = r#"
+cd /s
+[ -z "$(ls)" ] || echo wrong: there is something
+mkdir new 2>/dev/null && echo wrong: a directory in the root
+echo ready for one
+until [ -e one/data ]; do usleep 100000; done
+exec 5<one/data 6>one/written
+head -c 5000 <&5 >/dev/null; echo before >&6
+ln -s ../../etc one/out; ls one/out/shadow 2>/dev/null && [ ! -e /etc/shadow ] && echo wrong: outside
+echo ready for two
+until [ -e two ]; do usleep 100000; done
+touch two/new 2>/dev/null && echo wrong: read-only
+mv one/written two/ 2>/dev/null && echo wrong: moved
+[ "$(ls)" = "$(printf 'one\ntwo')" ] || echo wrong: the names are $(ls)
+echo ready for a kill
+until [ -e three ]; do usleep 100000; done
+[ "$(cat one/written)" = before ] || echo wrong: after a kill
+echo ready to lose one
+until [ -e four ]; do usleep 100000; done
+usleep 1500000
+cat <&5 >/dev/null 2>/tmp/error && echo wrong: an open file
+grep -q Stale /tmp/error || echo wrong: $(cat /tmp/error)
+echo after >&6 2>/dev/null && echo wrong: a file that is written
+ls one 2>/dev/null && echo wrong: the name
+[ "$(ls)" = "$(printf 'four\nthree\ntwo')" ] || echo wrong: the names are $(ls)
+echo all right
+"#;
+const GIVE_AND_TAKE: &str = r#"
+vmm -v run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --share tag=host --share path=shared,tag=src \
+    --control vm.sock --cmdline 'console=ttyS0 quiet panic=-1 bed.modules=virtiofs' --cmdline \
+    'bed.sh="mkdir /s /t; mount -t virtiofs src /t && cp /t/test.sh /tmp && mount -t virtiofs host /s && sh /tmp/test.sh"' \
+    >output 2>log </dev/null &
+vmm=$!
+mkdir two three four
+until_output 'ready for one'
+vmm share vm.sock shared --as one || fail 'share'
+vmm share vm.sock two --as one && fail 'one name twice'
+vmm share vm.sock shared --as ../x && fail 'a name that is none'
+vmm share vm.sock shared/data && fail 'a file'
+until_output 'ready for two'
+vmm share vm.sock two --ro || fail 'share --ro'
+until_output 'ready for a kill'
+pid=$(served_by 'share host')
+kill -KILL "$pid"; until_other "$pid" 'share host'
+vmm share vm.sock three || fail 'share after a kill'
+until_output 'ready to lose one'
+vmm unshare vm.sock one || fail 'unshare'
+vmm unshare vm.sock one && fail 'unshare twice'
+vmm share vm.sock four --tag host || fail 'share --tag'
+"#;
 
 /// Changes names and verifies data until it has been killed often enough.
 const LOAD: &str = r"

@@ -16,6 +16,7 @@ mod host;
 mod net;
 mod p9;
 mod pmem;
+mod posix;
 mod programs;
 mod vhost_user;
 mod vsock;
@@ -50,12 +51,14 @@ pub(crate) struct Case {
     pub(crate) place: Place,
     /// Takes minutes, and runs when it is asked for.
     pub(crate) long: bool,
+    /// Packages of crates.io whose programs it runs, `NAME@VERSION`; they are in `$VMM_BED_CRATES`.
+    pub(crate) crates: &'static [&'static str],
 }
 
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
         let (name, script) = (name.into(), script.into());
-        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false }
+        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false, crates: &[] }
     }
 
     /// The whole script.
@@ -99,6 +102,7 @@ const LONG: &[&str] = &[
     "pmem/writes-to-read-only-memory",
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
+    "posix/",
     "vsock/kills",
     "vsock/messages-both-ways",
     "vsock/pauses",
@@ -127,6 +131,7 @@ fn in_order() -> Vec<Case> {
         net::cases(),
         p9::cases(),
         pmem::cases(),
+        posix::cases(),
         vhost_user::cases(),
         vsock::cases(),
         consoles::cases(),

@@ -4,7 +4,7 @@ use super::Case;
 
 /// The folder `shared` is an ext4 file system. `serve NAME ARGUMENTS...` serves it on the socket `NAME.sock`, `mount_9p NAME OPTIONS`
 /// mounts it on the folder `NAME`.
-const SERVER: &str = r#"
+pub(super) const SERVER: &str = r#"
 truncate -s 600M disk; mkfs.ext4 -q disk; mkdir shared; mount -o loop disk shared; rmdir shared/lost+found
 serve() {
     name=$1; shift

@@ -112,7 +112,11 @@ impl Parts for BlockImage {
         match change {
             Change::Size { bytes } => self.geometry.size = *bytes,
             Change::RateLimits { limits, .. } => self.limits = *limits,
-            Change::Link(_) | Change::Window(_) | Change::Balloon { .. } => {}
+            Change::Link(_)
+            | Change::Window(_)
+            | Change::Balloon { .. }
+            | Change::Share(_)
+            | Change::Unshare { .. } => {}
         }
     }
 
@@ -274,8 +278,12 @@ impl Device for BlockDevice {
             Change::RateLimits { .. } => {
                 Err("the limits of a disk are for both directions together".into())
             }
-            Change::Link(_) | Change::Window(_) | Change::Balloon { .. } => {
-                Err("a disk has no link, no window and no balloon".into())
+            Change::Link(_)
+            | Change::Window(_)
+            | Change::Balloon { .. }
+            | Change::Share(_)
+            | Change::Unshare { .. } => {
+                Err("a disk has no link, no window, no balloon and no directories".into())
             }
         }
     }

@@ -17,6 +17,11 @@
 //! have no meaning for files of another machine. `SYNCFS` may take longer than a device may be silent,
 //! so a driver's `sync` reaches the host's memory, and its `fsync` the disk.
 //!
+//! # Directories that come and go
+//!
+//! A device may begin with nothing in its root. Then directories are shared in it by [`Change::Share`] and
+//! taken away again while the driver is there; what it has open in one that is gone is stale (`ESTALE`).
+//!
 //! # After a crash
 //!
 //! What the driver knows and has open is in a ledger ([`fileserver::Ledger`]) that the VMM keeps. What
@@ -24,6 +29,7 @@
 //! answers. A file that was removed while it was open has no name to find it by again: `ESTALE`.
 
 mod answer;
+mod grants;
 mod names;
 mod options;
 mod parts;
@@ -33,7 +39,6 @@ mod server;
 mod session;
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -42,9 +47,11 @@ use fileserver::{Access, Grant, Ledger, Shape, Tree};
 pub use options::{Acl, Cache, FsOptions, Writeback};
 pub use parts::{FsError, FsParts};
 
+use self::parts::Root;
 use self::session::Session;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::blk::IoStrategy;
+use super::control::{Change, Effect};
 use super::queue::{InflightRegion, RING_FEATURES};
 use super::worker::{self, ActiveQueue, Device, Patience, Work};
 
@@ -81,17 +88,32 @@ pub struct FsBackend {
 }
 
 impl FsBackend {
-    /// Serve a directory, going on where the ledger says. Needs an executor on this thread.
-    pub fn new(
-        directory: File,
+    /// Serve directories, going on where the ledger says. Needs an executor on this thread.
+    fn new(
+        root: Root,
         ledger: &OwnedFd,
         options: FsOptions,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let strategy = IoStrategy::probe(directory.as_fd());
         let ledger = Ledger::attach(ledger, shape(&options))?;
-        let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let root = Grant { directory: directory.into(), access };
-        let tree = Tree::of_directory(root, options.ids.clone(), ledger)?;
+        let ids = options.ids.clone();
+        let (tree, strategy) = match root {
+            Root::Directory(directory) => {
+                let directory = OwnedFd::from(directory);
+                let strategy = IoStrategy::probe(directory.as_fd());
+                let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
+                (Tree::of_directory(Grant { directory, access }, ids, ledger)?, strategy)
+            }
+            Root::Grants(grants) => {
+                let mut tree = Tree::of_grants(ids, ledger);
+                for place in grants {
+                    match place {
+                        Some(shared) => grants::share(&mut tree, &shared)?,
+                        None => tree.skip_grant(),
+                    }
+                }
+                (tree, IoStrategy::Ring)
+            }
+        };
         Ok(Self {
             session: Session::new(tree, options),
             strategy,
@@ -137,6 +159,10 @@ impl Device for FsDevice {
 
     fn config(&self) -> Vec<u8> {
         self.shared.config.clone()
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Effect, String> {
+        grants::change(&mut self.shared.session.borrow_mut().tree, change)
     }
 
     fn reset(&mut self) {

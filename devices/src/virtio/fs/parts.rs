@@ -1,6 +1,5 @@
 //! What a shared directory is made of, on its way to the thread or process that serves it.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use thiserror::Error;
 
 use super::{FsBackend, FsOptions, profile, shape};
 use crate::virtio::backend::{BackendContext, DeviceProfile};
+use crate::virtio::control::{Change, SharedDirectory};
 use crate::virtio::parts::Parts;
 use crate::virtio::queue::InflightRegion;
 
@@ -47,9 +47,28 @@ pub enum FsError {
 /// An open directory, what was asked for, and the memory of what the driver knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FsParts {
-    directory: ipc::Fd,
+    root: Root,
     ledger: ipc::Fd,
     options: FsOptions,
+}
+
+/// What the driver finds in the root.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Root {
+    /// What is in a directory.
+    Directory(ipc::Fd),
+    /// Directories that were shared one by one. A place of one that is not shared any more stays empty:
+    /// what the ledger has of it must not be taken for another's.
+    Grants(Vec<Option<SharedDirectory>>),
+}
+
+impl Root {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Directory(directory) => Self::Directory(directory.try_clone()?),
+            Self::Grants(grants) => Self::Grants(grants.clone()),
+        })
+    }
 }
 
 impl FsParts {
@@ -66,16 +85,30 @@ impl FsParts {
 
     /// Shares a directory that is open.
     pub fn new(directory: OwnedFd, options: FsOptions) -> Result<Self, FsError> {
+        Self::of(Root::Directory(directory.into()), options)
+    }
+
+    /// Shares nothing yet.
+    pub fn empty(options: FsOptions) -> Result<Self, FsError> {
+        Self::of(Root::Grants(Vec::new()), options)
+    }
+
+    fn of(root: Root, options: FsOptions) -> Result<Self, FsError> {
         if options.tag.is_empty() || options.tag.len() > FsOptions::MAX_TAG {
             return Err(FsError::Tag { tag: options.tag });
         }
         let ledger = Ledger::create(shape(&options))
             .map_err(|source| FsError::Ledger { path: PathBuf::new(), source })?;
-        Ok(Self { directory: directory.into(), ledger: ledger.into(), options })
+        Ok(Self { root, ledger: ledger.into(), options })
     }
 }
 
 impl FsParts {
+    /// Whether directories come and go in it.
+    pub fn takes_grants(&self) -> bool {
+        matches!(self.root, Root::Grants(_))
+    }
+
     /// Whose files are whose.
     pub fn ids(&self) -> &Ids {
         &self.options.ids
@@ -89,16 +122,32 @@ impl Parts for FsParts {
 
     fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
-            directory: self.directory.try_clone()?,
+            root: self.root.try_clone()?,
             ledger: self.ledger.try_clone()?,
             options: self.options.clone(),
         })
     }
 
+    fn remember(&mut self, change: &Change) {
+        let Root::Grants(grants) = &mut self.root else { return };
+        match change {
+            // Shared once more is shared already.
+            Change::Share(new) if grants.iter().flatten().any(|old| old.name == new.name) => {}
+            Change::Share(new) => grants.push(Some(new.clone())),
+            Change::Unshare { name } => {
+                for place in grants.iter_mut() {
+                    if place.as_ref().is_some_and(|shared| shared.name == *name) {
+                        *place = None;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
-        let Self { directory, ledger, options } = self;
-        let directory = File::from(OwnedFd::from(directory));
-        match FsBackend::new(directory, &OwnedFd::from(ledger), options) {
+        let Self { root, ledger, options } = self;
+        match FsBackend::new(root, &OwnedFd::from(ledger), options) {
             Ok(backend) => FsBackend { inflight, ..backend }.run(context).await,
             // The transport sees the channel close.
             Err(error) => log::error!("a shared directory cannot be served: {error}"),

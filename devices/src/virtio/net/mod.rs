@@ -357,7 +357,9 @@ impl Device for NetDevice {
                 }
                 network.changes.notify();
             }
-            Change::Balloon { .. } => return Err("a network has no balloon".into()),
+            Change::Balloon { .. } | Change::Share(_) | Change::Unshare { .. } => {
+                return Err("a network has no balloon and no directories".into());
+            }
         }
         Ok(Effect::Unseen)
     }

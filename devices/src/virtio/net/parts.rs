@@ -50,7 +50,11 @@ impl Parts for NetParts {
     fn remember(&mut self, change: &Change) {
         let options = &mut self.options;
         match change {
-            Change::Size { .. } | Change::Window(_) | Change::Balloon { .. } => {}
+            Change::Size { .. }
+            | Change::Window(_)
+            | Change::Balloon { .. }
+            | Change::Share(_)
+            | Change::Unshare { .. } => {}
             Change::Link(link) => options.link = *link,
             Change::RateLimits { traffic, limits } => {
                 if *traffic != LimitedTraffic::Transmit {

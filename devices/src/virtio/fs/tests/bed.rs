@@ -64,7 +64,12 @@ impl FsBed {
     /// Start a back end, in the place of the one that was there.
     pub(super) fn start(&mut self, inflight: Option<InflightRegion>) {
         let directory = File::open(self.folder.path()).unwrap();
-        let backend = FsBackend::new(directory, &self.ledger, self.options.clone()).unwrap();
+        let backend = FsBackend::new(
+            Root::Directory(OwnedFd::from(directory).into()),
+            &self.ledger,
+            self.options.clone(),
+        )
+        .unwrap();
         let backend = FsBackend { inflight, ..backend };
         self.bed.run(|context| backend.run(context));
     }
