@@ -5,6 +5,7 @@
 
 mod balloon;
 mod boot;
+mod busy;
 mod chaos;
 mod consoles;
 mod ctl;
@@ -71,6 +72,7 @@ impl Case {
 /// case shows. These run with `--long`, or by name.
 const LONG: &[&str] = &[
     "balloon/",
+    "busy/",
     "consoles/a-",
     "consoles/debug",
     "consoles/entropy",
@@ -138,6 +140,7 @@ fn in_order() -> Vec<Case> {
         balloon::cases(),
         watchdog::cases(),
         cycles::cases(),
+        busy::cases(),
     ]
     .into_iter()
     .flatten()
