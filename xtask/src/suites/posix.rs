@@ -82,10 +82,7 @@ sync
 differ shared/results.e shared/results.work '::(char|block) |link::link_count_max '
 ";
 
-/// Beside these Linux' v9fs
-/// - sets times in whole seconds only, and none of its own: those of changes come with the next look;
-/// - makes files for the user that mounted it, by `access=client`;
-/// - opens a file that it makes without write permission a second time, and checks the permission then.
+/// Beside these Linux' v9fs sets times in whole seconds only: its super block says no finer step.
 const P9: &str = r#"
 chmod 755 "$folder"; mkdir other shared/work; chmod 755 shared/work; mount -t tmpfs tmpfs other
 cp "$VMM_BED_CRATES"/pjdfstest .
