@@ -94,6 +94,7 @@ const LONG: &[&str] = &[
     "net/gibibyte",
     "net/hostile-frames",
     "net/pauses-and-cables",
+    "net/survives-kills-under-load-packed",
     "net/tcp-ten-seconds",
     "net/unbound-20-times",
     "net/user-mode",

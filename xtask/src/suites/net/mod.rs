@@ -21,17 +21,17 @@ pub(super) fn cases() -> Vec<Case> {
     HOSTILE.build();
     let mut cases = vec![
         slow(tcp("both-ways", "split", 2)),
-        slow(killed_under_load()),
-        slow(queues_and_large_frames()),
         addresses(),
         filters(),
-        slow(hostile_frames()),
         slow(user_mode()),
         wrong_input(),
     ];
     for rings in ["split", "packed"] {
         cases.push(slow(tcp("ten-seconds", rings, 10)));
         cases.push(slow(gibibyte(rings)));
+        cases.push(slow(queues_and_large_frames(rings)));
+        cases.push(slow(hostile_frames(rings)));
+        cases.push(slow(killed_under_load(rings)));
         cases.push(slow(unbound_again_and_again(rings)));
         cases.push(slow(paused_under_load(rings)));
     }
@@ -92,9 +92,9 @@ fn gibibyte(rings: &str) -> Case {
     )
 }
 
-fn queues_and_large_frames() -> Case {
+fn queues_and_large_frames(rings: &str) -> Case {
     Case::new(
-        "net/four-queue-pairs-and-mtu-9000",
+        format!("net/four-queue-pairs-and-mtu-9000-{rings}"),
         format!(
             "ip link set lo up
              iperf3 -s -1 >server &
@@ -108,7 +108,7 @@ fn queues_and_large_frames() -> Case {
                  echo queues $(grep -c \"virtio.*-input\" /proc/interrupts)
                  ethtool -L eth0 combined 1
                  ping -c 2 -i 0.2 10.77.0.1
-             ' --cpus 4 --net tap=tap0,address=10.77.0.1/24,queues=4,mtu=9000 \
+             ' --cpus 4 --rings {rings} --net tap=tap0,address=10.77.0.1/24,queues=4,mtu=9000 \
                --cmdline bed.modules=virtio_net
              has 'Combined:.4'
              has '^9000'
@@ -238,9 +238,9 @@ fn unbound_again_and_again(rings: &str) -> Case {
 }
 
 /// The process dies while both sides send. TCP makes good what was lost.
-fn killed_under_load() -> Case {
+fn killed_under_load(rings: &str) -> Case {
     Case::new(
-        "net/survives-kills-under-load",
+        format!("net/survives-kills-under-load-{rings}"),
         format!(
             "ip link set lo up
              iperf3 -s -1 >server &
@@ -249,7 +249,7 @@ fn killed_under_load() -> Case {
                  iperf3 -c 10.77.0.1 -t 14 --bidir -P 2 | tail -n 6
                  echo loads ended with ${{PIPESTATUS[0]}}
                  ping -c 3 -i 0.2 10.77.0.1
-             ' -v {TAP}
+             ' -v --rings {rings} {TAP}
              until_output 'guest: init up'
              sleep 3
              for signal in KILL SEGV SYS STOP; do
@@ -299,9 +299,9 @@ fn paused_under_load(rings: &str) -> Case {
     )
 }
 
-fn hostile_frames() -> Case {
+fn hostile_frames(rings: &str) -> Case {
     Case::new(
-        "net/hostile-frames",
+        format!("net/hostile-frames-{rings}"),
         format!(
             "hostile=$VMM_BED_SCRATCH/net-hostile
              [ -x $hostile ] || fail 'the sender could not be built'
@@ -316,7 +316,7 @@ fn hostile_frames() -> Case {
                  ping -c 3 -i 0.2 10.77.0.1
                  echo received $(cat /sys/class/net/eth0/statistics/rx_packets)
                  dmesg -l emerg,alert,crit,err,warn
-             ' -v --control vm.sock --net tap=tap0,address=10.77.0.1/24,mtu=9000,mac=52:54:00:00:00:11 \
+             ' -v --control vm.sock --rings {rings} --net tap=tap0,address=10.77.0.1/24,mtu=9000,mac=52:54:00:00:00:11 \
                  --cmdline bed.modules=virtio_net
              until_output 'guest: is there'
              $hostile tap0 52:54:00:00:00:11 20000
