@@ -13,12 +13,16 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod relay;
 mod server;
 mod socket;
+mod tcp;
 
 pub use client::Channel;
+pub use relay::relay;
 pub use server::{Request, Response, is_authorized, serve, unary, unimplemented};
 pub use socket::Socket;
+pub use tcp::connect_tcp;
 
 /// Runs hyper's futures as tasks of the executor on this thread.
 #[derive(Clone, Copy, Debug)]

@@ -19,6 +19,7 @@ use crate::files::Files;
 use crate::init::Problem;
 use crate::latch::Latch;
 use crate::logs::{self, Logs};
+use crate::ports::Ports;
 use crate::process::{Owner, Processes, reaper};
 use crate::service::{self, Session};
 use crate::shutdown;
@@ -60,6 +61,8 @@ pub(crate) struct Agent {
     pub(crate) files: Files,
     pub(crate) streams: Streams,
     pub(crate) logs: Logs,
+    pub(crate) ports: Ports,
+    pub(crate) transport: Transport,
     pub(crate) shutdown: Latch<Mode>,
     connections: Cell<usize>,
     last_owner: Cell<u64>,
@@ -81,6 +84,8 @@ pub(crate) async fn run(
         files: Files::default(),
         streams: Streams::default(),
         logs: Logs::default(),
+        ports: Ports::default(),
+        transport: transport.clone(),
         shutdown: Latch::new(),
         connections: Cell::new(0),
         last_owner: Cell::new(0),
@@ -139,6 +144,7 @@ async fn serve_control(agent: &Rc<Agent>, connection: Fd) {
         log::debug!("a control connection ended: {error}");
     }
     agent.files.abandon(owner);
+    agent.ports.abandon(owner);
     agent.processes.abandon(owner).await;
 }
 

@@ -9,7 +9,7 @@ use tonic::Status;
 
 use crate::agent::Agent;
 use crate::process::Owner;
-use crate::{mounts, network, statistics};
+use crate::{listening, mounts, network, statistics};
 
 /// What this agent can do beyond version 1 of the protocol.
 pub(crate) const CAPABILITIES: [&str; 0] = [];
@@ -56,6 +56,9 @@ pub(crate) async fn dispatch(session: Rc<Session>, request: Request) -> Response
         "ReadFile" => read_file,
         "WriteFile" => write_file,
         "FinishFile" => finish_file,
+        "Connect" => connect,
+        "Listen" => listen,
+        "Ports" => ports,
         "FlushLogs" => flush_logs,
         "Statistics" => statistics,
         "Shutdown" => shutdown,
@@ -138,6 +141,22 @@ impl Session {
 
     async fn finish_file(&self, request: v1::FinishFileRequest) -> Answer<v1::FinishFileReply> {
         self.agent.files.finish(request.id).await
+    }
+
+    async fn connect(&self, request: v1::ConnectRequest) -> Answer<v1::ConnectReply> {
+        self.agent.ports.connect(request, &self.agent.streams).await
+    }
+
+    async fn listen(&self, request: v1::ListenRequest) -> Answer<v1::ListenReply> {
+        self.agent.ports.listen(request, self.owner, &self.agent.transport)
+    }
+
+    async fn ports(&self, request: v1::PortsRequest) -> Answer<v1::PortsReply> {
+        let known: Vec<_> =
+            request.known.into_iter().filter_map(|port| u16::try_from(port).ok()).collect();
+        let own = |port| self.agent.ports.is_own(port);
+        let ports = listening::changed(&known, own).await.into_iter().map(u32::from).collect();
+        Ok(v1::PortsReply { ports })
     }
 
     async fn flush_logs(&self, _: v1::FlushLogsRequest) -> Answer<v1::FlushLogsReply> {

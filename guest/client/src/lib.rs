@@ -6,6 +6,7 @@
 //!   Guest           connections to ports of the guest, through the socket of its vsock device
 //!   Session         calls to the agent, and raw streams
 //!   run             one command: its streams, signals, exit status
+//!   publish, expose ports of the guest here, and ports of this host there
 //!   fetch, store    files out of the guest and into it
 //! ```
 //!
@@ -19,6 +20,7 @@ mod files;
 mod guest;
 mod listener;
 mod logs;
+mod ports;
 mod ready;
 mod session;
 
@@ -27,5 +29,6 @@ pub use command::{Command, Ending, Event, HostStreams, Run, StartError, run};
 pub use files::{CopyError, Incoming, Place, fetch, store};
 pub use guest::{ConnectError, Guest};
 pub use logs::LogListener;
+pub use ports::{Forward, ForwardError, expose, listening, publish};
 pub use ready::ReadyListener;
 pub use session::{CallError, Session};

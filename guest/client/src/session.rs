@@ -63,6 +63,11 @@ impl Session {
         Ok(Session { guest: guest.clone(), agent })
     }
 
+    /// Whose agent it is.
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
     /// The agent's calls.
     pub fn agent(&self) -> AgentClient<Channel> {
         self.agent.clone()

@@ -12,7 +12,9 @@ use proto::mounts::Access;
 use crate::agent_secret;
 use crate::config::MachineOptions;
 use crate::error::{Hint, Report};
-use crate::exec::{self, Place, Request, Root, SharedFolder, Time, Wanted, Writes};
+use crate::exec::{
+    self, Expose, Place, Ports, Publish, Request, Root, SharedFolder, Time, Wanted, Writes,
+};
 use crate::logs::{Format, Log, RotatingFile, Sink};
 
 const EXAMPLES: &str = "\
@@ -70,6 +72,14 @@ pub(super) struct ExecArgs {
     /// Run in the machine with this --vsock socket instead of a new one
     #[arg(long = "in", value_name = "SOCKET", help_heading = HEADING)]
     running: Option<PathBuf>,
+
+    /// Reach a port of the guest's localhost here; may be repeated
+    #[arg(long, value_name = "[ADDRESS:]PORT[:GUESTPORT]", help_heading = HEADING)]
+    publish: Vec<Publish>,
+
+    /// Reach a port of this host's localhost on the guest's; may be repeated
+    #[arg(long, value_name = "GUESTPORT[:PORT]", help_heading = HEADING)]
+    expose: Vec<Expose>,
 
     /// Keep what the guest logs, its kernel too, in a file; FILE.1 to FILE.5 are older
     #[arg(long, value_name = "FILE", conflicts_with = "running", help_heading = HEADING)]
@@ -176,6 +186,7 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
         env = super::runner::environment().chain(env).collect();
     }
     Ok(Request {
+        ports: Ports { publish: arguments.publish, expose: arguments.expose },
         log: None,
         place,
         command: Command {

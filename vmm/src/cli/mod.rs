@@ -7,6 +7,7 @@ mod cp;
 mod ctl;
 mod device;
 mod exec;
+mod forward;
 mod logging;
 mod logs;
 mod run;
@@ -46,6 +47,7 @@ enum Command {
     Exec(Box<exec::ExecArgs>),
     Shell(shell::ShellArgs),
     Cp(cp::CpArgs),
+    Forward(forward::ForwardArgs),
     Logs(logs::LogsArgs),
     Test(test::TestArgs),
     Bench(Box<bench::BenchArgs>),
@@ -125,6 +127,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Exec(arguments) => exec::run(*arguments),
         Command::Shell(arguments) => shell::run(arguments),
         Command::Cp(arguments) => cp::run(arguments),
+        Command::Forward(arguments) => forward::run(arguments),
         Command::Logs(arguments) => logs::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(*arguments),

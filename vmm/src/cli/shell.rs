@@ -9,7 +9,7 @@ use agent_client::Command;
 use clap::Args;
 
 use crate::agent_secret;
-use crate::exec::{Place, Request, Wanted};
+use crate::exec::{Place, Ports, Request, Wanted};
 
 /// The agent says in SHELL what the user's shell is.
 const LOGIN: [&str; 3] = ["/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l"];
@@ -58,6 +58,7 @@ pub(super) fn run(arguments: ShellArgs) -> u8 {
         terminal: if has_terminal { Wanted::Yes } else { Wanted::No },
         timeout: None,
         idle_timeout: None,
+        ports: Ports::default(),
         log: None,
     })
 }

@@ -66,6 +66,15 @@ pub enum Error {
     /// A file could not be copied.
     #[error("cannot copy")]
     Copy(#[from] agent_client::CopyError),
+    /// A port leads nowhere.
+    #[error("cannot forward port {port}")]
+    Forward {
+        /// The port, of the side that listens.
+        port: u16,
+        /// Why.
+        #[source]
+        source: agent_client::ForwardError,
+    },
     /// It could not be started, for a reason that is not the program.
     #[error("cannot start the command: {0}")]
     NotStarted(String),

@@ -15,6 +15,7 @@ mod agent;
 mod error;
 mod first_root;
 mod folder;
+mod forwards;
 mod host_mounts;
 mod image;
 mod kernels;
@@ -37,6 +38,7 @@ use agent_client::{Command, Guest};
 use executor::{Config, Executor, KernelFeatures};
 
 pub use error::{Error, status};
+pub use forwards::{Expose, Forwarding, Ports, PortsError, Publish, forward};
 pub use root::{Root, SharedFolder, Writes};
 pub use time::{Time, TimeError};
 pub use transfer::{Files, Local, Progress, Transfer, copy};
@@ -69,6 +71,8 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// How long nothing may come through.
     pub idle_timeout: Option<Duration>,
+    /// Ports that lead to the other side meanwhile.
+    pub ports: Ports,
     /// Where to put what a new guest logs.
     pub log: Option<Log>,
 }
@@ -110,8 +114,8 @@ pub fn run(request: Request) -> Result<u8, Error> {
     // What is prepared here is part of the time.
     let deadline = request.timeout.map(|time| Instant::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
-    let Request { place, command, terminal, idle_timeout, log, .. } = request;
-    let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout };
+    let Request { place, command, terminal, idle_timeout, ports, log, .. } = request;
+    let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout, ports };
     match place {
         Place::Running { socket, secret } => {
             let secret = agent_secret::read(&secret)

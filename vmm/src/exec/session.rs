@@ -14,6 +14,7 @@ use executor::{Either, Fd, TaskGroup, select};
 use proto::credentials::Secret;
 use proto::v1;
 
+use super::forwards::{self, Ports};
 use super::machine::{End, Machine};
 use super::{Disks, Error, Prepared, Wanted, status};
 use crate::logs::Log;
@@ -38,6 +39,7 @@ pub(super) struct Wishes {
     pub(super) terminal: Wanted,
     pub(super) deadline: Option<Instant>,
     pub(super) idle_timeout: Option<Duration>,
+    pub(super) ports: Ports,
 }
 
 /// What ended a run.
@@ -208,7 +210,8 @@ async fn run_command(
     activity: &Activity,
     signals: &mut Listener,
 ) -> Result<Ending, Error> {
-    let Wishes { mut command, terminal, .. } = wishes;
+    let Wishes { mut command, terminal, ports, .. } = wishes;
+    let _forwards = forwards::open(session, &ports).await?;
     let raw = match terminal {
         Wanted::Yes => {
             let (rows, columns) = size().unwrap_or(ROWS_AND_COLUMNS);

@@ -23,6 +23,7 @@ fn help_is_as_recorded() {
         (&["exec", "--help"], "help-exec.txt"),
         (&["shell", "--help"], "help-shell.txt"),
         (&["cp", "--help"], "help-cp.txt"),
+        (&["forward", "--help"], "help-forward.txt"),
         (&["logs", "--help"], "help-logs.txt"),
         (&["test", "--help"], "help-test.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),

@@ -84,6 +84,7 @@ const LONG: &[&str] = &[
     "consoles/unbound",
     "cycles/",
     "exec/fifty-in-one-guest",
+    "exec/gibibyte-through-a-port",
     "exec/images-and-folders",
     "exec/large-input",
     "exec/thousand-in-a-row",

@@ -2,6 +2,7 @@
 
 mod harness;
 mod logs;
+mod ports;
 mod running;
 
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(harness::cases());
     cases.extend(running::cases());
     cases.extend(logs::cases());
+    cases.extend(ports::cases());
     cases.extend(long());
     cases
 }
