@@ -4,6 +4,7 @@ mod harness;
 mod logs;
 mod ports;
 mod running;
+mod strangers;
 
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(running::cases());
     cases.extend(logs::cases());
     cases.extend(ports::cases());
+    cases.extend(strangers::cases());
     cases.extend(long());
     cases
 }
