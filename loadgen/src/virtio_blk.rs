@@ -9,9 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
-use devices::virtio::backend::RingLayout;
 use devices::virtio::queue::RingFeatures;
-use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
+use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick, SplitDriver};
 use devices::virtio::vhost_user::front_end::{FrontEnd, SharedRegion};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -31,10 +30,12 @@ const READ: u32 = 0;
 const WRITE: u32 = 1;
 const SECTOR: u64 = 512;
 
-/// What each request has beside its data: a header, a status byte and a table of descriptors.
+/// What each request has beside its data: a header, a status byte, and tables of descriptors for reads and for
+/// writes, which are written once.
 const PLACE: u64 = 128;
 const STATUS_AT: u64 = 16;
-const TABLE_AT: u64 = 32;
+const READ_TABLE_AT: u64 = 32;
+const WRITE_TABLE_AT: u64 = 80;
 /// The size of a ring that real drivers have. It must not be less than the descriptors of a request, not
 /// even where these are in a table of their own.
 const USUAL_SIZE: u16 = 128;
@@ -161,7 +162,7 @@ struct Slot {
 /// One queue and its requests.
 struct Queue<'a> {
     disk: &'a VirtioBlk,
-    driver: DriverQueue,
+    driver: SplitDriver,
     kick: OwnedFd,
     call: OwnedFd,
     layout: Layout,
@@ -179,7 +180,7 @@ impl<'a> Queue<'a> {
         let base = layout.queue * u64::from(index);
         let features = RingFeatures::from_bits(disk.features);
         let size = disk.queue_size;
-        let driver = DriverQueue::new(&disk.memory, base, size, RingLayout::Split, features);
+        let driver = SplitDriver::new(&disk.memory, base, size, features);
         let event = |flags| eventfd(0, EventfdFlags::CLOEXEC | flags);
         let kick = event(EventfdFlags::empty()).map_err(|errno| system("make an event", errno))?;
         let call = event(EventfdFlags::NONBLOCK).map_err(|errno| system("make an event", errno))?;
@@ -189,7 +190,7 @@ impl<'a> Queue<'a> {
         }
         let count = disk.capacity * SECTOR / u64::from(workload.block_size);
         let slot = Slot { made_at: Instant::now(), block: 0 };
-        Ok(Self {
+        let queue = Self {
             disk,
             driver,
             kick,
@@ -199,7 +200,32 @@ impl<'a> Queue<'a> {
             blocks: Blocks::new(workload, index, count),
             slots: vec![slot; workload.depth.into()],
             owners: vec![0; size.into()],
-        })
+        };
+        for slot in 0..workload.depth {
+            for (reads, table) in [(true, READ_TABLE_AT), (false, WRITE_TABLE_AT)] {
+                let table = queue.place(slot) + table;
+                let written = queue.driver.write_table(table, &queue.buffers(slot, reads));
+                written.ok_or_else(|| LoadError::Unfit("has no memory there".into()))?;
+            }
+        }
+        Ok(queue)
+    }
+
+    /// Where the header of a slot is.
+    fn place(&self, slot: u16) -> u64 {
+        self.base + self.layout.places + u64::from(slot) * PLACE
+    }
+
+    fn buffers(&self, slot: u16, reads: bool) -> [Buffer; DESCRIPTORS as usize] {
+        let (place, length) = (self.place(slot), self.disk.workload.block_size);
+        let address = self.base + self.layout.data + u64::from(slot) * u64::from(length);
+        let data = if reads {
+            Buffer::Writable { address, length }
+        } else {
+            Buffer::Readable { address, length }
+        };
+        let status = Buffer::Writable { address: place + STATUS_AT, length: 1 };
+        [Buffer::Readable { address: place, length: 16 }, data, status]
     }
 
     fn run(&mut self, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
@@ -236,34 +262,25 @@ impl<'a> Queue<'a> {
 
     /// Makes a request available, but not visible.
     fn make(&mut self, slot: u16, now: Instant) -> Result<(), LoadError> {
-        let size = self.disk.workload.block_size;
-        let place = self.base + self.layout.places + u64::from(slot) * PLACE;
-        let data = self.base + self.layout.data + u64::from(slot) * u64::from(size);
+        let size = u64::from(self.disk.workload.block_size);
+        let place = self.place(slot);
         let (block, reads) = self.blocks.next();
         let mut header = [0; 16];
         let kind = if reads { READ } else { WRITE };
         header[..4].copy_from_slice(&kind.to_le_bytes());
-        header[8..].copy_from_slice(&(block * u64::from(size) / SECTOR).to_le_bytes());
+        header[8..].copy_from_slice(&(block * size / SECTOR).to_le_bytes());
         let memory = &self.disk.memory;
         let status = GuestAddress(place + STATUS_AT);
         memory
             .write_slice(GuestAddress(place), &header)
             .and_then(|()| memory.write_obj(status, &0xff_u8))
             .map_err(|error| LoadError::Unfit(format!("has no memory there: {error}")))?;
-        let data = if reads {
-            Buffer::Writable { address: data, length: size }
-        } else {
-            Buffer::Readable { address: data, length: size }
-        };
-        let buffers = [
-            Buffer::Readable { address: place, length: 16 },
-            data,
-            Buffer::Writable { address: place + STATUS_AT, length: 1 },
-        ];
         let head = if self.disk.features & INDIRECT_DESC == 0 {
+            let buffers = self.buffers(slot, reads);
             self.driver.add(&buffers)
         } else {
-            self.driver.add_indirect(place + TABLE_AT, &buffers)
+            let table = if reads { READ_TABLE_AT } else { WRITE_TABLE_AT };
+            self.driver.add_table(place + table, DESCRIPTORS.into())
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
@@ -272,8 +289,8 @@ impl<'a> Queue<'a> {
     }
 
     fn check(&self, index: u16, slot: Slot) -> Result<(), LoadError> {
-        let place = self.base + self.layout.places + u64::from(index) * PLACE;
-        let status = self.disk.memory.read_obj::<u8>(GuestAddress(place + STATUS_AT));
+        let status = GuestAddress(self.place(index) + STATUS_AT);
+        let status = self.disk.memory.read_obj::<u8>(status);
         match status.unwrap_or(0xff) {
             0 => Ok(()),
             status => Err(LoadError::Request { block: slot.block, status }),

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use thiserror::Error;
 
+use super::Disk;
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
-use super::{Disk, IoStrategy};
+use super::way::Ways;
 use crate::virtio::queue::{
-    Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag, Wait,
+    Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
 };
 use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
 
@@ -40,6 +41,7 @@ pub(super) async fn serve(disk: Rc<Disk>, active: ActiveQueue) -> Vec<ActiveQueu
 struct Server {
     disk: Rc<Disk>,
     paced: PacedQueue,
+    ways: Ways,
     /// By head.
     requests: Box<[Request]>,
     chain: Chain,
@@ -51,6 +53,7 @@ impl Server {
         let memory = active.memory().clone();
         Self {
             paced: PacedQueue::new(active, disk.patience, disk.changes.clone()),
+            ways: Ways::new(disk.strategy),
             disk,
             requests: (0..size).map(|_| Request::new(&memory)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
@@ -84,7 +87,9 @@ impl Server {
     fn go_on(&mut self, head: Tag) {
         let request = &mut self.requests[usize::from(head)];
         let submitted = match request.step {
-            Step::Read | Step::Write => transfer(&mut self.paced.ops, &self.disk, request, head),
+            Step::Read | Step::Write => {
+                transfer(&mut self.paced.ops, &mut self.ways, &self.disk, request, head)
+            }
             Step::Range(position) => {
                 let range = request.ranges[position];
                 self.paced.slow += 1;
@@ -120,9 +125,11 @@ impl Requests for Server {
     }
 
     fn take(&mut self) -> Result<u16, Failure> {
-        let most = match self.disk.strategy {
-            IoStrategy::Ring => self.paced.active.queue.size(),
-            IoStrategy::Inline | IoStrategy::InMemory => INLINE_BATCH,
+        let available = self.paced.active.queue.available();
+        self.ways.visit(available, self.paced.ops.in_flight());
+        let most = match self.ways.inline {
+            None => self.paced.active.queue.size(),
+            Some(_) => INLINE_BATCH,
         };
         // What a predecessor took was admitted then, and a pause waits for it.
         let limited = self.disk.limiter.borrow().is_limited() && !self.paced.is_recovering();
@@ -259,6 +266,7 @@ fn durable(request: &mut Request, mode: CacheMode) -> Progress {
 /// Start to move what is left of a transfer.
 fn transfer(
     ops: &mut GuestOps,
+    ways: &mut Ways,
     disk: &Disk,
     request: &mut Request,
     tag: Tag,
@@ -271,12 +279,12 @@ fn transfer(
     match (request.path, side) {
         (Path::Straight, _) => {
             let buffers = &request.buffers;
-            let wait = match disk.strategy {
-                IoStrategy::Ring => return ops.transfer(file, buffers, side, offset, tag),
-                IoStrategy::Inline => Wait::Never,
-                IoStrategy::InMemory => Wait::ForMemory,
+            let Some(wait) = ways.inline else {
+                return ops.transfer(file, buffers, side, offset, tag);
             };
-            ops.transfer_inline(file, wait, buffers, side, offset, tag)
+            let moved = ops.transfer_inline(file, wait, buffers, side, offset, tag)?;
+            ways.tried(moved);
+            Ok(())
         }
         (Path::Bounced, side) => {
             let length = request.buffers.bytes().min(BOUNCE_BYTES);

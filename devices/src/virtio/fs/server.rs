@@ -207,11 +207,13 @@ impl Server {
         let (data, offset) = (&place.data, place.offset);
         let submitted = match self.shared.strategy {
             IoStrategy::Ring => self.paced.ops.transfer(file, data, side, offset, head),
-            IoStrategy::Inline => {
-                self.paced.ops.transfer_inline(file, Wait::Never, data, side, offset, head)
+            IoStrategy::Adaptive => {
+                let ops = &mut self.paced.ops;
+                ops.transfer_inline(file, Wait::Never, data, side, offset, head).map(|_| ())
             }
             IoStrategy::InMemory => {
-                self.paced.ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head)
+                let ops = &mut self.paced.ops;
+                ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head).map(|_| ())
             }
         };
         submitted.expect("there is room for one operation of each head");

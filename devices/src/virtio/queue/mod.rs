@@ -38,7 +38,7 @@ pub use error::{QueueError, RingPart};
 pub use inflight::{InflightError, InflightRecord, InflightRegion};
 pub use packed::PackedQueue;
 pub use split::SplitQueue;
-pub use transfer::{Completed, GuestOps, NoRoom, Pages, Tag, Wait, receive_now, send_now};
+pub use transfer::{Completed, GuestOps, Moved, NoRoom, Pages, Tag, Wait, receive_now, send_now};
 
 use super::backend::{QueueSetup, RingLayout, RingPosition};
 use crate::memory::GuestMemory;

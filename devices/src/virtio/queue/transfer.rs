@@ -56,6 +56,9 @@ impl Pages {
     }
 }
 
+/// The most that one call moves.
+const MOST_BYTES: usize = 0x7fff_f000;
+
 /// For what a transfer on the spot may keep the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -63,6 +66,15 @@ pub enum Wait {
     Never,
     /// For the file's own memory: it is a file in memory and there is nothing else to wait for.
     ForMemory,
+}
+
+/// What became of a transfer on the spot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It is done, as far as one call goes.
+    Now,
+    /// It would have had to wait, or failed, and goes through the ring.
+    Later,
 }
 
 /// What keeps an operation's memory alive.
@@ -104,9 +116,16 @@ impl GuestOps {
         let segments = as_iovecs(buffers.segments());
         // SAFETY: the segments lie in `buffers.memory()`; the guard keeps that mapped.
         let op = unsafe {
-            match side {
-                Side::Writable => Op::readv(file, segments, offset),
-                Side::Readable => Op::writev(file, segments, offset),
+            match (segments, side) {
+                // Without a vector there is none for the kernel to copy.
+                ([one], Side::Writable) if one.iov_len <= MOST_BYTES => {
+                    Op::read(file, one.iov_base.cast(), one.iov_len as u32, offset)
+                }
+                ([one], Side::Readable) if one.iov_len <= MOST_BYTES => {
+                    Op::write(file, one.iov_base.cast(), one.iov_len as u32, offset)
+                }
+                (_, Side::Writable) => Op::readv(file, segments, offset),
+                (_, Side::Readable) => Op::writev(file, segments, offset),
             }
         };
         self.submit(op, tag, Some(buffers.memory().clone()), None)
@@ -121,16 +140,16 @@ impl GuestOps {
         side: Side,
         offset: u64,
         tag: Tag,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<Moved, NoRoom> {
         if self.in_flight() == self.set.capacity() {
             return Err(NoRoom);
         }
         match transfer_now(file.as_fd(), wait, buffers, side, offset) {
             Some(bytes) => {
                 self.immediate.push_back((tag, bytes));
-                Ok(())
+                Ok(Moved::Now)
             }
-            None => self.transfer(file, buffers, side, offset, tag),
+            None => self.transfer(file, buffers, side, offset, tag).map(|()| Moved::Later),
         }
     }
 

@@ -26,7 +26,7 @@ fn what_is_written_is_in_the_file_and_reads_back() {
 fn both_strategies_and_caches_serve_every_layout() {
     on_both(|| async {
         for caching in [Caching::PageCache, Caching::Direct] {
-            for strategy in [IoStrategy::Ring, IoStrategy::Inline, IoStrategy::InMemory] {
+            for strategy in [IoStrategy::Ring, IoStrategy::Adaptive, IoStrategy::InMemory] {
                 let disk = Disk::new(1 << 20);
                 let mut options = disk.options();
                 options.caching = caching;

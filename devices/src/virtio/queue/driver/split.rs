@@ -111,7 +111,12 @@ impl SplitDriver {
 
     /// As [`SplitDriver::add`], but through an indirect table that is written to `table`.
     pub fn add_indirect(&mut self, table: u64, buffers: &[Buffer]) -> Option<u16> {
-        let head = self.free.pop()?;
+        self.write_table(table, buffers)?;
+        self.add_table(table, buffers.len())
+    }
+
+    /// Write an indirect table. None if there is no memory for it.
+    pub fn write_table(&self, table: u64, buffers: &[Buffer]) -> Option<()> {
         // SAFETY: the array is used only here, while `self` holds the memory.
         let entries: HostArray<RawDescriptor> =
             unsafe { HostArray::resolve(&self.memory, table, buffers.len()) }?;
@@ -119,9 +124,15 @@ impl SplitDriver {
             let next = (position + 1 < buffers.len()).then_some(position as u16 + 1);
             entries.write(position, raw(*buffer, next));
         }
+        Some(())
+    }
+
+    /// As [`SplitDriver::add_indirect`], with a table of so many buffers that was written before.
+    pub fn add_table(&mut self, table: u64, buffers: usize) -> Option<u16> {
+        let head = self.free.pop()?;
         let descriptor = RawDescriptor {
             address: table,
-            length: 16 * buffers.len() as u32,
+            length: 16 * buffers as u32,
             flags: DESCRIPTOR_INDIRECT,
             next: 0,
         };
