@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,9 +55,9 @@ pub struct VirtioBlk {
 }
 
 impl VirtioBlk {
-    /// Connects to the back end and sets all up but the rings.
-    pub fn connect(socket: &Path, workload: Workload) -> Result<Self, LoadError> {
-        let mut front_end = FrontEnd::connect(socket)?;
+    /// Sets all up but the rings, over a connection with a back end.
+    pub fn new(connection: UnixStream, workload: Workload) -> Result<Self, LoadError> {
+        let mut front_end = FrontEnd::new(connection)?;
         let offered = front_end.features()?;
         let wanted = VERSION_1 | EVENT_IDX | INDIRECT_DESC | MQ;
         let features = offered & wanted;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn all_workloads_run_and_are_counted() {
     for workload in all {
         let file = file();
         let thread = serve(file.path(), workload.queues, &socket);
-        let disk = VirtioBlk::connect(&socket, workload).unwrap();
+        let disk = VirtioBlk::new(UnixStream::connect(&socket).unwrap(), workload).unwrap();
         let figures = disk.run(std::process::id()).unwrap();
         assert!(figures.operations > 0, "{workload:?}");
         assert_eq!(figures.operations, figures.latency.len());
@@ -87,7 +87,10 @@ fn a_back_end_with_too_few_queues_is_refused() {
     let file = file();
     let thread = serve(file.path(), 1, &socket);
     let workload = workload(Access::Read, Order::Random, 1, 2, Polling::Off);
-    assert!(matches!(VirtioBlk::connect(&socket, workload), Err(LoadError::Unfit(_))));
+    assert!(matches!(
+        VirtioBlk::new(UnixStream::connect(&socket).unwrap(), workload),
+        Err(LoadError::Unfit(_))
+    ));
     thread.join().unwrap().unwrap();
 }
 

@@ -106,8 +106,8 @@ fn serve(
 ) -> Result<Figures, BenchError> {
     let socket = folder.join("socket");
     let file = bench.file.canonicalize().map_err(|source| file_error(bench, source))?;
-    let mut service = contestant.start(&file, &socket, workload.queues)?;
-    let load = VirtioBlk::connect(&socket, workload).and_then(|disk| disk.run(service.process()));
+    let (mut service, connection) = contestant.start(&file, &socket, workload.queues)?;
+    let load = VirtioBlk::new(connection, workload).and_then(|disk| disk.run(service.process()));
     load.map_err(|source| {
         let name = contestant.name.clone();
         log::debug!("{name}: {}", service.last_words());

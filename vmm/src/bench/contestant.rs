@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::ErrorKind::{ConnectionRefused, NotFound};
 use std::io::{Read, Seek};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -89,13 +91,13 @@ impl Contestant {
         known.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// Starts it on a socket, and waits until it listens.
+    /// Starts it on a socket, and connects as soon as it listens.
     pub(super) fn start(
         &self,
         file: &Path,
         socket: &Path,
         queues: u16,
-    ) -> Result<Service, BenchError> {
+    ) -> Result<(Service, UnixStream), BenchError> {
         // What a predecessor left.
         let _ = std::fs::remove_file(socket);
         let filled = |word: &String| {
@@ -134,15 +136,18 @@ impl Contestant {
         let mut service = Service { child, errors };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if socket.exists() {
-                return Ok(service);
+            match UnixStream::connect(socket) {
+                Ok(connection) => return Ok((service, connection)),
+                // Not there yet, or there and not listening yet.
+                Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => {}
+                Err(error) => return Err(failed(format!("{}: {error}", socket.display()))),
             }
             let ended = service.child.try_wait().map_err(BenchError::host("wait for a process"))?;
             if let Some(status) = ended {
                 return Err(failed(format!("{status}: {}", service.last_words())));
             }
             if Instant::now() > deadline {
-                return Err(failed(format!("no socket after {} s", PATIENCE.as_secs())));
+                return Err(failed(format!("it does not listen after {} s", PATIENCE.as_secs())));
             }
             thread::sleep(GLANCE);
         }

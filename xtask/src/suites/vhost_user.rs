@@ -19,9 +19,9 @@ device() {
     vmm device "$1" -v --socket "$2.sock" $3 2>"$2.log" &
     devices="$devices $!"
     turns=0
-    until [ -S "$2.sock" ]; do
+    until grep -q 'waits for a front end' "$2.log"; do
         turns=$((turns + 1))
-        [ $turns -lt 100 ] || { cat "$2.log"; fail "no socket $2.sock"; }
+        [ $turns -lt 100 ] || { cat "$2.log"; fail "$2 does not listen"; }
         sleep 0.1
     done
 }

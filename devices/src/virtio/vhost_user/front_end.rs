@@ -6,7 +6,6 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
@@ -67,13 +66,7 @@ pub struct FrontEnd {
 }
 
 impl FrontEnd {
-    /// Connects, and agrees on the protocol's features.
-    pub fn connect(path: &Path) -> Result<Self, FrontEndError> {
-        let connected = UnixStream::connect(path);
-        Self::new(connected.map_err(|source| FrontEndError::Broken { request: "connect", source })?)
-    }
-
-    /// Over a connection.
+    /// Agrees on the protocol's features over a connection.
     pub fn new(socket: UnixStream) -> Result<Self, FrontEndError> {
         let broken = |source| FrontEndError::Broken { request: "set up the socket", source };
         socket.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
