@@ -1,18 +1,15 @@
 //! The socket: messages with descriptors beside them.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use executor::{Fd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
-use zerocopy::{FromBytes, IntoBytes};
+use rustix::net::{RecvFlags, SendFlags};
+use zerocopy::FromBytes;
 
-use super::message::{Header, MOST_DESCRIPTORS, Message};
+use super::message::{Header, Message};
+use super::wire;
 
 /// A connection with a front end.
 pub(super) struct Connection {
@@ -52,7 +49,8 @@ impl Connection {
     async fn fill(&self, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
         let mut done = 0;
         while done < bytes.len() {
-            match self.receive_some(&mut bytes[done..], descriptors) {
+            match wire::receive(&self.socket, &mut bytes[done..], descriptors, RecvFlags::DONTWAIT)
+            {
                 Ok(0) if done == 0 => return Ok(false),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => done += count,
@@ -65,28 +63,6 @@ impl Connection {
         Ok(true)
     }
 
-    fn receive_some(
-        &self,
-        bytes: &mut [u8],
-        descriptors: &mut Vec<OwnedFd>,
-    ) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let mut pieces = [IoSliceMut::new(bytes)];
-        let received = rustix::net::recvmsg(&self.socket, &mut pieces, &mut control, flags)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        let lost = received.flags.contains(ReturnFlags::CTRUNC);
-        if lost || descriptors.len() > MOST_DESCRIPTORS {
-            return Err(Errno::MSGSIZE);
-        }
-        Ok(received.bytes)
-    }
-
     /// Sends an answer. Front ends wait for theirs, so there is room, or they are no front ends.
     pub(super) fn answer(
         &self,
@@ -95,18 +71,6 @@ impl Connection {
         descriptor: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let header = Header::answer(request, payload.len());
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let pieces = [IoSlice::new(header.as_bytes()), IoSlice::new(payload)];
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // Lives as long as `control` needs it.
-        let one;
-        if let Some(descriptor) = descriptor {
-            one = [descriptor];
-            control.push(SendAncillaryMessage::ScmRights(&one));
-        }
-        let sent = rustix::net::sendmsg(&self.socket, &pieces, &mut control, flags)?;
-        let length = size_of::<Header>() + payload.len();
-        if sent == length { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        wire::send(&self.socket, header, payload, descriptor.as_slice(), SendFlags::DONTWAIT)
     }
 }

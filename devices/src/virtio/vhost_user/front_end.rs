@@ -2,16 +2,12 @@
 //!
 //! It waits for each answer, so that whatever a back end does not like is known at once.
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{RecvFlags, SendFlags};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,6 +15,7 @@ use super::message::{
     ConfigPart, FEATURE_PROTOCOL, Header, InflightMemory, LONGEST_PAYLOAD, RegionCount,
     RegionMessage, Request, RingAddresses, RingNumber, protocol,
 };
+use super::wire;
 use crate::virtio::queue::QueueLayout;
 
 /// How long a back end may take for an answer.
@@ -239,37 +236,17 @@ impl FrontEnd {
         if self.protocol_features & protocol::REPLY_ACK != 0 && !has_answer {
             header = header.with_answer();
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !files.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(files));
-        }
-        let pieces = [IoSlice::new(header.as_bytes()), IoSlice::new(payload)];
-        let sent = rustix::net::sendmsg(&self.socket, &pieces, &mut control, SendFlags::NOSIGNAL);
-        let broken = |source| FrontEndError::Broken { request: name, source };
-        let sent = sent.map_err(|errno| broken(errno.into()))?;
-        if sent < size_of::<Header>() + payload.len() {
-            return Err(broken(io::ErrorKind::WriteZero.into()));
-        }
-        Ok(())
+        wire::send(&self.socket, header, payload, files, SendFlags::empty())
+            .map_err(|source| FrontEndError::Broken { request: name, source })
     }
 
     fn receive(&mut self, name: &'static str) -> Result<(Vec<u8>, Vec<OwnedFd>), FrontEndError> {
         let broken = |source| FrontEndError::Broken { request: name, source };
         let mut header = [0; size_of::<Header>()];
         let mut files = Vec::new();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut pieces = [IoSliceMut::new(&mut header)];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-        let received = rustix::net::recvmsg(&self.socket, &mut pieces, &mut control, flags)
+        let received = wire::receive(&self.socket, &mut header, &mut files, RecvFlags::WAITALL)
             .map_err(|errno| broken(errno.into()))?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                files.extend(rights);
-            }
-        }
-        if received.bytes < header.len() {
+        if received < header.len() {
             return Err(broken(io::ErrorKind::UnexpectedEof.into()));
         }
         let header = Header::read_from_bytes(&header).expect("the sizes are the same");

@@ -26,6 +26,7 @@ mod requests;
 mod rings;
 mod served;
 mod session;
+mod wire;
 
 use ipc::Fd;
 use serde::{Deserialize, Serialize};
