@@ -26,7 +26,7 @@ use crate::interrupt::IrqLine;
 use crate::sync::Lock;
 
 use alarm::Alarm;
-use calendar::DateTime;
+pub use calendar::DateTime;
 use encoding::{Encoding, TIME_REGISTERS, TimeRegisters};
 
 /// Number of ports.

@@ -11,6 +11,7 @@ use loadgen::{Access, Figures, Polling, Workload};
 use super::contestant::Contestant;
 use super::error::BenchError;
 use super::result::{BlkResult, BlkResults, Measured};
+use crate::folder::Folder;
 
 /// What is to be measured.
 #[derive(Debug)]
@@ -34,12 +35,12 @@ pub struct BlkBench {
 /// Measures; says with each run who is running.
 pub fn run_blk(bench: &BlkBench, progress: &dyn Fn(&str)) -> Result<BlkResults, BenchError> {
     let file = prepare(bench, progress)?;
-    let folder = Folder::new()?;
+    let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
     let ours = Contestant::ours()?;
     let results = bench
         .depths
         .iter()
-        .map(|depth| at_depth(bench, *depth, &file, &ours, &folder.0, progress))
+        .map(|depth| at_depth(bench, *depth, &file, &ours, &folder, progress))
         .collect::<Result<_, _>>()?;
     Ok(BlkResults { workload: describe(bench), results })
 }
@@ -49,7 +50,7 @@ fn at_depth(
     depth: u16,
     file: &File,
     ours: &Contestant,
-    folder: &Path,
+    folder: &Folder,
     progress: &dyn Fn(&str),
 ) -> Result<BlkResult, BenchError> {
     let workload = Workload { depth, ..bench.workload };
@@ -102,9 +103,9 @@ fn serve(
     bench: &BlkBench,
     contestant: &Contestant,
     workload: Workload,
-    folder: &Path,
+    folder: &Folder,
 ) -> Result<Figures, BenchError> {
-    let socket = folder.join("socket");
+    let socket = folder.file("socket");
     let file = bench.file.canonicalize().map_err(|source| file_error(bench, source))?;
     let (mut service, connection) = contestant.start(&file, &socket, workload.queues)?;
     let load = VirtioBlk::new(connection, workload).and_then(|disk| disk.run(service.process()));
@@ -156,23 +157,4 @@ fn describe(bench: &BlkBench) -> String {
         bench.rounds,
         duration.as_secs_f64()
     )
-}
-
-/// A private folder for sockets, which goes away with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, BenchError> {
-        let path = std::env::temp_dir().join(format!("vmm-bench-{}", std::process::id()));
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(BenchError::host("make a folder for sockets"))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -7,6 +7,7 @@ use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use super::result::{BlkResult, BlkResults, Measured};
+use crate::markup::escaped;
 
 const SIZE: (u32, u32) = (860, 400);
 /// Of Okabe and Ito: all eyes can tell them apart.
@@ -224,10 +225,6 @@ fn short(value: f64) -> String {
     let whole = value.fract() == 0.0 || value >= 100.0;
     let digits = usize::from(!whole);
     format!("{value:.digits$}{unit}")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Outcome, Verdict};
+use crate::markup::escaped;
 
 /// Writes the whole document.
 pub fn write(mut out: impl Write, suite: &str, outcomes: &[Outcome]) -> io::Result<()> {
@@ -38,24 +39,6 @@ pub fn write(mut out: impl Write, suite: &str, outcomes: &[Outcome]) -> io::Resu
     }
     writeln!(out, "  </testsuite>\n</testsuites>")?;
     out.flush()
-}
-
-/// Text for elements and attributes. XML has no form at all for most control characters.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in text.chars() {
-        match letter {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' => escaped.push_str("&#10;"),
-            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            letter if letter.is_control() => escaped.extend(letter.escape_default()),
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ impl Hint for SocketError {
 /// A socket that listens. Its file goes with it.
 #[derive(Debug)]
 pub struct ControlSocket {
-    pub(crate) listener: OwnedFd,
-    pub(crate) file: SocketFile,
+    pub(super) listener: OwnedFd,
+    pub(super) file: SocketFile,
 }
 
 impl ControlSocket {

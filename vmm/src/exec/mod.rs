@@ -14,7 +14,6 @@
 mod agent;
 mod error;
 mod first_root;
-mod folder;
 mod forwards;
 mod host_mounts;
 mod image;
@@ -45,10 +44,10 @@ pub use transfer::{Files, Local, Progress, Transfer, copy};
 
 use crate::agent_secret;
 use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
+use crate::folder::Folder;
 use crate::logs::Log;
 use crate::signals::Signals;
 use first_root::Contents;
-use folder::Folder;
 use kernels::KernelModules;
 use root::Plan;
 

@@ -1,41 +1,26 @@
 //! Points in time as dates of UTC.
 
+use devices::legacy::cmos::DateTime;
+
 /// A date of the Gregorian calendar and a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Date {
-    pub(super) year: u64,
-    pub(super) month: u64,
-    pub(super) day: u64,
-    pub(super) hour: u64,
-    pub(super) minute: u64,
-    pub(super) second: u64,
+    pub(super) year: i64,
+    pub(super) month: u8,
+    pub(super) day: u8,
+    pub(super) hour: u8,
+    pub(super) minute: u8,
+    pub(super) second: u8,
     pub(super) micros: u64,
 }
 
 impl Date {
     /// The date so many nanoseconds after 1970. A count of 64 bits ends in the year 2554.
     pub(super) fn from_ns(ns: u64) -> Self {
-        let seconds = ns / 1_000_000_000;
-        let days = seconds / 86_400;
-        // Counted from the first of March of the year 0, so that leap days come last in their years; 400 years
-        // have 146,097 days.
-        let shifted = days + 719_468;
-        let era = shifted / 146_097;
-        let day_of_era = shifted % 146_097;
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month = (5 * day_of_year + 2) / 153;
-        let (month_of_year, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-        Self {
-            year: era * 400 + year_of_era + later,
-            month: month_of_year,
-            day: day_of_year - (153 * month + 2) / 5 + 1,
-            hour: seconds / 3600 % 24,
-            minute: seconds / 60 % 60,
-            second: seconds % 60,
-            micros: ns / 1000 % 1_000_000,
-        }
+        let seconds = (ns / 1_000_000_000).cast_signed();
+        let DateTime { year, month, day, hour, minute, second, .. } =
+            DateTime::from_unix_seconds(seconds);
+        Self { year, month, day, hour, minute, second, micros: ns / 1000 % 1_000_000 }
     }
 }
 

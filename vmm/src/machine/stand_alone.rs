@@ -26,7 +26,7 @@ use crate::config::{MachineConfig, Placement};
 use crate::control::ControlSocket;
 use crate::signals::Signals;
 use crate::warden::{
-    ActorId, ActorKind, ActorLink, Enforcement, PolicySource, Spawner, Start, Warden, WardenEvent,
+    ActorId, ActorKind, ActorLink, PolicySource, Spawner, Start, Warden, WardenEvent,
 };
 
 /// How long to wait after a process that was killed: whatever killed it may do so again.
@@ -58,8 +58,7 @@ pub fn serve(service: &Service) -> Result<Option<i32>, Error> {
     let warden = match service.device.placement {
         Placement::SingleProcess => None,
         Placement::Processes => {
-            let policies = PolicySource { folder: None, enforcement: Enforcement::Enforce };
-            Some(Warden::fork(&policies, shares::users(&service.device.shares))?)
+            Some(Warden::fork(&PolicySource::default(), shares::users(&service.device.shares))?)
         }
     };
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
@@ -93,7 +92,7 @@ async fn serve_all(
 ) -> Result<(), Error> {
     let helpers = TaskGroup::new();
     let Some(OpenDevice { name, parts }) = open.only_device(&helpers) else { return Ok(()) };
-    let listener = socket.listener.try_clone().and_then(Fd::new);
+    let listener = socket.try_clone_listener().and_then(Fd::new);
     let listener = listener.map_err(Error::host("listen for front ends"))?;
     let mut place = match warden {
         Some((warden, events)) => {

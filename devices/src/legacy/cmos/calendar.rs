@@ -8,26 +8,26 @@ const EPOCH_SHIFT: i64 = 719_468;
 
 /// A date and a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DateTime {
+pub struct DateTime {
     /// Any year.
-    pub(super) year: i64,
+    pub year: i64,
     /// 1 to 12.
-    pub(super) month: u8,
+    pub month: u8,
     /// 1 to 31.
-    pub(super) day: u8,
+    pub day: u8,
     /// 1 (Sunday) to 7.
-    pub(super) weekday: u8,
+    pub weekday: u8,
     /// 0 to 23.
-    pub(super) hour: u8,
+    pub hour: u8,
     /// 0 to 59.
-    pub(super) minute: u8,
+    pub minute: u8,
     /// 0 to 59.
-    pub(super) second: u8,
+    pub second: u8,
 }
 
 impl DateTime {
     /// From seconds since 1970-01-01 00:00.
-    pub(super) fn from_unix_seconds(seconds: i64) -> DateTime {
+    pub fn from_unix_seconds(seconds: i64) -> DateTime {
         let days = seconds.div_euclid(SECONDS_PER_DAY);
         let second = seconds.rem_euclid(SECONDS_PER_DAY);
         // Years begin in March here, so that the leap day is the last.
@@ -54,7 +54,7 @@ impl DateTime {
     }
 
     /// Seconds since 1970-01-01 00:00. The day of the week does not matter.
-    pub(super) fn unix_seconds(self) -> i64 {
+    pub fn unix_seconds(self) -> i64 {
         let (month, day) = (i64::from(self.month), i64::from(self.day));
         let year = if month <= 2 { self.year - 1 } else { self.year };
         let era = year.div_euclid(400);
