@@ -21,6 +21,8 @@ pub enum DriverKind {
     Uring,
     /// epoll and plain system calls.
     Epoll,
+    /// A simulated world; see [`sim`](crate::sim).
+    Simulated,
 }
 
 bitflags::bitflags! {

@@ -18,6 +18,7 @@ use crate::ops::future::Submission;
 use crate::ops::kinds::{
     Accept, Allocate, Connect, Poll, Read, ReadVectored, Receive, Send, Sync, Write, WriteVectored,
 };
+use crate::ops::op::Op;
 use crate::ops::slots::Left;
 use crate::ops::stream::{Notifications, PollStream};
 use crate::ops::{CURRENT_POSITION, Expected, Operation};
@@ -230,6 +231,14 @@ impl Fd {
         flags: RecvFlags,
     ) -> impl Future<Output = (io::Result<usize>, B)> + use<B> {
         Submission::new(&self.inner, Receive { buffer, flags })
+    }
+
+    /// What a system call of one's own would give that does `op` at once, if the file is not one of
+    /// the kernel's: `EAGAIN` where it would have to wait. None for all others: make the call.
+    pub fn simulated(&self, op: Op<'_>) -> Option<io::Result<u32>> {
+        let result = op
+            .on(|operation| self.inner.core.driver().on_the_spot(self.inner.target(), operation))?;
+        Some(u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)))
     }
 
     /// Adds one to the counter of an eventfd, as an irqfd or a doorbell wants it: queued now, done

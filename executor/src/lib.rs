@@ -5,7 +5,7 @@
 //!   tasks ──poll──▶ operations ──▶ slots (generation, waker)        other threads
 //!     ▲                               │ token                          │ lock-free lists
 //!     │ ready queue                   ▼                                ▼ + MSG_RING / eventfd
-//!     └────── completions ◀──── Driver: uring | epoll | (sim) ◀──── doorbell
+//!     └────── completions ◀──── Driver: uring | epoll | sim   ◀──── doorbell
 //! ```
 //!
 //! One turn of the loop polls what is ready, then makes at most one system call: everything that
@@ -43,6 +43,13 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod time;
+
+/// Worlds that a seed decides, to run actors in.
+pub mod sim {
+    pub use crate::driver::sim::{
+        DiskId, EventId, Faults, Kept, Log, Note, Numbers, PerMille, Sim, Slice,
+    };
+}
 
 pub use address::SocketAddress;
 pub use buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut, Slice, Vectored, VectoredMut};

@@ -260,6 +260,7 @@ on_each_driver! {
         let choice = match executor.driver() {
             executor::DriverKind::Uring => DriverChoice::Uring,
             executor::DriverKind::Epoll => DriverChoice::Epoll,
+            executor::DriverKind::Simulated => unreachable!("it is one of the kernel's"),
         };
         let (there, back) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
         let other = thread::spawn({

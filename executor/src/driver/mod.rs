@@ -1,9 +1,10 @@
 //! What an executor asks of the thing that performs operations.
 //!
-//! There are two drivers, `uring` and `epoll`. A third, for tests, can bring its own clock
-//! ([`Driver::now`]), its own order of tasks ([`Driver::schedules`]) and its own outcomes.
+//! There are two drivers, `uring` and `epoll`. A third, `sim`, brings its own clock ([`Driver::now`]),
+//! its own order of tasks ([`Driver::schedules`]) and its own outcomes.
 
 pub(crate) mod epoll;
+pub(crate) mod sim;
 #[cfg(test)]
 pub(crate) mod still;
 pub(crate) mod uring;
@@ -132,6 +133,13 @@ pub(crate) trait Driver {
     fn choose(&mut self, ready: usize) -> usize {
         let _ = ready;
         0
+    }
+
+    /// The result of a system call that somebody is about to make beside the driver, if the file is
+    /// none of the kernel's.
+    fn on_the_spot(&mut self, target: Target, operation: &Operation) -> Option<i32> {
+        let _ = (target, operation);
+        None
     }
 }
 

@@ -82,3 +82,20 @@ impl<'a> Op<'a> {
         Op { file, what: What::Plain(Operation::Poll { flags }) }
     }
 }
+
+impl Op<'_> {
+    /// Shows the operation to `with`.
+    pub(crate) fn on<R>(&self, with: impl FnOnce(&Operation) -> R) -> R {
+        match self.what {
+            What::Plain(operation) => with(&operation),
+            What::Read { segments, offset } => {
+                let (iovecs, count) = (segments.as_ptr(), segments.len() as u32);
+                with(&Operation::ReadVectored { iovecs, count, offset })
+            }
+            What::Write { segments, offset } => {
+                let (iovecs, count) = (segments.as_ptr(), segments.len() as u32);
+                with(&Operation::WriteVectored { iovecs, count, offset })
+            }
+        }
+    }
+}

@@ -113,21 +113,7 @@ impl GuestOps {
         offset: u64,
         tag: Tag,
     ) -> Result<(), NoRoom> {
-        let segments = as_iovecs(buffers.segments());
-        // SAFETY: the segments lie in `buffers.memory()`; the guard keeps that mapped.
-        let op = unsafe {
-            match (segments, side) {
-                // Without a vector there is none for the kernel to copy.
-                ([one], Side::Writable) if one.iov_len <= MOST_BYTES => {
-                    Op::read(file, one.iov_base.cast(), one.iov_len as u32, offset)
-                }
-                ([one], Side::Readable) if one.iov_len <= MOST_BYTES => {
-                    Op::write(file, one.iov_base.cast(), one.iov_len as u32, offset)
-                }
-                (_, Side::Writable) => Op::readv(file, segments, offset),
-                (_, Side::Readable) => Op::writev(file, segments, offset),
-            }
-        };
+        let op = operation(file, buffers, side, offset);
         self.submit(op, tag, Some(buffers.memory().clone()), None)
     }
 
@@ -144,7 +130,11 @@ impl GuestOps {
         if self.in_flight() == self.set.capacity() {
             return Err(NoRoom);
         }
-        match transfer_now(file.as_fd(), wait, buffers, side, offset) {
+        let moved = match file.simulated(operation(file, buffers, side, offset)) {
+            None => transfer_now(file.as_fd(), wait, buffers, side, offset),
+            Some(result) => result.ok().filter(|moved| *moved > 0),
+        };
+        match moved {
             Some(bytes) => {
                 self.immediate.push_back((tag, bytes));
                 Ok(Moved::Now)
@@ -275,6 +265,26 @@ fn message(buffers: &GuestBuffers) -> libc::msghdr {
     header.msg_iov = segments.as_ptr().cast_mut().cast();
     header.msg_iovlen = segments.len().min(libc::UIO_MAXIOV as usize) as _;
     header
+}
+
+/// The operation that moves data between a file and buffers; whoever submits it keeps these.
+fn operation<'a>(file: &'a Fd, buffers: &'a GuestBuffers, side: Side, offset: u64) -> Op<'a> {
+    let segments = as_iovecs(buffers.segments());
+    // SAFETY: the segments lie in `buffers.memory()`. `GuestOps::transfer` keeps that mapped by the
+    // guard, `GuestOps::transfer_inline` by the borrow, as the operation is over when it returns.
+    unsafe {
+        match (segments, side) {
+            // Without a vector there is none for the kernel to copy.
+            ([one], Side::Writable) if one.iov_len <= MOST_BYTES => {
+                Op::read(file, one.iov_base.cast(), one.iov_len as u32, offset)
+            }
+            ([one], Side::Readable) if one.iov_len <= MOST_BYTES => {
+                Op::write(file, one.iov_base.cast(), one.iov_len as u32, offset)
+            }
+            (_, Side::Writable) => Op::readv(file, segments, offset),
+            (_, Side::Readable) => Op::writev(file, segments, offset),
+        }
+    }
 }
 
 /// Move what can be moved. None if that is nothing, or if it failed: the ring says why.

@@ -29,7 +29,8 @@ use crate::error::Error;
 use crate::ops::slots::{Completion, Left, Token};
 use crate::ops::{Operation, poll_bits, poll_flags};
 use crate::remote::Shared;
-use perform::{Attempt, attempt};
+pub(crate) use perform::Attempt;
+use perform::attempt;
 use source::{Manner, Pending, Source, Sources};
 
 /// What epoll reports for the doorbell; no source has this index.
@@ -344,5 +345,32 @@ impl Driver for Epoll {
 
     fn system_calls(&self) -> u64 {
         self.system_calls
+    }
+}
+
+/// A file of the kernel's, for drivers that are not built on it.
+pub(crate) struct RealFile(Source);
+
+impl RealFile {
+    /// The descriptor stays open for as long as this is used.
+    pub(crate) fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut source = Source::new(fd);
+        // Its state is asked for at each attempt.
+        source.registered = true;
+        RealFile(source)
+    }
+}
+
+/// An operation on such a file.
+pub(crate) struct RealOperation(Pending);
+
+impl RealOperation {
+    pub(crate) fn new(token: Token, operation: Operation) -> Self {
+        RealOperation(Pending::new(token, operation))
+    }
+
+    /// Performs it if that need not wait.
+    pub(crate) fn attempt(&mut self, file: &RealFile) -> Attempt {
+        attempt(&file.0, &mut self.0)
     }
 }

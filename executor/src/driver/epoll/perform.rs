@@ -15,7 +15,7 @@ use crate::ops::{CURRENT_POSITION, Operation, poll_bits};
 const PIPE_BUF: usize = 4096;
 
 /// What came of trying an operation.
-pub(super) enum Attempt {
+pub(crate) enum Attempt {
     /// It is over: its result or a negated errno.
     Done(i32),
     /// It reports this and goes on.
