@@ -2,8 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 3] =
-    ["vmm/agent/v1/agent.proto", "vmm/agent/v1/host.proto", "vmm/agent/v1/logs.proto"];
+const FILES: [&str; 4] = [
+    "vmm/agent/v1/agent.proto",
+    "vmm/agent/v1/crashes.proto",
+    "vmm/agent/v1/host.proto",
+    "vmm/agent/v1/logs.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=vmm");

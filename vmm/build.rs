@@ -35,8 +35,14 @@ const FLAGS: &[&str] = &[
 ];
 
 /// What the agent is built from, seen from this crate.
-const AGENT_SOURCES: [&str; 5] =
-    ["../guest/agent/src", "../rpc/src", "../proto", "../executor/src", "../Cargo.lock"];
+const AGENT_SOURCES: [&str; 6] = [
+    "../guest/agent/src",
+    "../coredump/src",
+    "../rpc/src",
+    "../proto",
+    "../executor/src",
+    "../Cargo.lock",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     build_guest()?;

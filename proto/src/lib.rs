@@ -5,6 +5,7 @@
 //!   host ──8889──▶ agent    one raw byte stream per connection, after a ticket
 //!   host ◀──7777── agent    gRPC, service vmm.agent.v1.Host: the agent is ready
 //!   host ◀──9999── agent    gRPC, service vmm.agent.v1.Logs: what the guest logs
+//!   host ◀──7779── agent    gRPC, service vmm.agent.v1.Crashes: programs that crashed
 //! ```
 //!
 //! docs/agent.md describes the protocol in words.
@@ -29,6 +30,12 @@ pub const READY_PORT: u32 = 7777;
 
 /// The vsock port on which the host takes what a guest logs.
 pub const LOG_PORT: u32 = 9999;
+
+/// The vsock port on which the host takes reports of crashes.
+pub const CRASH_PORT: u32 = 7779;
+
+/// The longest report of a crash: the minidump, and some names beside it.
+pub const MAX_CRASH_BYTES: usize = (4 << 20) + (64 << 10);
 
 /// The longest gRPC message that either side reads. A command line is at most 2 MiB in Linux.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

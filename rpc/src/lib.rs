@@ -20,9 +20,14 @@ mod tcp;
 
 pub use client::Channel;
 pub use relay::relay;
-pub use server::{Request, Response, is_authorized, serve, unary, unimplemented};
+pub use server::{Request, Response, is_authorized, serve, serve_few, unary, unimplemented};
 pub use socket::Socket;
 pub use tcp::connect_tcp;
+
+/// What calls and answers are made of.
+pub trait Message: prost::Message + Default + Send + 'static {}
+
+impl<M: prost::Message + Default + Send + 'static> Message for M {}
 
 /// Runs hyper's futures as tasks of the executor on this thread.
 #[derive(Clone, Copy, Debug)]

@@ -33,12 +33,21 @@ where
     D: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
+    serve_few(socket, MAX_CALLS, dispatch).await
+}
+
+/// The same with so many calls under way: each may take memory for a whole message.
+pub async fn serve_few<D, F>(socket: Fd, calls: u32, dispatch: D) -> Result<(), Error>
+where
+    D: Fn(Request) -> F + 'static,
+    F: Future<Output = Response> + 'static,
+{
     let service = service_fn(move |request| {
         let response = dispatch(request);
         async { Ok::<_, Infallible>(response.await) }
     });
     http2::Builder::new(Tasks)
-        .max_concurrent_streams(MAX_CALLS)
+        .max_concurrent_streams(calls)
         .max_header_list_size(MAX_HEADER_BYTES)
         .serve_connection(Socket::new(socket), service)
         .await

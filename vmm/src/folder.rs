@@ -39,6 +39,11 @@ impl Folder {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Its own name, which no other has.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The path of a file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -6,6 +6,7 @@ pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod crashes;
 pub mod doctor;
 pub mod error;
 pub mod exec;

@@ -6,13 +6,17 @@
 //!                     │                 │ offers                  ▲ pipes  │
 //!  host ──8889─bytes─▶│ streams ────────┴──▶ pumps ───────────────┘        │
 //!  host ◀─7777─gRPC───│ ready                                              │
+//!  host ◀─9999─gRPC───│ logs ◀── /dev/log, /dev/kmsg                       │
 //!                     └────────────────────────────────────────────────────┘
 //! ```
+//!
+//! A program that crashes has the kernel start another instance, which reports it (`crashes`).
 //!
 //! As process 1 it also makes a system out of the kernel (`init`) and ends it (`shutdown`).
 //! docs/agent.md describes the protocol and who is let in.
 
 mod agent;
+mod crashes;
 mod files;
 mod init;
 mod latch;
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Role::Init => Options { transport: Transport::Vsock, secret: SecretSource::Firmware },
         Role::Service => match options::parse(std::env::args_os().skip(1)) {
             Ok(Wanted::Serve(options)) => options,
+            Ok(Wanted::Report(crashed)) => return crashes::report(&crashed),
             Ok(Wanted::Text(text)) => {
                 print!("{text}");
                 return ExitCode::SUCCESS;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::crashes::Crashed;
 use crate::transport::Transport;
 
 pub(crate) const USAGE: &str = "\
@@ -16,6 +17,8 @@ of a file. As process 1 it also sets the guest up.
 #[derive(Debug)]
 pub(crate) enum Wanted {
     Serve(Options),
+    /// Of the kernel, for a program that crashed.
+    Report(Crashed),
     Text(String),
 }
 
@@ -38,6 +41,8 @@ pub(crate) enum UsageError {
     NoValue(&'static str),
     #[error("there is no option `{0}`")]
     Unknown(String),
+    #[error("the kernel tells of a crash in other words")]
+    Crash,
     #[error("a Unix socket needs a secret from a file")]
     NoSecret,
 }
@@ -50,6 +55,9 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Wanted, Usa
             Some("--unix") => unix = Some(words.next().ok_or(UsageError::NoValue("--unix"))?),
             Some("--secret-file") => {
                 secret = Some(words.next().ok_or(UsageError::NoValue("--secret-file"))?);
+            }
+            Some("--crashed") => {
+                return Crashed::parse(words).map(Wanted::Report).ok_or(UsageError::Crash);
             }
             Some("--version") => {
                 return Ok(Wanted::Text(

@@ -3,6 +3,7 @@
 //! ```text
 //!   ReadyListener   the guest says that its agent serves
 //!   LogListener     what the guest logs
+//!   CrashListener   programs of the guest that crashed
 //!   Guest           connections to ports of the guest, through the socket of its vsock device
 //!   Session         calls to the agent, and raw streams
 //!   run             one command: its streams, signals, exit status
@@ -14,8 +15,10 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod calls;
 mod command;
 mod copy;
+mod crashes;
 mod files;
 mod guest;
 mod listener;
@@ -26,6 +29,7 @@ mod session;
 
 pub use activity::Activity;
 pub use command::{Command, Ending, Event, HostStreams, Run, StartError, run};
+pub use crashes::CrashListener;
 pub use files::{CopyError, Incoming, Place, fetch, store};
 pub use guest::{ConnectError, Guest};
 pub use logs::LogListener;

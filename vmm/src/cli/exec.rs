@@ -85,6 +85,10 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "running", help_heading = HEADING)]
     log: Option<PathBuf>,
 
+    /// Keep crashes of the guest's programs in a folder [default: where `vmm crashes` looks]
+    #[arg(long, value_name = "DIR", conflicts_with = "running", help_heading = HEADING)]
+    crashes: Option<PathBuf>,
+
     /// End after so long: 10, 10s, 500ms, 5m, 1h
     #[arg(long, value_name = "TIME", help_heading = HEADING)]
     timeout: Option<Time>,
@@ -188,6 +192,7 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
     Ok(Request {
         ports: Ports { publish: arguments.publish, expose: arguments.expose },
         log: None,
+        crashes: arguments.crashes,
         place,
         command: Command {
             argv: arguments.command.into_iter().map(OsString::into_vec).collect(),

@@ -1,9 +1,10 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm test`, `vmm bench`, `vmm ctl`,
+//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`, `vmm ctl`,
 //! `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`, `vmm version`,
 //! `vmm completion`.
 
 mod bench;
 mod cp;
+mod crashes;
 mod ctl;
 mod device;
 mod exec;
@@ -49,6 +50,7 @@ enum Command {
     Cp(cp::CpArgs),
     Forward(forward::ForwardArgs),
     Logs(logs::LogsArgs),
+    Crashes(crashes::CrashesArgs),
     Test(test::TestArgs),
     Bench(Box<bench::BenchArgs>),
     Ctl(ctl::CtlArgs),
@@ -129,6 +131,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Cp(arguments) => cp::run(arguments),
         Command::Forward(arguments) => forward::run(arguments),
         Command::Logs(arguments) => logs::run(arguments),
+        Command::Crashes(arguments) => crashes::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Ctl(arguments) => ctl::run(arguments),

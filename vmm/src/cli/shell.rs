@@ -60,5 +60,6 @@ pub(super) fn run(arguments: ShellArgs) -> u8 {
         idle_timeout: None,
         ports: Ports::default(),
         log: None,
+        crashes: None,
     })
 }

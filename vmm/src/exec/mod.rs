@@ -44,6 +44,7 @@ pub use transfer::{Files, Local, Progress, Transfer, copy};
 
 use crate::agent_secret;
 use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
+use crate::crashes::{Store, Taker};
 use crate::folder::Folder;
 use crate::logs::Log;
 use crate::signals::Signals;
@@ -74,6 +75,8 @@ pub struct Request {
     pub ports: Ports,
     /// Where to put what a new guest logs.
     pub log: Option<Log>,
+    /// Where to keep crashes of a new guest's programs; None: with all others of this user.
+    pub crashes: Option<PathBuf>,
 }
 
 /// Whether something was asked for.
@@ -113,7 +116,7 @@ pub fn run(request: Request) -> Result<u8, Error> {
     // What is prepared here is part of the time.
     let deadline = request.timeout.map(|time| Instant::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
-    let Request { place, command, terminal, idle_timeout, ports, log, .. } = request;
+    let Request { place, command, terminal, idle_timeout, ports, log, crashes, .. } = request;
     let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout, ports };
     match place {
         Place::Running { socket, secret } => {
@@ -127,7 +130,10 @@ pub fn run(request: Request) -> Result<u8, Error> {
             let wanted = New { options: *options, modules, root, folders };
             let prepared = prepare(&folder, wanted, &mut wishes.command)?;
             let mut executor = executor()?;
-            executor.block_on(session::in_new(&prepared, wishes, signals, log))
+            // Nothing is wrong as long as nothing crashes.
+            let store = Store::new(crashes.as_deref()).ok();
+            let crashes = Taker { store, machine: folder.name() };
+            executor.block_on(session::in_new(&prepared, wishes, signals, log, crashes))
         }
     }
 }

@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use agent_client::{
-    Activity, Command, Event, Guest, HostStreams, LogListener, ReadyListener, Run, Session,
-    StartError,
+    Activity, Command, CrashListener, Event, Guest, HostStreams, LogListener, ReadyListener, Run,
+    Session, StartError,
 };
 use executor::{Either, Fd, TaskGroup, select};
 use proto::credentials::Secret;
@@ -17,6 +17,7 @@ use proto::v1;
 use super::forwards::{self, Ports};
 use super::machine::{End, Machine};
 use super::{Disks, Error, Prepared, Wanted, status};
+use crate::crashes::Taker;
 use crate::logs::Log;
 use crate::signals::{self, Listener, Signals};
 use crate::terminal::{self, LineFeed, RawTerminal};
@@ -76,11 +77,13 @@ pub(super) async fn in_new(
     wishes: Wishes,
     signals: Signals,
     log: Option<Log>,
+    crashes: Taker,
 ) -> Result<u8, Error> {
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
     let limits = Limits::new(&wishes);
     let is_logged = log.is_some();
     let _logs = log.map(|log| take_logs(prepared, log)).transpose()?;
+    let _crashes = take_crashes(prepared, crashes, wishes.terminal)?;
     let ready = ReadyListener::bind(&prepared.guest)
         .map_err(Error::host("listen for the guest's agent"))?;
     let mut machine =
@@ -155,6 +158,23 @@ fn take_logs(prepared: &Prepared, mut log: Log) -> Result<TaskGroup, Error> {
     tasks.spawn(async move {
         if let Err(error) = listener.serve(&secret, move |batch| log.take(&batch)).await {
             log::warn!("the guest's logs are lost: {error}");
+        }
+    });
+    Ok(tasks)
+}
+
+/// Keeps crashes of the guest's programs, as long as the result is kept.
+fn take_crashes(prepared: &Prepared, taker: Taker, terminal: Wanted) -> Result<TaskGroup, Error> {
+    let listener = CrashListener::bind(&prepared.guest)
+        .map_err(Error::host("listen for crashes in the guest"))?;
+    let secret = prepared.secret.clone();
+    // A terminal is the guest's, and does not begin a new line by itself.
+    let end = if terminal == Wanted::Yes { "\r\n" } else { "\n" };
+    let tasks = TaskGroup::new();
+    tasks.spawn(async move {
+        let say = move |text: &str| eprint!("vmm: {text}{end}");
+        if let Err(error) = taker.serve(&listener, &secret, say).await {
+            log::warn!("crashes in the guest are not kept: {error}");
         }
     });
     Ok(tasks)

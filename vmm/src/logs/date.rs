@@ -4,19 +4,19 @@ use devices::legacy::cmos::DateTime;
 
 /// A date of the Gregorian calendar and a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Date {
-    pub(super) year: i64,
-    pub(super) month: u8,
-    pub(super) day: u8,
-    pub(super) hour: u8,
-    pub(super) minute: u8,
-    pub(super) second: u8,
-    pub(super) micros: u64,
+pub(crate) struct Date {
+    pub(crate) year: i64,
+    pub(crate) month: u8,
+    pub(crate) day: u8,
+    pub(crate) hour: u8,
+    pub(crate) minute: u8,
+    pub(crate) second: u8,
+    pub(crate) micros: u64,
 }
 
 impl Date {
     /// The date so many nanoseconds after 1970. A count of 64 bits ends in the year 2554.
-    pub(super) fn from_ns(ns: u64) -> Self {
+    pub(crate) fn from_ns(ns: u64) -> Self {
         let seconds = (ns / 1_000_000_000).cast_signed();
         let DateTime { year, month, day, hour, minute, second, .. } =
             DateTime::from_unix_seconds(seconds);

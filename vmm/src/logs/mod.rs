@@ -18,6 +18,7 @@ use std::pin::pin;
 use agent_client::{Guest, LogListener};
 use executor::{Either, select};
 
+pub(crate) use date::Date;
 pub use line::Format;
 pub use rotating::RotatingFile;
 pub use sink::{Log, Sink};

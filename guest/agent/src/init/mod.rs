@@ -8,11 +8,15 @@ use std::io;
 
 use rustix::mount::MountFlags;
 
-use crate::network;
+use crate::{crashes, network};
 pub(crate) use table::Problem;
 
 /// What the guest is called until somebody else names it.
 const HOSTNAME: &str = "vmm";
+
+/// File systems in memory (statfs(2)).
+const RAMFS: rustix::fs::FsWord = 0x8584_58f6;
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 struct Mount {
     source: &'static str,
@@ -64,13 +68,15 @@ pub(crate) fn set_up() -> Result<(), Problem> {
     for (to, link) in LINKS {
         report(link, std::os::unix::fs::symlink(to, link));
     }
+    report("reports of crashes", crashes::catch());
     report("the loopback interface", network::loopback_up());
     report("the host name", rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(Into::into));
     mounted
 }
 
 fn mount_all() {
-    for mount in MOUNTS {
+    let in_memory = is_in_memory();
+    for mount in MOUNTS.iter().filter(|it| !(in_memory && is_taken(it))) {
         // On a read-only root it has to be there already.
         let _ = fs::create_dir_all(mount.target);
         let data = std::ffi::CString::new(mount.data).unwrap_or_default();
@@ -87,6 +93,17 @@ fn mount_all() {
             result => report(mount.target, result.map_err(Into::into)),
         }
     }
+}
+
+/// Whether the root is the kernel's first one, where all that is written is gone afterwards.
+fn is_in_memory() -> bool {
+    rustix::fs::statfs("/").is_ok_and(|root| [RAMFS, TMPFS].contains(&root.f_type))
+}
+
+/// Whether the host has put something there, such as a command that is in its own /tmp.
+fn is_taken(mount: &Mount) -> bool {
+    let has_files = || fs::read_dir(mount.target).is_ok_and(|mut files| files.next().is_some());
+    mount.fstype == "tmpfs" && has_files()
 }
 
 fn report(what: &str, result: io::Result<()>) {

@@ -1,9 +1,11 @@
 //! Commands in guests of their own: streams, statuses, signals, ends.
 
+mod crashes;
 mod harness;
 mod logs;
 mod ports;
 mod running;
+mod start;
 mod strangers;
 
 use std::time::Duration;
@@ -53,8 +55,10 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(harness::cases());
     cases.extend(running::cases());
     cases.extend(logs::cases());
+    cases.extend(crashes::cases());
     cases.extend(ports::cases());
     cases.extend(strangers::cases());
+    cases.extend(start::cases());
     cases.extend(long());
     cases
 }
