@@ -9,6 +9,7 @@ use std::{
     env,
     error::Error,
     fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -56,7 +57,9 @@ fn embed_agent() -> Result<(), Box<dyn Error>> {
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let embedded = out.join("vmm-agent");
+    let hash = out.join("vmm-agent.hash");
     if env::var("PROFILE")? != "release" {
+        fs::write(hash, [])?;
         fs::write(embedded, [])?;
         return Ok(());
     }
@@ -85,8 +88,11 @@ fn embed_agent() -> Result<(), Box<dyn Error>> {
     if !status.success() {
         return Err(format!("cargo failed to build the guest's agent ({status})").into());
     }
-    fs::copy(target.join(triple).join("release/vmm-agent"), embedded)?;
-    Ok(())
+    let agent = fs::read(target.join(triple).join("release/vmm-agent"))?;
+    let mut hasher = DefaultHasher::new();
+    agent.hash(&mut hasher);
+    fs::write(hash, format!("{:016x}", hasher.finish()))?;
+    Ok(fs::write(embedded, agent)?)
 }
 
 fn build_guest() -> Result<(), Box<dyn Error>> {

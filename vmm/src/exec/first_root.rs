@@ -2,13 +2,17 @@
 //! other root, the command with its libraries and some tools.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::env;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use initramfs::Archive;
 use proto::mounts::{self, Mount};
 
+use super::cache::{self, Cache};
 use super::programs;
 
 /// The agent's place; the kernel starts it from there (`rdinit=`).
@@ -27,6 +31,8 @@ const TOOLS: [&str; 33] = [
 #[derive(Debug, Default)]
 pub(super) struct Contents<'a> {
     pub(super) agent: &'a [u8],
+    /// Which agent that is.
+    pub(super) agent_version: &'a str,
     /// In the order in which they are loaded.
     pub(super) modules: Vec<PathBuf>,
     /// What the agent mounts before it serves.
@@ -37,9 +43,49 @@ pub(super) struct Contents<'a> {
     pub(super) program: Option<&'a str>,
 }
 
-/// Writes the archive.
-pub(super) fn write(contents: &Contents<'_>, path: &Path) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
+impl Contents<'_> {
+    /// What the archive depends on, but for the files that are found while it is made.
+    fn wish(&self) -> String {
+        let mut wish = format!("agent {}\n", self.agent_version);
+        let mut note = |what: &str, path: &Path| {
+            let _ = writeln!(wish, "{what} {} {}", path.display(), cache::stamp(path));
+        };
+        self.modules.iter().for_each(|path| note("module", path));
+        self.before.iter().for_each(|path| note("before", path));
+        if let Some(program) = self.program {
+            let tools = ["busybox"].into_iter().chain(TOOLS);
+            for tool in [program].into_iter().chain(tools) {
+                note(tool, &programs::find(tool).unwrap_or_default());
+            }
+            // Where libraries are looked for.
+            note("libraries", Path::new("/etc/ld.so.cache"));
+            let _ = writeln!(wish, "and {:?}", env::var_os("LD_LIBRARY_PATH"));
+        }
+        wish.extend(self.mounts.iter().map(|mount| mount.to_line() + "\n"));
+        wish
+    }
+}
+
+/// Finds the archive in the cache, or makes it: there, or at `path` where there is no cache.
+pub(super) fn provide(contents: &Contents<'_>, path: &Path) -> io::Result<PathBuf> {
+    let make_here = || write(contents, path).map(|_| path.to_owned());
+    let Some(cache) = Cache::of_user() else { return make_here() };
+    let wish = contents.wish();
+    if let Some(archive) = cache.find(&wish) {
+        return Ok(archive);
+    }
+    cache.add(&wish, |path| write(contents, path)).or_else(|error| {
+        log::info!("a first root is not cached: {error}");
+        make_here()
+    })
+}
+
+/// Writes the archive, and gives the files of this host that it is made of.
+fn write(contents: &Contents<'_>, path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut out =
+        BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+    let mut read: Vec<PathBuf> = contents.modules.clone();
+    read.extend(contents.before.map(Path::to_owned));
     if let Some(before) = contents.before {
         let length = io::copy(&mut File::open(before)?, &mut out)?;
         // The next archive begins at a multiple of four.
@@ -61,13 +107,14 @@ pub(super) fn write(contents: &Contents<'_>, path: &Path) -> io::Result<()> {
     // The kernel opens it before anybody mounts /dev.
     archive.device("/dev/console", (5, 1))?;
     if let Some(program) = contents.program {
-        root(&mut archive, program)?;
+        read.extend(root(&mut archive, program)?);
     }
-    archive.finish().map(drop)
+    archive.finish()?;
+    Ok(read)
 }
 
 /// A root for one command. A program that is not there is left out: the guest then says so.
-fn root<W: Write>(archive: &mut Archive<W>, program: &str) -> io::Result<()> {
+fn root<W: Write>(archive: &mut Archive<W>, program: &str) -> io::Result<BTreeSet<PathBuf>> {
     for folder in ["/proc", "/sys", "/run", "/mnt", "/etc"] {
         archive.folder(folder, 0o755)?;
     }
@@ -87,8 +134,9 @@ fn root<W: Write>(archive: &mut Archive<W>, program: &str) -> io::Result<()> {
     match busybox() {
         Some(path) => {
             let applets = std::process::Command::new(&path).arg("--list").output()?.stdout;
-            archive.file("/bin/busybox", 0o755, &fs::read(path)?)?;
+            archive.file("/bin/busybox", 0o755, &fs::read(&path)?)?;
             pack(archive, &files)?;
+            files.insert(path);
             for applet in String::from_utf8_lossy(&applets).lines() {
                 if !["bin", "usr/bin", "sbin", "usr/sbin"]
                     .iter()
@@ -108,7 +156,7 @@ fn root<W: Write>(archive: &mut Archive<W>, program: &str) -> io::Result<()> {
     if !archive.contains("/bin/sh") && archive.contains("/usr/bin/sh") {
         archive.link("/bin/sh", "/usr/bin/sh")?;
     }
-    Ok(())
+    Ok(files)
 }
 
 fn pack<W: Write>(archive: &mut Archive<W>, files: &BTreeSet<PathBuf>) -> io::Result<()> {
@@ -141,6 +189,7 @@ mod tests {
         fs::write(&before, "12345").unwrap();
         let contents = Contents {
             agent: b"the agent",
+            agent_version: "1",
             modules: vec![module],
             mounts: &[Mount {
                 source: b"vmm.0".to_vec(),

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use initramfs::Modules;
+use memchr::memmem;
 
 use super::Error;
 
@@ -18,6 +19,8 @@ const VERSION_POINTER: usize = 0x20e;
 const VERSION_BASE: usize = 0x200;
 /// How a kernel that is not packed names itself.
 const BANNER: &[u8] = b"Linux version ";
+/// How much of it is looked at at a time.
+const PIECE_BYTES: u64 = 1 << 20;
 /// A name longer than this is none (`__NEW_UTS_LEN`).
 const MAX_RELEASE: usize = 64;
 /// How far into the file a pointer of 16 bits leads, with the string there.
@@ -50,8 +53,21 @@ pub(super) fn release(image: &Path) -> io::Result<Option<String>> {
     if let Some(release) = packed_release(&bytes) {
         return Ok(Some(release));
     }
-    file.read_to_end(&mut bytes)?;
-    Ok(banner_release(&bytes))
+    // Read on until it is there: the rest of a kernel is much, and most of it is behind.
+    let mut searched = 0;
+    loop {
+        let count = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes)?;
+        // A banner may have begun in what was read before.
+        if banner_release(&bytes[searched..]).is_some() {
+            // Its end may not have been read yet.
+            (&mut file).take(MAX_RELEASE as u64).read_to_end(&mut bytes)?;
+            return Ok(banner_release(&bytes[searched..]));
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        searched = bytes.len().saturating_sub(BANNER.len() + MAX_RELEASE);
+    }
 }
 
 fn packed_release(image: &[u8]) -> Option<String> {
@@ -65,7 +81,7 @@ fn packed_release(image: &[u8]) -> Option<String> {
 fn banner_release(image: &[u8]) -> Option<String> {
     let mut rest = image;
     loop {
-        let at = rest.windows(BANNER.len()).position(|window| window == BANNER)?;
+        let at = memmem::find(rest, BANNER)?;
         rest = &rest[at + BANNER.len()..];
         // The same words are part of a format string.
         if rest.first().is_some_and(u8::is_ascii_digit) {

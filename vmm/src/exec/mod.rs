@@ -12,6 +12,7 @@
 //! with this one. docs/exec.md is for users.
 
 mod agent;
+mod cache;
 mod error;
 mod first_root;
 mod forwards;
@@ -183,15 +184,16 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let wanted: Vec<_> =
         MODULES.into_iter().chain(devices(&options)).chain(plan.modules.iter().copied()).collect();
     let program = program.to_string_lossy();
+    let agent = agent::program()?;
     let contents = Contents {
-        agent: &agent::program()?,
+        agent: &agent.bytes,
+        agent_version: &agent.version,
         modules: modules.files(&wanted),
         mounts: &plan.mounts,
         before: options.initrd.as_deref(),
         program: plan.in_memory.then_some(&*program),
     };
-    let initramfs = folder.file("initramfs");
-    first_root::write(&contents, &initramfs)
+    let initramfs = first_root::provide(&contents, &folder.file("initramfs"))
         .map_err(Error::host("write the guest's first root"))?;
     options.initrd = Some(initramfs);
     let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);

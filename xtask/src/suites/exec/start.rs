@@ -30,8 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
           # In turns, so that what slows the host down slows all of them down.
           for round in $(seq "${ROUNDS:-7}"); do
               first process-1 vmm run "$VMM_BED_KERNEL" --initrd initrd -p 'quiet panic=-1' --serial stdio
-              first minimal vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" --minimal -- ./first-byte
-              first this-host vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" -- ./first-byte
+              first minimal vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" --minimal -- "$PWD/first-byte"
+              first this-host vmm exec --kernel "$VMM_BED_KERNEL" --modules "$VMM_BED_MODULES" -- "$PWD/first-byte"
           done >times
           cat times
           median() { sed -n "s/^$1 //p" times | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
