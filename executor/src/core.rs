@@ -235,6 +235,16 @@ impl Core {
         self.driver_turn(wait);
     }
 
+    /// Hand over what is queued and take what has completed, in the middle of a turn.
+    pub(crate) fn visit(&self) {
+        {
+            let mut driver = self.driver();
+            driver.turn(Wait::No);
+            driver.reap(&mut self.completions.borrow_mut());
+        }
+        self.take_completions();
+    }
+
     fn has_ready(&self) -> bool {
         self.main_woken.get() || !self.ready.is_empty()
     }
@@ -266,12 +276,16 @@ impl Core {
             driver.reap(&mut self.completions.borrow_mut());
         }
         self.shared.drain(self);
+        self.take_completions();
+        self.fire_timers();
+    }
+
+    fn take_completions(&self) {
         // One by one: when the code that a completion runs panics, the others stay for later.
         while let Some(completion) = self.next_completion() {
             self.completed.set(self.completed.get() + 1);
             self.complete(completion);
         }
-        self.fire_timers();
     }
 
     fn next_completion(&self) -> Option<Completion> {

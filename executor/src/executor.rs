@@ -150,3 +150,13 @@ pub fn flush() {
         }
     });
 }
+
+/// As [`flush`], and takes what has completed. For a task that has more of its work waiting for what the
+/// kernel completes at once: it goes on without a turn of the executor in between.
+pub fn visit() {
+    core::with_current(|core| {
+        if let Some(core) = core {
+            core.visit();
+        }
+    });
+}

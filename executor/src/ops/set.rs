@@ -230,6 +230,11 @@ impl<T: 'static> OpSet<T> {
         self.inner().used.get()
     }
 
+    /// Operations submitted that are not over yet.
+    pub fn waiting(&self) -> usize {
+        self.inner().header.pending.get() as usize
+    }
+
     /// How many operations fit.
     pub fn capacity(&self) -> usize {
         self.inner().header.done.len()

@@ -31,16 +31,14 @@ mod image;
 mod protocol;
 mod request;
 mod server;
+mod strategy;
 mod way;
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::io;
 use std::rc::Rc;
 
 use executor::Fd;
-use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags};
 
 pub use super::file_lock::Holder;
 pub use error::BlkError;
@@ -48,6 +46,7 @@ pub use image::{
     Access, BlockImage, BlockSize, Caching, DEFAULT_QUEUE_SIZE, DiskOptions, ID_LENGTH, MAX_QUEUES,
     SECTOR_SIZE,
 };
+pub use strategy::{IoStrategy, Storage};
 
 use self::image::Geometry;
 use self::protocol::CacheMode;
@@ -59,42 +58,6 @@ use super::queue::InflightRegion;
 use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::RateLimiter;
-
-/// How reads and writes reach the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IoStrategy {
-    /// Through the executor's ring.
-    #[default]
-    Ring,
-    /// One at a time by a system call of its own if that need not wait (`RWF_NOWAIT`), several together, and
-    /// what has to wait, through the ring. For files with a page cache.
-    Adaptive,
-    /// By a system call of their own. For files in memory: `io_uring` would hand each operation to a
-    /// worker thread, which takes several times as long as the copy.
-    InMemory,
-}
-
-impl IoStrategy {
-    /// What suits a file.
-    pub fn probe(file: BorrowedFd<'_>) -> Self {
-        // `TMPFS_MAGIC` of linux/magic.h.
-        const TMPFS: u64 = 0x0102_1994;
-        match rustix::fs::fstatfs(file) {
-            Ok(status) if status.f_type as u64 == TMPFS => Self::InMemory,
-            _ if Self::waits_for_storage(file) => Self::Ring,
-            _ => Self::Adaptive,
-        }
-    }
-
-    /// Whether each read has to wait, whatever `RWF_NOWAIT` says: there is no page cache to look into.
-    fn waits_for_storage(file: BorrowedFd<'_>) -> bool {
-        let direct = rustix::fs::fcntl_getfl(file).map(|flags| flags.contains(OFlags::DIRECT));
-        let mut byte = [0];
-        let mut pieces = [IoSliceMut::new(&mut byte)];
-        let looked = rustix::io::preadv2(file, &mut pieces, 0, ReadWriteFlags::NOWAIT);
-        direct.unwrap_or(true) || !matches!(looked, Ok(_) | Err(Errno::AGAIN))
-    }
-}
 
 /// A disk that is ready to run.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use thiserror::Error;
 
-use super::Disk;
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
 use super::way::Ways;
+use super::{Disk, IoStrategy};
 use crate::virtio::queue::{
     Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
 };
@@ -21,6 +21,13 @@ const BOUNCE_BYTES: u32 = 64 << 10;
 /// Requests done on the spot before they are published: the driver works on these while the next
 /// are done, and one look at its wishes for eight costs little.
 const INLINE_BATCH: u16 = 8;
+
+/// Requests that go through the ring together: enough to share one visit to the kernel, and few enough that
+/// the driver of a deep queue has others to see to meanwhile.
+const RING_BATCH: u16 = 24;
+
+/// Bytes that are taken together, some 100 us of copying.
+const BATCH_BYTES: u64 = 1 << 20;
 
 /// Why a queue cannot go on.
 #[derive(Debug, Error)]
@@ -51,8 +58,13 @@ impl Server {
     fn new(disk: Rc<Disk>, active: ActiveQueue) -> Self {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
+        let enough = match disk.strategy {
+            IoStrategy::InMemory => INLINE_BATCH,
+            IoStrategy::Ring | IoStrategy::Adaptive => RING_BATCH,
+        };
+        let paced = PacedQueue::new(active, disk.patience, disk.changes.clone());
         Self {
-            paced: PacedQueue::new(active, disk.patience, disk.changes.clone()),
+            paced: paced.with_enough(enough),
             ways: Ways::new(disk.strategy),
             disk,
             requests: (0..size).map(|_| Request::new(&memory)).collect(),
@@ -127,24 +139,27 @@ impl Requests for Server {
     fn take(&mut self) -> Result<u16, Failure> {
         let available = self.paced.active.queue.available();
         self.ways.visit(available, self.paced.ops.in_flight());
-        let most = match self.ways.inline {
-            None => self.paced.active.queue.size(),
+        let most = match self.ways.reads {
+            None => RING_BATCH,
             Some(_) => INLINE_BATCH,
         };
         // What a predecessor took was admitted then, and a pause waits for it.
         let limited = self.disk.limiter.borrow().is_limited() && !self.paced.is_recovering();
-        let mut taken = 0;
-        while taken < most {
+        let (mut taken, mut sum) = (0, 0);
+        while taken < most && sum < BATCH_BYTES {
             if limited && self.paced.must_rest(&self.disk.limiter) {
                 break;
             }
-            if !self.paced.pop(&mut self.chain)? {
+            if self.paced.ops.done_on_the_spot() >= INLINE_BATCH.into()
+                || !self.paced.pop(&mut self.chain)?
+            {
                 break;
             }
             taken += 1;
-            let bytes = self.begin()?;
+            let bytes = self.begin()?.into();
+            sum += bytes;
             if limited {
-                self.disk.limiter.borrow_mut().charge(bytes.into());
+                self.disk.limiter.borrow_mut().charge(bytes);
             }
         }
         Ok(taken)
@@ -279,11 +294,18 @@ fn transfer(
     match (request.path, side) {
         (Path::Straight, _) => {
             let buffers = &request.buffers;
-            let Some(wait) = ways.inline else {
-                return ops.transfer(file, buffers, side, offset, tag);
-            };
-            let moved = ops.transfer_inline(file, wait, buffers, side, offset, tag)?;
-            ways.tried(moved);
+            match (side, ways.reads, ways.writes) {
+                (Side::Writable, Some(wait), _) => {
+                    let moved = ops.transfer_inline(file, wait, buffers, side, offset, tag)?;
+                    ways.has_read(moved);
+                }
+                (Side::Readable, _, Some(wait)) => {
+                    let begin = executor::now();
+                    ops.transfer_inline(file, wait, buffers, side, offset, tag)?;
+                    ways.has_written(begin);
+                }
+                _ => ops.transfer(file, buffers, side, offset, tag)?,
+            }
             Ok(())
         }
         (Path::Bounced, side) => {

@@ -1,60 +1,83 @@
 //! Which way reads and writes take to the file.
 //!
-//! A request alone is done soonest by a system call of its own: the ring costs as much and a turn of the
+//! A read alone is done soonest by a system call of its own: the ring costs as much and a turn of the
 //! executor besides. Many together are cheaper through the ring, which takes them all with one. So a visit to the
 //! queue that finds few, with nothing under way, does them on the spot, unless the file made it wait
 //! (`RWF_NOWAIT` says so at once): then the ring has the next ones, the more the oftener it happened.
+//!
+//! Writes into a page cache are copies, but few file systems promise not to wait for them, and without that the
+//! ring hands each to a worker thread, which takes ten times as long. So they are done on the spot, with a look at
+//! the clock: when one had to wait, for a disk that does not keep up, the ring has the next ones.
+
+use std::time::{Duration, Instant};
 
 use super::IoStrategy;
 use crate::virtio::queue::{Moved, Wait};
+use crate::virtio::worker::Tries;
 
-/// At most so many at a time are worth a system call each.
+/// At most so many reads at a time are worth a system call each.
 const FEW: u16 = 2;
-/// The longest time, in visits, before the next try.
-const LONGEST: u16 = 1024;
+
+/// A write that took longer had to wait: that is a hundred copies of a page.
+const LONG: Duration = Duration::from_millis(1);
 
 /// The ways of one queue's requests.
 #[derive(Debug)]
 pub(super) struct Ways {
     strategy: IoStrategy,
-    /// For requests of this visit: the ring, unless there is a wait to avoid.
-    pub(super) inline: Option<Wait>,
-    /// How many visits to skip after the next miss.
-    doubt: u16,
-    /// How many are still to be skipped.
-    skip: u16,
+    /// For reads of this visit: the ring, unless there is a wait to avoid.
+    pub(super) reads: Option<Wait>,
+    /// The same for writes.
+    pub(super) writes: Option<Wait>,
+    /// Whether to try to read on the spot.
+    reading: Tries,
+    /// Whether to try to write on the spot.
+    writing: Tries,
 }
 
 impl Ways {
     pub(super) fn new(strategy: IoStrategy) -> Self {
-        Self { strategy, inline: None, doubt: 1, skip: 0 }
+        Self { strategy, reads: None, writes: None, reading: Tries::new(), writing: Tries::new() }
     }
 
     /// Choose for a visit that finds so many requests.
     #[inline]
     pub(super) fn visit(&mut self, available: u16, in_flight: usize) {
-        self.inline = match self.strategy {
-            IoStrategy::Ring => None,
-            IoStrategy::InMemory => Some(Wait::ForMemory),
-            IoStrategy::Adaptive if available > FEW || in_flight > 0 => None,
-            IoStrategy::Adaptive if self.skip > 0 => {
-                self.skip -= 1;
-                None
+        (self.reads, self.writes) = match self.strategy {
+            IoStrategy::Ring => (None, None),
+            IoStrategy::InMemory => (Some(Wait::ForMemory), Some(Wait::ForMemory)),
+            IoStrategy::Adaptive => {
+                let alone = available <= FEW && in_flight == 0;
+                let reads = alone && self.reading.now();
+                let writes = self.writing.now();
+                (reads.then_some(Wait::Never), writes.then_some(Wait::ForMemory))
             }
-            IoStrategy::Adaptive => Some(Wait::Never),
         };
     }
 
-    /// What became of one that was to be done on the spot.
+    /// What became of a read that was to be done on the spot.
     #[inline]
-    pub(super) fn tried(&mut self, moved: Moved) {
+    pub(super) fn has_read(&mut self, moved: Moved) {
         match moved {
-            Moved::Now => self.doubt = 1,
+            Moved::Now => self.reading.succeeded(),
             Moved::Later => {
-                self.inline = None;
-                self.skip = self.doubt;
-                self.doubt = (2 * self.doubt).min(LONGEST);
+                self.reads = None;
+                self.reading.failed();
             }
+        }
+    }
+
+    /// A write on the spot that began then is over.
+    #[inline]
+    pub(super) fn has_written(&mut self, begin: Instant) {
+        if self.strategy == IoStrategy::InMemory {
+            return;
+        }
+        if executor::now().saturating_duration_since(begin) < LONG {
+            self.writing.succeeded();
+        } else {
+            self.writes = None;
+            self.writing.failed();
         }
     }
 }
@@ -67,34 +90,39 @@ mod tests {
     fn one_alone_goes_inline_and_many_through_the_ring() {
         let mut ways = Ways::new(IoStrategy::Adaptive);
         ways.visit(1, 0);
-        assert_eq!(ways.inline, Some(Wait::Never));
+        assert_eq!(ways.reads, Some(Wait::Never));
         ways.visit(32, 0);
-        assert_eq!(ways.inline, None);
+        assert_eq!(ways.reads, None);
         ways.visit(1, 3);
-        assert_eq!(ways.inline, None);
+        assert_eq!(ways.reads, None);
         let mut ways = Ways::new(IoStrategy::InMemory);
         ways.visit(32, 3);
-        assert_eq!(ways.inline, Some(Wait::ForMemory));
+        assert_eq!(ways.reads, Some(Wait::ForMemory));
     }
 
     #[test]
-    fn a_file_that_makes_wait_is_tried_less_and_less() {
+    fn reads_that_would_wait_leave_the_rest_of_the_visit_to_the_ring() {
         let mut ways = Ways::new(IoStrategy::Adaptive);
-        let mut tries = 0;
-        for _ in 0..10_000 {
-            ways.visit(1, 0);
-            if ways.inline.is_some() {
-                tries += 1;
-                ways.tried(Moved::Later);
-                assert_eq!(ways.inline, None, "the rest of the visit is for the ring");
-            }
-        }
-        assert!((10..30).contains(&tries), "{tries}");
-        while ways.inline.is_none() {
-            ways.visit(1, 0);
-        }
-        ways.tried(Moved::Now);
         ways.visit(1, 0);
-        assert_eq!(ways.inline, Some(Wait::Never), "what is cached again is tried again");
+        ways.has_read(Moved::Later);
+        assert_eq!(ways.reads, None);
+        ways.visit(1, 0);
+        assert_eq!(ways.reads, None);
+        ways.visit(1, 0);
+        assert_eq!(ways.reads, Some(Wait::Never), "it is tried again");
+    }
+
+    #[test]
+    fn writes_that_had_to_wait_leave_the_next_to_the_ring() {
+        let mut ways = Ways::new(IoStrategy::Adaptive);
+        ways.visit(32, 3);
+        assert_eq!(ways.writes, Some(Wait::ForMemory), "however many there are");
+        let Some(long_ago) = executor::now().checked_sub(2 * LONG) else { return };
+        ways.has_written(long_ago);
+        assert_eq!(ways.writes, None);
+        ways.visit(32, 3);
+        assert_eq!(ways.writes, None);
+        ways.visit(32, 3);
+        assert_eq!(ways.writes, Some(Wait::ForMemory), "they are tried again");
     }
 }

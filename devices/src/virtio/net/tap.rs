@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,11 @@ impl Tap {
     /// What it can leave to a driver, and take over from one.
     pub fn offloads(&self) -> Offloads {
         self.offloads
+    }
+
+    /// The descriptor of a queue pair: whole frames, each behind a virtio header, without waiting.
+    pub fn queue(&self, pair: u16) -> Option<BorrowedFd<'_>> {
+        self.queues.get(usize::from(pair)).map(ipc::Fd::as_fd)
     }
 
     /// A second handle of the same tap.

@@ -42,8 +42,10 @@ impl Transmitter {
     fn new(network: Rc<Network>, pair: usize, active: ActiveQueue) -> Self {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
+        let paced = PacedQueue::new(active, network.patience, network.changes.clone());
         Self {
-            paced: PacedQueue::new(active, network.patience, network.changes.clone()),
+            // The driver works on the rest meanwhile.
+            paced: paced.with_enough(BATCH - BATCH / 4),
             network,
             pair,
             chain: Chain::for_any_buffers(memory.clone(), size),

@@ -64,7 +64,7 @@ const MOST_BYTES: usize = 0x7fff_f000;
 pub enum Wait {
     /// For nothing: what is not in the page cache goes through the ring.
     Never,
-    /// For the file's own memory: it is a file in memory and there is nothing else to wait for.
+    /// For memory, and for whatever a copy into or out of it may have to wait.
     ForMemory,
 }
 
@@ -211,6 +211,16 @@ impl GuestOps {
     /// Operations submitted whose completions were not taken yet.
     pub fn in_flight(&self) -> usize {
         self.set.in_flight() + self.immediate.len()
+    }
+
+    /// Transfers that were done on the spot and not taken yet.
+    pub fn done_on_the_spot(&self) -> usize {
+        self.immediate.len()
+    }
+
+    /// Operations that are not over yet.
+    pub fn waiting(&self) -> usize {
+        self.set.waiting()
     }
 
     /// Ask the kernel to give up what is in flight; all of it still completes.

@@ -20,6 +20,7 @@ mod paced;
 mod pacing;
 mod rest;
 mod stop;
+mod tries;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -34,6 +35,7 @@ pub(crate) use paced::{PacedQueue, Requests, serve_paced};
 pub use pacing::{Next, Pacing, Patience};
 pub(crate) use rest::{Changes, Rest};
 pub use stop::{Stop, StopMode};
+pub(crate) use tries::Tries;
 
 use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, QueueState};
 use super::control::{Change, ControlRequest, Effect, Statistics};

@@ -7,8 +7,8 @@
 //! ```text
 //!   publish n ──► owed += n
 //!        │
-//!        ├─ some are there: look for more until 3/4 of owed are, or `gap` passes without another;
-//!        │                  then take all: one visit to the kernel
+//!        ├─ some are there: look for more until 3/4 of owed are, or enough for a visit to the kernel,
+//!        │                  or `gap` passes without another; then take them
 //!        └─ none are there: if the driver was prompt so far (hot), look for `spin`,
 //!                           else enable kicks and sleep
 //! ```
@@ -37,7 +37,8 @@ pub struct Patience {
     /// guess, and one wrong guess ends it.
     pub spin: Duration,
     /// How long after the last new buffer a batch that is not complete is taken all the same.
-    /// Drivers that poll refill within one or two microseconds; the default is several times that.
+    /// Drivers that poll refill within one or two microseconds; the default is several times that, and about
+    /// what a timer's interrupt takes on a virtual processor.
     pub gap: Duration,
     /// How long to leave the processor to a driver that owes much: it refills a queue in less, and
     /// the timer adds as much again.
@@ -51,7 +52,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             spin: Duration::from_micros(40),
-            gap: Duration::from_micros(6),
+            gap: Duration::from_micros(10),
             nap: Duration::from_micros(40),
             prompt: Duration::from_micros(12),
         }
@@ -77,7 +78,8 @@ impl Patience {
     }
 }
 
-/// How much has to be owed for a nap: so many kicks and wake-ups cost more than it takes.
+/// How much has to be owed for a nap, beside three quarters: so many kicks and wake-ups cost more than it
+/// takes.
 const WORTH_A_NAP: u16 = 8;
 
 /// How many prompt answers in a row it takes at most to become hot.
@@ -113,8 +115,10 @@ enum Rest {
 #[derive(Debug)]
 pub struct Pacing {
     patience: Patience,
-    /// Buffers that a prompt driver will make available soon.
+    /// Buffers that a prompt driver will make available soon, with those that are.
     owed: u16,
+    /// So many are not worth waiting for more.
+    enough: u16,
     hot: bool,
     /// Prompt answers in a row.
     proof: u32,
@@ -125,6 +129,8 @@ pub struct Pacing {
     /// Naps that brought buffers, in a row.
     naps: u32,
     published_at: Instant,
+    /// The last look at the clock, as long as it is fresh.
+    looked_at: Option<Instant>,
     seen: u16,
     seen_at: Instant,
     /// When the task went to sleep with how many operations under way.
@@ -139,12 +145,14 @@ impl Pacing {
         Self {
             patience,
             owed: 0,
+            enough: u16::MAX,
             hot: false,
             proof: 0,
             proof_needed: 1,
             rest: Rest::Kick,
             naps: 0,
             published_at: now,
+            looked_at: None,
             seen: 0,
             seen_at: now,
             slept: None,
@@ -152,13 +160,25 @@ impl Pacing {
         }
     }
 
+    /// So many buffers are not worth waiting for more.
+    #[must_use]
+    pub fn with_enough(self, enough: u16) -> Self {
+        Self { enough, ..self }
+    }
+
     /// `count` buffers were published.
     pub fn published(&mut self, count: u16) {
         if count > 0 {
             self.owed = self.owed.saturating_add(count);
             self.published_at = executor::now();
+            self.looked_at = Some(self.published_at);
             self.seen = 0;
         }
+    }
+
+    /// The time, as far as it matters to whoever takes buffers now.
+    pub fn now(&self) -> Instant {
+        self.looked_at.unwrap_or_else(executor::now)
     }
 
     /// When buffers were published last.
@@ -174,6 +194,11 @@ impl Pacing {
         }
     }
 
+    /// `count` buffers were left behind by whoever took others.
+    pub fn left(&mut self, count: u16) {
+        self.owed = self.owed.max(count);
+    }
+
     /// Operations completed, and `left` are still under way.
     pub fn completed(&mut self, left: usize) {
         if let Some((since, operations)) = self.slept.take() {
@@ -185,10 +210,11 @@ impl Pacing {
     /// What to do while `available` buffers wait and `transfers` operations are under way, `others`
     /// of which are not reads or writes.
     pub fn next(&mut self, available: u16, transfers: usize, others: usize) -> Next {
+        let just_now = self.looked_at.take();
         if self.owed == 0 {
             return self.take_or_sleep(available, transfers, others);
         }
-        let now = executor::now();
+        let now = just_now.unwrap_or_else(executor::now);
         if available != self.seen {
             if self.seen == 0 {
                 self.answered(now.duration_since(self.published_at) < self.patience.spin);
@@ -197,7 +223,8 @@ impl Pacing {
             self.seen_at = now;
         }
         // Three quarters: the driver works on the last quarter while the kernel works on the rest.
-        if available >= self.owed - self.owed / 4 {
+        if available >= (self.owed - self.owed / 4).min(self.enough) {
+            self.looked_at = Some(now);
             return Next::Take;
         }
         let (since, patience) = match (available, self.hot) {
@@ -214,7 +241,8 @@ impl Pacing {
             self.proof_needed = (2 * self.proof_needed).min(MOST_PROOF);
             self.rest = Rest::Nap;
         }
-        if transfers == 0 && self.owed - available >= WORTH_A_NAP && self.may_nap(available) {
+        let shrunk = available < self.owed / 4 && self.owed - available >= WORTH_A_NAP;
+        if transfers == 0 && shrunk && self.may_nap(available) {
             self.rest = Rest::Napping;
             return Next::Nap(self.patience.nap);
         }

@@ -50,7 +50,8 @@ fn requests_stop_at_the_limit_and_go_on_when_it_is_lifted() {
             let counts = bed.counts(0);
             assert_eq!((counts.requests, counts.bytes), (20, 20 * 4096));
             assert_eq!(counts.batch_sizes.iter().sum::<u64>(), counts.batches);
-            assert!(counts.kicks >= 1 && counts.interrupts >= 1);
+            // A device that looks for what it is owed need not take note of a kick.
+            assert!(counts.interrupts >= 1);
             bed.finish().await;
         }
     });

@@ -83,10 +83,13 @@ fn a_read_at_depth_one_takes_two_visits_at_most() {
 }
 
 #[test]
-fn reads_at_depth_32_share_their_visits() {
-    for layout in [RingLayout::Split, RingLayout::Packed] {
-        let count = count(layout, 32);
-        assert!(100 * count.visits <= 6 * count.reads, "{layout:?}: {count:?}");
+fn reads_at_depth_share_their_visits() {
+    for (layout, depth) in [RingLayout::Split, RingLayout::Packed]
+        .into_iter()
+        .flat_map(|layout| [(layout, 32), (layout, 42)])
+    {
+        let count = count(layout, depth);
+        assert!(100 * count.visits <= 6 * count.reads, "{layout:?}, {depth}: {count:?}");
         assert_eq!(count.kicks, 0);
     }
 }
