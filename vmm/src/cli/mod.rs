@@ -136,7 +136,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Device(arguments) => device::run(arguments),
-        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Serve9p(arguments) => serve_9p::run(arguments),
         Command::Share(arguments) => share::share(arguments),
