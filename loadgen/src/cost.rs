@@ -23,6 +23,18 @@ pub struct Cost {
     pub switches: u64,
 }
 
+impl Cost {
+    /// Both together; system calls only if both were counted.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            system_calls: self.system_calls.zip(other.system_calls).map(|(a, b)| a + b),
+            switches: self.switches + other.switches,
+        }
+    }
+}
+
 /// A process and all that come from it.
 pub struct Processes {
     threads: Vec<Thread>,
@@ -46,6 +58,12 @@ impl Processes {
             }
         }
         Ok(Self { threads })
+    }
+
+    /// Looks at this thread alone, and begins to count.
+    pub fn this_thread() -> Self {
+        let folder = format!("/proc/self/task/{}", rustix::thread::gettid());
+        Self { threads: vec![Thread::watch(folder.into())] }
     }
 
     /// What was spent since then.

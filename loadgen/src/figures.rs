@@ -37,9 +37,10 @@ impl Figures {
         self.latency.saturating_record(latency.as_nanos() as u64);
     }
 
-    /// Those of another queue in the same time.
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Those of another queue or device in the same time.
+    pub fn add(&mut self, other: &Self) {
         self.operations += other.operations;
+        self.cost = self.cost.and(other.cost);
         self.latency.add(&other.latency).expect("the bounds are the same");
     }
 

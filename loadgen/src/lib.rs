@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   virtio_blk  one thread for each queue ── rings in shared memory ──► any vhost-user back end
+//!   virtio_net  the same for frames
 //!   native      the same requests straight to the kernel: what there is to get
 //!   cost        what the back end's processes spend: processor time, system calls, switches
 //! ```
@@ -12,8 +13,12 @@
 
 mod cost;
 mod figures;
+pub mod flood;
+pub mod frames;
 pub mod native;
+mod ring;
 pub mod virtio_blk;
+pub mod virtio_net;
 mod workload;
 
 pub use cost::{Cost, Processes};
@@ -38,7 +43,7 @@ pub enum LoadError {
         status: u8,
     },
     /// Nothing came back for a long time.
-    #[error("no request has come back for {} s", virtio_blk::PATIENCE.as_secs())]
+    #[error("no request has come back for {} s", ring::PATIENCE.as_secs())]
     Stuck,
     /// Something of this machine does not work.
     #[error("{doing}: {source}")]

@@ -1,30 +1,23 @@
 //! The driver of a virtio disk, without a guest: rings and buffers in memory that is shared with a
 //! vhost-user back end. Virtio 1.3 section 5.2.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
-use devices::virtio::queue::RingFeatures;
-use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick, SplitDriver};
-use devices::virtio::vhost_user::front_end::{FrontEnd, SharedRegion};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use devices::memory::{GuestAddress, GuestMemory};
+use devices::virtio::queue::driver::{Buffer, DriverQueue};
+use devices::virtio::vhost_user::front_end::FrontEnd;
 
+use crate::ring::{self, EVENT_IDX, PATIENCE, Ring, USUAL_SIZE, VERSION_1};
 use crate::workload::Blocks;
 use crate::{Figures, LoadError, Processes, Workload};
 
-/// After how long without a completion a run is given up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-const VERSION_1: u64 = 1 << 32;
-const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT_DESC: u64 = 1 << 28;
 const MQ: u64 = 1 << 12;
+/// Without it a device makes each write durable before it completes.
+const FLUSH: u64 = 1 << 9;
 
 const READ: u32 = 0;
 const WRITE: u32 = 1;
@@ -36,9 +29,6 @@ const PLACE: u64 = 128;
 const STATUS_AT: u64 = 16;
 const READ_TABLE_AT: u64 = 32;
 const WRITE_TABLE_AT: u64 = 80;
-/// The size of a ring that real drivers have. It must not be less than the descriptors of a request, not
-/// even where these are in a table of their own.
-const USUAL_SIZE: u16 = 128;
 /// Descriptors of a request.
 const DESCRIPTORS: u16 = 3;
 const PAGE: u64 = 4096;
@@ -58,13 +48,8 @@ impl VirtioBlk {
     /// Sets all up but the rings, over a connection with a back end.
     pub fn new(connection: UnixStream, workload: Workload) -> Result<Self, LoadError> {
         let mut front_end = FrontEnd::new(connection)?;
-        let offered = front_end.features()?;
-        let wanted = VERSION_1 | EVENT_IDX | INDIRECT_DESC | MQ;
-        let features = offered & wanted;
-        if features & VERSION_1 == 0 {
-            return Err(LoadError::Unfit("is one from before virtio 1.0".into()));
-        }
-        front_end.set_features(features)?;
+        let features =
+            ring::agree(&mut front_end, VERSION_1 | EVENT_IDX | INDIRECT_DESC | MQ | FLUSH)?;
         let queues = front_end.queue_count()?;
         if queues < u64::from(workload.queues) {
             let asked = workload.queues;
@@ -79,17 +64,8 @@ impl VirtioBlk {
         let per_request = if features & INDIRECT_DESC == 0 { DESCRIPTORS } else { 1 };
         let queue_size = (workload.depth * per_request).next_power_of_two().max(USUAL_SIZE);
         let layout = Layout::new(queue_size, &workload);
-        let file = memfd_create("load", MemfdFlags::CLOEXEC);
-        let file = file.map_err(|errno| system("make memory", errno))?;
         let length = layout.queue * u64::from(workload.queues);
-        ftruncate(&file, length).map_err(|errno| system("make memory", errno))?;
-        let file = Arc::new(file);
-        let region =
-            RegionSpec { base: GuestAddress(0), length, file: file.clone(), file_offset: 0 };
-        let memory = GuestMemory::new(vec![region]);
-        let memory =
-            memory.map_err(|error| LoadError::Unfit(format!("cannot be given memory: {error}")))?;
-        front_end.set_memory(&[SharedRegion { guest: 0, size: length, file: file.as_fd() }])?;
+        let memory = ring::share_memory(&mut front_end, length)?;
         let front_end = Mutex::new(front_end);
         Ok(Self { front_end, memory, features, queue_size, capacity, workload })
     }
@@ -122,9 +98,8 @@ impl VirtioBlk {
     fn run_queue(&self, index: u16, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
         let mut queue = Queue::start(self, index)?;
         let outcome = queue.run(begin, end);
-        let mut front_end = self.front_end.lock().unwrap_or_else(PoisonError::into_inner);
         // The first trouble is the one to tell of.
-        let stopped = front_end.stop_ring(index);
+        let stopped = ring::locked(&self.front_end).stop_ring(index);
         let figures = outcome?;
         stopped?;
         Ok(figures)
@@ -162,9 +137,7 @@ struct Slot {
 /// One queue and its requests.
 struct Queue<'a> {
     disk: &'a VirtioBlk,
-    driver: SplitDriver,
-    kick: OwnedFd,
-    call: OwnedFd,
+    ring: Ring,
     layout: Layout,
     base: u64,
     blocks: Blocks,
@@ -178,33 +151,24 @@ impl<'a> Queue<'a> {
         let workload = &disk.workload;
         let layout = Layout::new(disk.queue_size, workload);
         let base = layout.queue * u64::from(index);
-        let features = RingFeatures::from_bits(disk.features);
-        let size = disk.queue_size;
-        let driver = SplitDriver::new(&disk.memory, base, size, features);
-        let event = |flags| eventfd(0, EventfdFlags::CLOEXEC | flags);
-        let kick = event(EventfdFlags::empty()).map_err(|errno| system("make an event", errno))?;
-        let call = event(EventfdFlags::NONBLOCK).map_err(|errno| system("make an event", errno))?;
-        {
-            let mut front_end = disk.front_end.lock().unwrap_or_else(PoisonError::into_inner);
-            front_end.start_ring(index, &driver.layout(), 0, kick.as_fd(), call.as_fd())?;
-        }
+        let (place, features) = ((base, disk.queue_size), disk.features);
+        let (front_end, memory) = (&disk.front_end, &disk.memory);
+        let ring = Ring::start(front_end, memory, index, place, features, workload.polling)?;
         let count = disk.capacity * SECTOR / u64::from(workload.block_size);
         let slot = Slot { made_at: Instant::now(), block: 0 };
         let queue = Self {
             disk,
-            driver,
-            kick,
-            call,
+            ring,
             layout,
             base,
             blocks: Blocks::new(workload, index, count),
             slots: vec![slot; workload.depth.into()],
-            owners: vec![0; size.into()],
+            owners: vec![0; disk.queue_size.into()],
         };
         for slot in 0..workload.depth {
             for (reads, table) in [(true, READ_TABLE_AT), (false, WRITE_TABLE_AT)] {
                 let table = queue.place(slot) + table;
-                let written = queue.driver.write_table(table, &queue.buffers(slot, reads));
+                let written = queue.ring.driver.write_table(table, &queue.buffers(slot, reads));
                 written.ok_or_else(|| LoadError::Unfit("has no memory there".into()))?;
             }
         }
@@ -234,12 +198,14 @@ impl<'a> Queue<'a> {
         for slot in 0..under_way {
             self.make(slot, Instant::now())?;
         }
-        self.driver.disable_interrupts();
-        self.publish()?;
+        // It only ends a run that is stuck.
+        let given_up = end + 2 * PATIENCE;
+        self.ring.driver.disable_interrupts();
+        self.ring.publish()?;
         while under_way > 0 {
             let mut came = 0;
-            let now = self.wait()?;
-            while let Some(used) = self.driver.take_used() {
+            let now = self.ring.wait(given_up)?;
+            while let Some(used) = self.ring.driver.take_used() {
                 let index = self.owners[usize::from(used.head)];
                 let slot = self.slots[usize::from(index)];
                 self.check(index, slot)?;
@@ -254,7 +220,7 @@ impl<'a> Queue<'a> {
                 }
             }
             if came > 0 {
-                self.publish()?;
+                self.ring.publish()?;
             }
         }
         Ok(figures)
@@ -277,10 +243,10 @@ impl<'a> Queue<'a> {
             .map_err(|error| LoadError::Unfit(format!("has no memory there: {error}")))?;
         let head = if self.disk.features & INDIRECT_DESC == 0 {
             let buffers = self.buffers(slot, reads);
-            self.driver.add(&buffers)
+            self.ring.driver.add(&buffers)
         } else {
             let table = if reads { READ_TABLE_AT } else { WRITE_TABLE_AT };
-            self.driver.add_table(place + table, DESCRIPTORS.into())
+            self.ring.driver.add_table(place + table, DESCRIPTORS.into())
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
@@ -296,49 +262,4 @@ impl<'a> Queue<'a> {
             status => Err(LoadError::Request { block: slot.block, status }),
         }
     }
-
-    fn publish(&mut self) -> Result<(), LoadError> {
-        if self.driver.publish() == Kick::Wanted {
-            rustix::io::write(&self.kick, &1_u64.to_ne_bytes())
-                .map_err(|errno| system("kick", errno))?;
-        }
-        Ok(())
-    }
-
-    /// Waits until something came back; gives the time then.
-    fn wait(&mut self) -> Result<Instant, LoadError> {
-        let spin = self.disk.workload.polling.spin();
-        let begin = Instant::now();
-        loop {
-            let now = Instant::now();
-            if self.driver.has_used() {
-                return Ok(now);
-            }
-            let waited = now - begin;
-            if waited > PATIENCE {
-                return Err(LoadError::Stuck);
-            }
-            if waited >= spin {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        while !self.driver.enable_interrupts() {
-            let mut waiting = [PollFd::new(&self.call, PollFlags::IN)];
-            let patience = PATIENCE.try_into().expect("it is a short time");
-            match poll(&mut waiting, Some(&patience)) {
-                Ok(0) => return Err(LoadError::Stuck),
-                Ok(_) => {}
-                Err(errno) => return Err(system("wait for an interrupt", errno)),
-            }
-            // What was signalled is in the rings.
-            let _ = rustix::io::read(&self.call, &mut [0; 8]);
-        }
-        self.driver.disable_interrupts();
-        Ok(Instant::now())
-    }
-}
-
-fn system(doing: &'static str, errno: rustix::io::Errno) -> LoadError {
-    LoadError::System { doing, source: io::Error::from(errno) }
 }

@@ -41,8 +41,9 @@ impl Polling {
     pub(crate) fn spin(self) -> Duration {
         match self {
             Self::Off => Duration::ZERO,
-            // As long as two wake-ups take: at most doubles what a wrong guess costs.
-            Self::Adaptive => Duration::from_micros(50),
+            // As long as a kick and an interrupt may take to wake somebody up, where processors are virtual:
+            // looking for less than that loses both the time and the wake-up.
+            Self::Adaptive => Duration::from_micros(200),
             Self::Always => Duration::MAX,
         }
     }

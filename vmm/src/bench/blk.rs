@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use loadgen::native::{self, Way};
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, Figures, Polling, Workload};
+use loadgen::{Access, Figures, LoadError, Polling, Workload};
 
-use super::contestant::Contestant;
+use super::contestant::{Contestant, Service, Sharing};
 use super::error::BenchError;
 use super::result::{BlkResult, BlkResults, Measured};
 use crate::folder::Folder;
@@ -26,6 +27,8 @@ pub struct BlkBench {
     pub workload: Workload,
     /// One after the other.
     pub depths: Vec<u16>,
+    /// Back ends at the same time, each in a process of its own.
+    pub devices: u16,
     /// Rounds at each depth.
     pub rounds: u32,
     /// Whom to hold ours against.
@@ -36,7 +39,7 @@ pub struct BlkBench {
 pub fn run_blk(bench: &BlkBench, progress: &dyn Fn(&str)) -> Result<BlkResults, BenchError> {
     let file = prepare(bench, progress)?;
     let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
-    let ours = Contestant::ours()?;
+    let ours = Contestant::ours(if bench.devices > 1 { Sharing::Readers } else { Sharing::None })?;
     let results = bench
         .depths
         .iter()
@@ -98,21 +101,57 @@ fn at_depth(
     })
 }
 
-/// One run against a back end that is started for it.
+/// One run against back ends that are started for it.
 fn serve(
     bench: &BlkBench,
     contestant: &Contestant,
     workload: Workload,
     folder: &Folder,
 ) -> Result<Figures, BenchError> {
-    let socket = folder.file("socket");
     let file = bench.file.canonicalize().map_err(|source| file_error(bench, source))?;
-    let (mut service, connection) = contestant.start(&file, &socket, workload.queues)?;
-    let load = VirtioBlk::new(connection, workload).and_then(|disk| disk.run(service.process()));
+    let file = file.display().to_string();
+    let mut services = Vec::new();
+    let mut connections = Vec::new();
+    for index in 0..bench.devices {
+        let socket = folder.file(&format!("socket{index}"));
+        let (service, connection) = contestant.start(&file, &socket, workload.queues)?;
+        services.push(service);
+        connections.push(connection);
+    }
+    let disks = connections.into_iter().map(|connection| VirtioBlk::new(connection, workload));
+    let load = disks.collect::<Result<Vec<_>, _>>().and_then(|disks| {
+        let processes = services.iter().map(Service::process);
+        run_all(&disks, processes)
+    });
     load.map_err(|source| {
         let name = contestant.name.clone();
-        log::debug!("{name}: {}", service.last_words());
+        for service in &mut services {
+            log::debug!("{name}: {}", service.last_words());
+        }
         BenchError::Load { name, source }
+    })
+}
+
+/// The load of all disks at the same time.
+fn run_all(
+    disks: &[VirtioBlk],
+    processes: impl Iterator<Item = u32>,
+) -> Result<Figures, LoadError> {
+    thread::scope(|scope| {
+        let loads: Vec<_> = disks
+            .iter()
+            .zip(processes)
+            .map(|(disk, process)| scope.spawn(move || disk.run(process)))
+            .collect();
+        let ended = loads
+            .into_iter()
+            .map(|load| load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let each = ended.collect::<Result<Vec<_>, _>>()?;
+        let sum = each.into_iter().reduce(|mut sum, figures| {
+            sum.add(&figures);
+            sum
+        });
+        sum.ok_or_else(|| LoadError::Unfit("is none".into()))
     })
 }
 
@@ -152,8 +191,9 @@ fn describe(bench: &BlkBench) -> String {
     };
     let order = format!("{order:?}").to_lowercase();
     format!(
-        "{order} {access} of {block_size} bytes in {}, queues: {queues}; medians of {} rounds of {} s",
+        "{order} {access} of {block_size} bytes in {}, devices: {}, queues: {queues}; medians of {} rounds of {} s",
         bench.file.display(),
+        bench.devices,
         bench.rounds,
         duration.as_secs_f64()
     )

@@ -31,6 +31,15 @@ pub struct Contestant {
     words: Vec<String>,
 }
 
+/// Whether others serve the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// It has the file for itself.
+    None,
+    /// There are several, and all of them read.
+    Readers,
+}
+
 /// A value of `--against` that is none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ContestantError {
@@ -41,7 +50,7 @@ pub enum ContestantError {
     Unknown(String),
     /// Nobody could connect to it.
     #[error(
-        "a peer's command says `{{socket}}` where it listens, and `{{file}}` for the file it serves"
+        "a peer's command says `{{socket}}` where it listens, and `{{file}}` or `{{tap}}` for what it serves"
     )]
     Placeholders,
 }
@@ -71,13 +80,26 @@ const KNOWN: &[(&str, &str)] = &[
 
 impl Contestant {
     /// Our own disk, by the same program.
-    pub(super) fn ours() -> Result<Self, BenchError> {
+    pub(super) fn ours(sharing: Sharing) -> Result<Self, BenchError> {
         let program = std::env::current_exe().map_err(BenchError::host("find this program"))?;
         let program = program.display().to_string();
         let rest = ["device", "-q", "blk", "--socket", "{socket}", "--once"];
         let words = std::iter::once(program.as_str()).chain(rest).map(str::to_owned);
-        let options = "path={file},queues={queues}".to_owned();
+        let read_only = match sharing {
+            Sharing::None => "",
+            Sharing::Readers => ",ro",
+        };
+        let options = format!("path={{file}},queues={{queues}}{read_only}");
         Ok(Self { name: "vmm".into(), words: words.chain([options]).collect() })
+    }
+
+    /// Our own network, by the same program.
+    pub(super) fn our_network() -> Result<Self, BenchError> {
+        let program = std::env::current_exe().map_err(BenchError::host("find this program"))?;
+        let program = program.display().to_string();
+        let rest = ["device", "-q", "net", "--socket", "{socket}", "--once", "tap={tap}"];
+        let words = std::iter::once(program.as_str()).chain(rest).map(str::to_owned);
+        Ok(Self { name: "vmm".into(), words: words.collect() })
     }
 
     /// Whether its command is one of ours to know.
@@ -91,10 +113,10 @@ impl Contestant {
         known.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// Starts it on a socket, and connects as soon as it listens.
+    /// Starts it on a socket, and connects as soon as it listens. What it serves is a file or a tap.
     pub(super) fn start(
         &self,
-        file: &Path,
+        what: &str,
         socket: &Path,
         queues: u16,
     ) -> Result<(Service, UnixStream), BenchError> {
@@ -102,7 +124,8 @@ impl Contestant {
         let _ = std::fs::remove_file(socket);
         let filled = |word: &String| {
             word.replace("{socket}", &socket.display().to_string())
-                .replace("{file}", &file.display().to_string())
+                .replace("{file}", what)
+                .replace("{tap}", what)
                 .replace("{queues}", &queues.to_string())
         };
         let mut words = self.words.iter().map(filled);
@@ -165,7 +188,8 @@ impl FromStr for Contestant {
                 .find(|(name, _)| *name == text)
                 .ok_or_else(|| ContestantError::Unknown(text.into()))?,
         };
-        if !command.contains("{socket}") || !command.contains("{file}") {
+        let serves = command.contains("{file}") || command.contains("{tap}");
+        if !command.contains("{socket}") || !serves {
             return Err(ContestantError::Placeholders);
         }
         let words = command.split_whitespace().map(str::to_owned).collect();
@@ -236,7 +260,7 @@ mod tests {
             words: ["sh", "-c", "echo no luck >&2; exit 3"].map(str::to_owned).to_vec(),
         };
         let folder = tempfile::tempdir().unwrap();
-        let Err(error) = peer.start(Path::new("f"), &folder.path().join("s"), 1) else {
+        let Err(error) = peer.start("f", &folder.path().join("s"), 1) else {
             panic!("it serves");
         };
         assert!(error.to_string().contains("no luck"), "{error}");

@@ -11,11 +11,13 @@
 mod blk;
 mod contestant;
 mod error;
+mod net;
 mod report;
 mod result;
 
 pub use blk::{BlkBench, run_blk};
 pub use contestant::{Contestant, ContestantError};
 pub use error::BenchError;
+pub use net::{NetBench, NetResults, run_net};
 pub use report::html;
 pub use result::{BlkResult, BlkResults, Measured};

@@ -64,7 +64,7 @@ impl BlkResult {
 
 /// One contestant, for machines.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     name: &'a str,
     iops: u64,
     iops_min: u64,
@@ -181,6 +181,6 @@ impl BlkResults {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use loadgen::frames::{Direction, Frames};
 use loadgen::{Access, Order, Polling, Workload};
 
-use crate::bench::{self, BenchError, BlkBench, Contestant};
+use crate::bench::{self, BenchError, BlkBench, Contestant, NetBench};
 use crate::config::ByteCount;
 use crate::error::Report;
 use crate::outcome;
@@ -33,6 +34,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Blk(BlkArgs),
+    Net(NetArgs),
 }
 
 /// Measure disks
@@ -60,6 +62,9 @@ struct BlkArgs {
     /// Queues, each with a thread of the load generator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     queues: u16,
+    /// Back ends at the same time, each a process with a load of its own; they can only read then
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    devices: u16,
     /// What the driver does while it waits
     #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
     polling: PollingChoice,
@@ -83,6 +88,54 @@ struct BlkArgs {
     report: Option<PathBuf>,
 }
 
+const NET_EXAMPLES: &str = "\
+Examples:
+  vmm bench net --bytes 64,1514 --json
+  vmm bench net --way send --against 'mine=my-backend --socket {socket} --tap {tap}'
+
+Frames go through a tap in a network namespace of the run's own, so this wants root. The plain loop moves
+each frame by one read or write on a tap of the same kind. Frames to be received come from a packet socket, in
+a third busy thread.";
+
+/// Measure networks
+#[derive(Debug, Args)]
+#[command(after_help = NET_EXAMPLES)]
+struct NetArgs {
+    /// Which way frames go
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "send,receive")]
+    way: Vec<Way>,
+    /// Bytes of a frame: 64 to 1514, several with commas
+    #[arg(long, value_delimiter = ',', default_value = "64,1514", value_parser = clap::value_parser!(u16).range(64..=1514))]
+    bytes: Vec<u16>,
+    /// Buffers with the device at a time: 1 to 256
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=256))]
+    depth: u16,
+    /// What the driver does while it waits
+    #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
+    polling: PollingChoice,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Seconds before each run that do not count
+    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
+    warm_up: f64,
+    /// Rounds in which all take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// A back end to compare with: NAME=COMMAND with {socket} and {tap} in it
+    #[arg(long, value_name = "PEER")]
+    against: Vec<Contestant>,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Way {
+    Send,
+    Receive,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Rw {
     Randread,
@@ -97,7 +150,7 @@ enum Rw {
 enum PollingChoice {
     /// Sleeps until there is an interrupt
     Off,
-    /// Looks for 50 us, then sleeps
+    /// Looks for 200 us, then sleeps
     Adaptive,
     /// Never sleeps
     Always,
@@ -105,49 +158,97 @@ enum PollingChoice {
 
 /// Measures, and gives the exit status of the process.
 pub(super) fn run(arguments: BenchArgs) -> u8 {
-    let Kind::Blk(arguments) = arguments.kind;
-    let (json, report) = (arguments.json, arguments.report.clone());
-    let bench = match plan(arguments) {
-        Ok(bench) => bench,
-        Err(text) => {
-            eprintln!("error: {text}");
-            return outcome::BAD_INPUT;
+    match arguments.kind {
+        Kind::Blk(arguments) => {
+            let (json, report) = (arguments.json, arguments.report.clone());
+            let bench = match plan(arguments) {
+                Ok(bench) => bench,
+                Err(text) => {
+                    eprintln!("error: {text}");
+                    return outcome::BAD_INPUT;
+                }
+            };
+            finish(
+                json,
+                with_progress(|progress| bench::run_blk(&bench, progress)).and_then(|results| {
+                    if let Some(path) = &report {
+                        std::fs::write(path, bench::html(&results))
+                            .map_err(|source| BenchError::File { path: path.clone(), source })?;
+                    }
+                    Ok((results.table(), results.json()))
+                }),
+            )
         }
-    };
+        Kind::Net(arguments) => {
+            let json = arguments.json;
+            let bench = plan_net(arguments);
+            let results = with_progress(|progress| bench::run_net(&bench, progress));
+            finish(json, results.map(|results| (results.table(), results.json())))
+        }
+    }
+}
+
+/// Says on a terminal what is going on.
+fn with_progress<T>(measure: impl FnOnce(&dyn Fn(&str)) -> T) -> T {
     let terminal = std::io::stderr().is_terminal();
-    let progress = |what: &str| {
+    let results = measure(&|what| {
         if terminal {
             eprint!("\r\x1b[K{what}");
         } else {
             log::info!("{what}");
         }
-    };
-    let results = bench::run_blk(&bench, &progress);
+    });
     if terminal {
         eprint!("\r\x1b[K");
     }
-    let shown = results.and_then(|results| {
-        if let Some(path) = &report {
-            std::fs::write(path, bench::html(&results))
-                .map_err(|source| BenchError::File { path: path.clone(), source })?;
+    results
+}
+
+/// Shows a table, or a line of JSON with the table beside it, or what went wrong.
+fn finish(json: bool, results: Result<(String, String), BenchError>) -> u8 {
+    match results {
+        Ok((table, line)) => {
+            let (text, beside) = if json { (line + "\n", table) } else { (table, String::new()) };
+            // A reader that has gone wants no more.
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            eprint!("{beside}");
+            0
         }
-        let mut out = std::io::stdout().lock();
-        let table = results.table();
-        let last = if json { results.json() + "\n" } else { String::new() };
-        // A reader that has gone wants no more.
-        let _ = if json { Ok(()) } else { out.write_all(table.as_bytes()) };
-        let _ = out.write_all(last.as_bytes());
-        if json {
-            eprint!("{table}");
-        }
-        Ok(())
-    });
-    match shown {
-        Ok(()) => 0,
         Err(error) => {
             let report = Report::new(&error);
             eprintln!("{report}");
             report.exit_code()
+        }
+    }
+}
+
+fn plan_net(arguments: NetArgs) -> NetBench {
+    let way = |way: &Way| match way {
+        Way::Send => Direction::Send,
+        Way::Receive => Direction::Receive,
+    };
+    NetBench {
+        ways: arguments.way.iter().map(way).collect(),
+        lengths: arguments.bytes,
+        rounds: arguments.rounds,
+        against: arguments.against,
+        frames: Frames {
+            direction: Direction::Send,
+            bytes: 64,
+            depth: arguments.depth,
+            polling: arguments.polling.into(),
+            warm_up: Duration::from_secs_f64(arguments.warm_up),
+            duration: Duration::from_secs_f64(arguments.seconds),
+        },
+    }
+}
+
+impl From<PollingChoice> for Polling {
+    fn from(choice: PollingChoice) -> Self {
+        match choice {
+            PollingChoice::Off => Self::Off,
+            PollingChoice::Adaptive => Self::Adaptive,
+            PollingChoice::Always => Self::Always,
         }
     }
 }
@@ -164,6 +265,9 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
         .ok()
         .filter(|size| size.is_multiple_of(512) && (512..=1 << 20).contains(size))
         .ok_or("a request has 512 bytes to 1M, in steps of 512")?;
+    if access != Access::Read && arguments.devices > 1 {
+        return Err("several devices can only read: all serve the same file".into());
+    }
     // Both of QEMU's ways: which is faster depends on the file, and the faster one counts.
     let both = |peer: Contestant| match peer.name.as_str() {
         "qemu-storage-daemon" if peer.is_known() => Contestant::qemu_storage_daemon(),
@@ -179,15 +283,12 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
             block_size,
             depth: 1,
             queues: arguments.queues,
-            polling: match arguments.polling {
-                PollingChoice::Off => Polling::Off,
-                PollingChoice::Adaptive => Polling::Adaptive,
-                PollingChoice::Always => Polling::Always,
-            },
+            polling: arguments.polling.into(),
             warm_up: Duration::from_secs_f64(arguments.warm_up),
             duration: Duration::from_secs_f64(arguments.seconds),
         },
         depths: arguments.depth,
+        devices: arguments.devices,
         rounds: arguments.rounds,
         against: arguments.against.into_iter().flat_map(both).collect(),
     })

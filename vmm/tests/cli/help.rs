@@ -28,6 +28,8 @@ fn help_is_as_recorded() {
         (&["test", "--help"], "help-test.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),
         (&["bench", "blk", "--help"], "help-bench-blk.txt"),
+        (&["bench", "net", "--help"], "help-bench-net.txt"),
+        (&["doctor", "--help"], "help-doctor.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),
     ] {
