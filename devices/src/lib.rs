@@ -17,6 +17,7 @@ pub mod legacy;
 pub mod memory;
 pub mod pci;
 pub mod rate_limit;
+pub mod simulation;
 pub mod virtio;
 
 mod event;

@@ -68,7 +68,7 @@ pub use error::{
 pub use fd::Fd;
 pub use message::Message;
 pub use receiver::Receiver;
-pub use reply::Reply;
+pub use reply::{Answer, Reply};
 pub use sender::Sender;
 pub use tap::{Record, Tap};
 

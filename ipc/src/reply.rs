@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Message;
 use crate::codec::{self, Outgoing};
 use crate::link::handle::{Handle, RemotePort};
-use crate::oneshot::Port;
+use crate::oneshot::{Port, Waiting, oneshot};
+use crate::{CallError, Message};
 
 /// A one-shot port for the answer to one request. It travels inside the request, like any field.
 ///
@@ -25,7 +25,31 @@ enum Kind<R> {
     Remote(RemotePort),
 }
 
+/// Where the answer to a request arrives, for those who can wait neither as a task nor as a thread.
+pub struct Answer<R> {
+    waiting: Waiting<R>,
+}
+
+impl<R: Message> Answer<R> {
+    /// The answer, if it is there, or that there will be none.
+    pub fn try_take(&mut self) -> Option<Result<R, CallError>> {
+        self.waiting.try_take()
+    }
+}
+
+impl<R> fmt::Debug for Answer<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Answer")
+    }
+}
+
 impl<R: Message> Reply<R> {
+    /// A port for a request of one's own making, and where its answer arrives.
+    pub fn pair() -> (Self, Answer<R>) {
+        let (port, waiting) = oneshot();
+        (Self::new(port), Answer { waiting })
+    }
+
     pub(crate) fn new(port: Port<R>) -> Self {
         Self { port: Kind::Local(port) }
     }

@@ -9,6 +9,7 @@ mod lint;
 mod project;
 mod report;
 mod runner;
+mod sim;
 mod suites;
 mod test;
 
@@ -32,6 +33,7 @@ enum Task {
     Bed(BedArguments),
     Test(TestArguments),
     Chaos(chaos::ChaosArguments),
+    Sim(sim::SimArguments),
     /// Checks format, clippy and the house's own rules
     Lint,
     /// Builds vmm, looks at this host, runs the built-in guest and boots Debian Linux
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Task::Bed(arguments) => bed::command::run(arguments),
         Task::Test(arguments) => Ok(test::run(&arguments)),
         Task::Chaos(arguments) => chaos::run(&arguments),
+        Task::Sim(arguments) => sim::run(&arguments),
         Task::Lint => Ok(lint::run()),
         Task::Demo => demo::run(),
         Task::Kvm => {

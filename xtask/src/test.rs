@@ -14,7 +14,7 @@ use crate::bed::session::Outcome;
 use crate::bed::{Missing, counts, crates, native};
 use crate::report::{Report, Verdict, log_file, run_logged, show_end};
 use crate::suites::{self, Case, Place};
-use crate::{lint, project, runner};
+use crate::{lint, project, runner, sim};
 
 /// Runs all tests: lint, unit tests, the built-in guest, and stock Linux in the bed
 ///
@@ -49,6 +49,9 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
     }
     if wanted("unit") {
         runner::run_into(&mut report);
+    }
+    if wanted("sim") {
+        sim::run_into(&mut report);
     }
     let cases: Vec<Case> =
         suites::all().into_iter().filter(|case| wanted(&format!("bed/{}", case.name))).collect();

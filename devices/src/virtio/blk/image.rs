@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -166,6 +166,30 @@ impl BlockImage {
         };
         let file = ipc::Fd::new(file);
         Ok(Self { file, geometry, limits: options.limits })
+    }
+
+    /// An image over a descriptor that somebody else opened, checked and locked: of `size` bytes, with
+    /// a page cache, and able to free ranges.
+    pub fn over(file: OwnedFd, size: u64, options: &DiskOptions) -> Self {
+        let mut id = [0; ID_LENGTH];
+        for (to, from) in id.iter_mut().zip(options.id.iter().flat_map(|id| id.bytes())) {
+            *to = from;
+        }
+        let geometry = Geometry {
+            size,
+            access: options.access,
+            block_size: options.block_size,
+            physical_block_size: 4096,
+            memory_alignment: 1,
+            discard: match options.access {
+                Access::ReadOnly => Discard::Unsupported,
+                Access::ReadWrite => Discard::Supported,
+            },
+            queues: options.queues,
+            queue_size: options.queue_size,
+            id,
+        };
+        Self { file: ipc::Fd::new(file), geometry, limits: options.limits }
     }
 
     /// Size in bytes.

@@ -17,7 +17,7 @@
 //! The device is write-back when the driver takes `FLUSH`: a flush completes after an `fdatasync`
 //! that started after the flush was taken, so it covers every write that completed before the driver
 //! sent it. Writes that are still under way then are not covered; the specification does not ask for
-//! it (virtio 1.3 section 5.2.6.2). Without `FLUSH`, or when the driver clears `writeback`, each
+//! it (virtio 1.3 section 5.2.6.2). After a sync that failed every later one fails. Without `FLUSH`, or when the driver clears `writeback`, each
 //! write is followed by an `fdatasync` before it completes.
 //!
 //! # After a crash
@@ -39,6 +39,7 @@ use std::io;
 use std::rc::Rc;
 
 use executor::Fd;
+use rustix::io::Errno;
 
 pub use super::file_lock::Holder;
 pub use error::BlkError;
@@ -157,6 +158,8 @@ impl BlockBackend {
         };
         let disk = Disk {
             file,
+            record: self.inflight.clone(),
+            lost: Cell::new(self.inflight.as_ref().is_some_and(InflightRegion::is_marked)),
             geometry: RefCell::new(geometry),
             limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
             changes: Rc::default(),
@@ -175,6 +178,10 @@ impl BlockBackend {
 #[derive(Debug)]
 struct Disk {
     file: Fd,
+    /// Where successors learn of what is `lost`.
+    record: Option<InflightRegion>,
+    /// A sync has failed, and with it what it should have written: see [`Disk::synced`].
+    lost: Cell<bool>,
     /// Its size can change.
     geometry: RefCell<Geometry>,
     limiter: RefCell<RateLimiter>,
@@ -187,6 +194,32 @@ struct Disk {
     /// What writes go by now.
     mode: Cell<CacheMode>,
     complaints: LogLimit,
+}
+
+impl Disk {
+    /// What the result of a sync is worth.
+    ///
+    /// When the kernel cannot write a page back it takes it for clean all the same, and the next sync
+    /// says that all is well. So after one that failed none succeeds, whichever process asks, or a driver
+    /// that tries again would be told that its data is safe. That goes for syncs that were under way, too:
+    /// of several the kernel tells one. Without a page cache nothing is forgotten.
+    fn synced(&self, result: io::Result<u32>) -> io::Result<u32> {
+        match result {
+            Ok(_) if self.lost.get() => Err(Errno::IO.into()),
+            Err(error)
+                if error.kind() != io::ErrorKind::Interrupted
+                    && !server::is_unsupported(&error)
+                    && self.geometry.borrow().memory_alignment <= 1 =>
+            {
+                self.lost.set(true);
+                if let Some(record) = &self.record {
+                    record.mark();
+                }
+                Err(error)
+            }
+            other => other,
+        }
+    }
 }
 
 struct BlockDevice {

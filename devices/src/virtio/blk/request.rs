@@ -11,6 +11,7 @@ use super::protocol::{
     RangeSegment, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP,
 };
 use crate::memory::GuestMemory;
+use crate::simulation::{Bug, is_planted};
 use crate::virtio::queue::{Chain, GuestBuffers, Pages, Side, StatusByte};
 
 /// What a request does next. Each is one operation.
@@ -151,6 +152,7 @@ impl Request {
                 }
                 Access::ReadOnly => Begun::Done(STATUS_IOERR),
             },
+            Kind::Flush if is_planted(Bug::FlushOrder) => Begun::Done(STATUS_OK),
             Kind::Flush => {
                 self.step = Step::Sync;
                 Begun::Working

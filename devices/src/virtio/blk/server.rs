@@ -9,6 +9,7 @@ use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
 use super::way::Ways;
 use super::{Disk, IoStrategy};
+use crate::simulation::{Bug, is_planted};
 use crate::virtio::queue::{
     Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
 };
@@ -107,6 +108,7 @@ impl Server {
                 self.paced.slow += 1;
                 zero_or_free(&mut self.paced.ops, &self.disk, request, range, head)
             }
+            Step::Sync if self.disk.lost.get() => return self.finish(head, STATUS_IOERR),
             Step::Sync => {
                 self.paced.slow += 1;
                 self.paced.ops.fdatasync(&self.disk.file, head)
@@ -119,6 +121,7 @@ impl Server {
     /// Give the buffer back.
     fn finish(&mut self, head: Tag, status: u8) {
         let request = &mut self.requests[usize::from(head)];
+        let flushed = request.step == Step::Sync;
         request.step = Step::Idle;
         request.pages = None;
         if let Some(byte) = request.status.take() {
@@ -126,6 +129,9 @@ impl Server {
         }
         let written = request.written + 1;
         self.paced.give_back(head, written);
+        if is_planted(Bug::DoubleCompletion) && flushed && self.paced.ops.in_flight() > 1 {
+            self.paced.give_back(head, written);
+        }
     }
 }
 
@@ -167,8 +173,11 @@ impl Requests for Server {
 
     /// One step of a request is over: start the next, or finish.
     fn completed(&mut self, completed: Completed) {
-        let Completed { tag, result, pages } = completed;
+        let Completed { tag, mut result, pages } = completed;
         let request = &mut self.requests[usize::from(tag)];
+        if request.step == Step::Sync {
+            result = self.disk.synced(result);
+        }
         if matches!(request.step, Step::Range(_) | Step::Sync) {
             self.paced.slow -= 1;
         }
@@ -338,7 +347,7 @@ fn zero_or_free(
     ops.transfer_pages(&disk.file, zeroes, Side::Readable, length, range.offset, tag)
 }
 
-fn is_unsupported(error: &io::Error) -> bool {
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)

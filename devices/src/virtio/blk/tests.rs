@@ -6,6 +6,7 @@ mod hostile;
 mod images;
 mod io;
 mod lifecycle;
+mod lost;
 mod ranges;
 mod takeover;
 mod visits;

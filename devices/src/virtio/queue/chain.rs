@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::error::QueueError;
 use super::host::{DESCRIPTOR_WRITE, HostArray};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::simulation::{Bug, is_planted};
 
 /// A piece of guest memory as the host sees it; the layout is that of `struct iovec`.
 ///
@@ -273,7 +274,7 @@ impl Chain {
         length: u32,
     ) -> Result<HostArray<D>, QueueError> {
         let head = self.head;
-        let count = length as usize / size_of::<D>();
+        let count = length as usize / size_of::<D>() + usize::from(is_planted(Bug::IndirectTable));
         if count == 0 || !(length as usize).is_multiple_of(size_of::<D>()) {
             return Err(QueueError::IndirectLength { head, length });
         }

@@ -1,10 +1,12 @@
-//! Places where a process may die, so that tests can let it die at each of them.
+//! Places where a process may die, or others may look, so that tests and simulations can have it so at
+//! each of them.
 
 /// Before each store to memory that outlives the process.
 #[inline]
 pub(super) fn crash_point() {
     #[cfg(test)]
     fuse::burn();
+    crate::simulation::point();
 }
 
 /// In tests a process dies by unwinding: what it holds is dropped, which touches no shared memory.

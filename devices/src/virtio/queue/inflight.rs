@@ -10,6 +10,7 @@
 //!   |  header  |  record of queue 0           |  record of queue 1           | ...
 //!   +----------+------------------------------+------------------------------+----
 //!
+//!   header     magic, shape, and a mark of the device that outlives its processes
 //!   record     word 0      live: 0, or LIVE | PACKED if it is | queue size
 //!              word 1      where a packed ring stands
 //!              word 8 + h  slot of buffer h: 0, or bit 63     done, waits to be published
@@ -50,8 +51,11 @@ use thiserror::Error;
 
 use super::error::QueueError;
 use super::words::SharedWords;
+use crate::simulation::{Bug, is_planted};
 use crate::virtio::backend::RingLayout;
 
+/// The word of the header that [`InflightRegion::mark`] sets.
+const MARK: usize = 2;
 const MAGIC: u64 = 0x7669_6e66_6c67_6802;
 /// Words before the slots: a cache line, so that slots of different queues share none.
 const RECORD_HEADER_WORDS: usize = 8;
@@ -138,6 +142,16 @@ impl InflightRegion {
         self.file.as_fd()
     }
 
+    /// Leave a sign for all successors, which no reset takes away; what it means is the device's.
+    pub fn mark(&self) {
+        self.words.store(MARK, 1);
+    }
+
+    /// Whether this process or one before it has left the sign.
+    pub fn is_marked(&self) -> bool {
+        self.words.load(MARK) != 0
+    }
+
     /// Forget what all queues have in flight: the device was reset while no back end was there.
     pub fn clear(&self) {
         for queue in 0..self.queues {
@@ -206,6 +220,9 @@ impl InflightRecord {
 
     /// The queue is no longer served; nothing is in flight.
     pub fn retire(&self) {
+        if is_planted(Bug::RecordKept) {
+            return;
+        }
         self.words.store(self.first, 0);
     }
 

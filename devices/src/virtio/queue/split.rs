@@ -24,6 +24,7 @@ use super::host::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, HostArray, RawDescriptor
 use super::inflight::InflightRecord;
 use super::{Availability, Interrupt, QueueLayout, RingFeatures};
 use crate::memory::GuestMemory;
+use crate::simulation::{Bug, is_planted, point};
 use crate::virtio::backend::{RingLayout, RingPosition};
 
 /// Largest split queue (virtio 1.3 section 2.7).
@@ -118,7 +119,8 @@ impl SplitQueue {
         let taken_over = record.is_live(size, RingLayout::Split);
         let (next_available, next_used, recovered) = if taken_over {
             let heads = record.recover(size, ring_used);
-            let taken = ring_used.wrapping_add(heads.len() as u16);
+            let in_flight = if is_planted(Bug::StaleIndex) { 0 } else { heads.len() as u16 };
+            let taken = ring_used.wrapping_add(in_flight);
             (taken, ring_used, heads)
         } else {
             record.start(size, RingLayout::Split, 0)?;
@@ -188,6 +190,9 @@ impl SplitQueue {
     #[inline]
     pub fn push_used(&mut self, head: u16, written: u32) {
         self.record.done(head, self.next_used);
+        if is_planted(Bug::MissingBarrier) {
+            self.used_header.store(INDEX, self.next_used.wrapping_add(1), Ordering::Release);
+        }
         let slot = usize::from(self.next_used & (self.size - 1));
         let element = UsedElement { id: u32::from(head), length: written };
         self.used_ring.write(slot, element);
@@ -276,6 +281,10 @@ impl SplitQueue {
         // The wish is visible before the index is read again; pairs with the driver, which writes
         // the index before it reads the wish.
         fence(Ordering::SeqCst);
+        point();
+        if is_planted(Bug::LostWakeUp) {
+            return Availability::Empty;
+        }
         if self.has_available() { Availability::More } else { Availability::Empty }
     }
 

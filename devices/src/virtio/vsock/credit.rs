@@ -6,6 +6,8 @@
 //!   from the guest:  it may send until our buffer is full; fwd_cnt says what has left it
 //! ```
 
+use crate::simulation::{Bug, is_planted};
+
 /// The counters of one connection. All of them wrap.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Credit {
@@ -54,7 +56,10 @@ impl Credit {
     pub(super) fn room(&self) -> u32 {
         // A guest may make its buffer smaller than what is under way. No more than half the
         // counter's range may ever be.
-        let buffer = self.guest_buffer.min(u32::MAX / 2);
+        let mut buffer = self.guest_buffer.min(u32::MAX / 2);
+        if is_planted(Bug::CreditOverflow) {
+            buffer += 64;
+        }
         buffer.saturating_sub(self.sent.wrapping_sub(self.guest_forwarded))
     }
 

@@ -70,6 +70,10 @@ impl Patience {
 
     /// The default, or [`Patience::NO_LOOKING`] if this process may run on one processor only.
     pub fn for_this_host() -> Self {
+        if executor::driver() == Some(executor::DriverKind::Simulated) {
+            // A world is the same on all hosts.
+            return Self::default();
+        }
         // Not `available_parallelism`: that opens files, which a sandboxed process must not.
         match rustix::thread::sched_getaffinity(None) {
             Ok(processors) if processors.count() == 1 => Self::NO_LOOKING,

@@ -223,6 +223,7 @@ impl World {
         self.pending.clear();
         self.completions.clear();
         self.answered.clear();
+        self.told.clear();
         self.clock.wake();
         self.owner = None;
         if self.life != Life::Over {
@@ -231,7 +232,9 @@ impl World {
     }
 
     fn give_up(&mut self, token: Token) {
-        if !self.answered.contains(&token) {
+        // Its last completion may be on its way: it died before the executor had dealt with it.
+        let under_way = self.completions.iter().any(|last| !last.more && last.token == token);
+        if !under_way && !self.told.contains(&token) && !self.answered.contains(&token) {
             self.answered.push(token);
             self.complete(token, -libc::ECANCELED, false);
         }
@@ -364,7 +367,11 @@ impl Driver for SimDriver {
     }
 
     fn reap(&mut self, completions: &mut VecDeque<Completion>) {
-        completions.extend(self.world.borrow_mut().completions.drain(..));
+        let mut world = self.world.borrow_mut();
+        let World { completions: there, told, .. } = &mut *world;
+        told.clear();
+        told.extend(there.iter().filter(|completion| !completion.more).map(|last| last.token));
+        completions.extend(there.drain(..));
     }
 
     fn has_completions(&mut self) -> bool {

@@ -92,6 +92,8 @@ pub(super) struct World {
     objects: Objects,
     pending: Vec<Pending>,
     completions: Vec<Completion>,
+    /// Operations whose last completions the executor was given with the last turn.
+    told: Vec<Token>,
     /// Operations of a dead actor that were given up.
     answered: Vec<Token>,
     life: Life,
@@ -115,6 +117,7 @@ impl Sim {
             objects: Objects::default(),
             pending: Vec::new(),
             completions: Vec::new(),
+            told: Vec::new(),
             answered: Vec::new(),
             life: Life::Alive,
             crash_in: None,

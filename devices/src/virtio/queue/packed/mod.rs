@@ -39,6 +39,7 @@ use super::host::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, HostArray, PackedDescrip
 use super::inflight::InflightRecord;
 use super::{Availability, Interrupt, QueueLayout, RingFeatures};
 use crate::memory::GuestMemory;
+use crate::simulation::{Bug, is_planted, point};
 use crate::virtio::backend::RingPosition;
 
 /// Largest packed queue (virtio 1.3 section 2.8).
@@ -269,6 +270,10 @@ impl PackedQueue {
         // The wish is visible before the ring is read again; pairs with the driver, which writes
         // the ring before it reads the wish.
         fence(Ordering::SeqCst);
+        point();
+        if is_planted(Bug::LostWakeUp) {
+            return Availability::Empty;
+        }
         if self.has_available() { Availability::More } else { Availability::Empty }
     }
 
