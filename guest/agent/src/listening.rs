@@ -66,7 +66,7 @@ fn now() -> Vec<u16> {
 }
 
 /// `  0: 0100007F:1F40 00000000:0000 0A ...` (proc(5)).
-fn parse(table: &str) -> Vec<u16> {
+pub(crate) fn parse(table: &str) -> Vec<u16> {
     let port = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (address, port) = words.next()?.split_once(':')?;

@@ -36,13 +36,13 @@ pub(crate) fn unmount(request: &v1::UnmountRequest) -> Result<(), Status> {
 
 /// Options apart: what the kernel knows for all file systems, and what one file system reads.
 #[derive(Debug, PartialEq, Eq)]
-struct Options {
+pub(crate) struct Options {
     flags: MountFlags,
     data: String,
 }
 
 impl Options {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut flags = MountFlags::empty();
         let mut data = Vec::new();
         for word in text.split(',').filter(|word| !word.is_empty()) {

@@ -29,7 +29,7 @@ pub(crate) fn from_firmware() -> io::Result<Secret> {
 }
 
 /// All OEM strings, up to the first structure that is not well-formed.
-fn oem_strings(tables: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn oem_strings(tables: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = tables;
     std::iter::from_fn(move || {
         let (structure, next) = next_structure(rest)?;

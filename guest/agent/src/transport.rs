@@ -163,7 +163,7 @@ async fn greet(connection: &Fd) -> io::Result<Option<Port>> {
     Ok(Some(port))
 }
 
-fn parse_connect(line: &[u8]) -> Option<(Port, u32)> {
+pub(crate) fn parse_connect(line: &[u8]) -> Option<(Port, u32)> {
     let text = std::str::from_utf8(line).ok()?;
     let number = text.strip_prefix("CONNECT ")?.strip_suffix('\n')?.parse().ok()?;
     Some((Port::from_number(number)?, number))

@@ -112,7 +112,7 @@ async fn receive_line(socket: &Fd) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a line is `OK NUMBER\n`.
-fn is_ok(line: &[u8]) -> bool {
+pub(crate) fn is_ok(line: &[u8]) -> bool {
     let number = line.strip_prefix(b"OK ").and_then(|rest| rest.strip_suffix(b"\n"));
     number.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
 }

@@ -17,7 +17,7 @@ fn again<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, bytes)) = input.split_first() else { return };
-    match kind % 12 {
+    match kind % 14 {
         0 => {
             let mut frame = [0; HELLO_BYTES];
             let length = bytes.len().min(HELLO_BYTES);
@@ -46,6 +46,8 @@ fuzz_target!(|input: &[u8]| {
         8 => again::<v1::LogBatch>(bytes),
         9 => again::<v1::ReadyRequest>(bytes),
         10 => again::<v1::PortsReply>(bytes),
+        11 => again::<v1::CrashReport>(bytes),
+        12 => again::<v1::WaitReply>(bytes),
         _ => again::<v1::MountRequest>(bytes),
     }
 });

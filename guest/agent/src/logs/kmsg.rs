@@ -63,7 +63,7 @@ fn uptime_us() -> u64 {
 }
 
 /// `PRIORITY,NUMBER,MICROSECONDS,FLAGS;TEXT`, then lines with more.
-fn parse(record: &[u8], now_ns: u64, uptime_us: u64) -> Option<(LogRecord, u64)> {
+pub(crate) fn parse(record: &[u8], now_ns: u64, uptime_us: u64) -> Option<(LogRecord, u64)> {
     let at = record.iter().position(|&byte| byte == b';')?;
     let head = std::str::from_utf8(&record[..at]).ok()?;
     let mut fields = head.split(',').map(str::parse::<u64>);

@@ -21,8 +21,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proto::v1::LogRecord;
 
 use crate::latch::Latch;
+#[cfg(feature = "fuzzing")]
+pub(crate) use kmsg::parse as parse_kernel_record;
 pub(crate) use ship::run;
 pub(crate) use syslog::listen;
+#[cfg(feature = "fuzzing")]
+pub(crate) use syslog::parse as parse_datagram;
 
 /// What waits for a host that does not listen. Some thousand lines.
 const WAITING_BYTES: usize = 256 << 10;

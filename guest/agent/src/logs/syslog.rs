@@ -42,7 +42,7 @@ pub(crate) fn listen(path: &Path, logs: Logs) -> io::Result<()> {
 }
 
 /// `<13>Nov 21 15:04:05 name[1]: text`; all parts but the text may be missing.
-fn parse(datagram: &[u8]) -> LogRecord {
+pub(crate) fn parse(datagram: &[u8]) -> LogRecord {
     let (priority, rest) = priority(datagram).unwrap_or((DEFAULT_PRIORITY, datagram));
     let rest = match rest.get(..TIME_BYTES) {
         Some(time) if is_time(time) => &rest[TIME_BYTES..],

@@ -333,3 +333,9 @@ fn offer(
     offers.push(offer);
     Ok(ticket)
 }
+
+/// Whether there is such a user.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn is_user(wanted: &str, passwd: &str, group: &str) -> bool {
+    user::resolve(wanted, passwd, group).is_ok()
+}
