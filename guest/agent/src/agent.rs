@@ -16,7 +16,7 @@ use proto::v1::shutdown_request::Mode;
 use proto::{READY_PORT, v1};
 
 use crate::files::Files;
-use crate::init::Problem;
+use crate::init::{Later, Problem};
 use crate::latch::Latch;
 use crate::logs::{self, Logs};
 use crate::ports::Ports;
@@ -69,12 +69,12 @@ pub(crate) struct Agent {
 }
 
 /// Serves until a shutdown is asked for, and ends the processes then. The host hears of a problem that
-/// there was before.
+/// there was before; modules that can wait are loaded when it has.
 pub(crate) async fn run(
     transport: Transport,
     secret: Secret,
     role: Role,
-    problem: Option<Problem>,
+    (problem, later): (Option<Problem>, Later),
     signals: Signals,
 ) -> io::Result<Mode> {
     let agent = Rc::new(Agent {
@@ -92,7 +92,12 @@ pub(crate) async fn run(
     });
     let serving = Rc::clone(&agent);
     transport.listen(move |connection, port| connected(&serving, connection, port))?;
-    executor::spawn(tell_ready(transport.clone(), problem)).detach();
+    let telling = tell_ready(transport.clone(), problem);
+    executor::spawn(async move {
+        telling.await;
+        later.load_in_background();
+    })
+    .detach();
     if role.is_init()
         && let Err(error) = logs::listen(Path::new(DEV_LOG), agent.logs.clone())
     {

@@ -47,6 +47,7 @@ use executor::{Config, Executor, KernelFeatures};
 use proto::credentials::Secret;
 
 use agent::Role;
+use init::Later;
 use options::{Options, SecretSource, Wanted};
 use signals::Signals;
 use transport::Transport;
@@ -92,9 +93,12 @@ pub fn main() -> ExitCode {
 
 fn serve(options: Options, role: Role) -> io::Result<()> {
     let signals = Signals::block()?;
-    let problem = match role {
-        Role::Init => init::set_up().err(),
-        Role::Service => None,
+    let (problem, later) = match role {
+        Role::Init => {
+            let (result, later) = init::set_up();
+            (result.err(), later)
+        }
+        Role::Service => (None, Later::default()),
     };
     if let Some(problem) = &problem {
         log::error!("{problem}");
@@ -105,7 +109,13 @@ fn serve(options: Options, role: Role) -> io::Result<()> {
     let config =
         Config { entries: RING_ENTRIES, without: KernelFeatures::FIXED_FILES, ..Config::default() };
     let mut executor = Executor::new(&config).map_err(io::Error::other)?;
-    let mode = executor.block_on(agent::run(options.transport, secret, role, problem, signals))?;
+    let mode = executor.block_on(agent::run(
+        options.transport,
+        secret,
+        role,
+        (problem, later),
+        signals,
+    ))?;
     if role.is_init() {
         return Err(shutdown::end_machine(mode));
     }

@@ -18,6 +18,7 @@ use super::programs;
 /// The agent's place; the kernel starts it from there (`rdinit=`).
 pub(super) const INIT: &str = "/.vmm/agent";
 const MODULE_LIST: &str = "/.vmm/modules";
+const LATER_LIST: &str = "/.vmm/modules.later";
 const MODULE_FOLDER: &str = "/.vmm/lib";
 
 /// What scripts expect to find. A static busybox, if the host has one, is all of them.
@@ -35,6 +36,8 @@ pub(super) struct Contents<'a> {
     pub(super) agent_version: &'a str,
     /// In the order in which they are loaded.
     pub(super) modules: Vec<PathBuf>,
+    /// After all else.
+    pub(super) later: Vec<PathBuf>,
     /// What the agent mounts before it serves.
     pub(super) mounts: &'a [Mount],
     /// Put after this one: what both have, this one wins.
@@ -51,6 +54,7 @@ impl Contents<'_> {
             let _ = writeln!(wish, "{what} {} {}", path.display(), cache::stamp(path));
         };
         self.modules.iter().for_each(|path| note("module", path));
+        self.later.iter().for_each(|path| note("later", path));
         self.before.iter().for_each(|path| note("before", path));
         if let Some(program) = self.program {
             let tools = ["busybox"].into_iter().chain(TOOLS);
@@ -84,7 +88,7 @@ pub(super) fn provide(contents: &Contents<'_>, path: &Path) -> io::Result<PathBu
 fn write(contents: &Contents<'_>, path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut out =
         BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
-    let mut read: Vec<PathBuf> = contents.modules.clone();
+    let mut read: Vec<PathBuf> = contents.modules.iter().chain(&contents.later).cloned().collect();
     read.extend(contents.before.map(Path::to_owned));
     if let Some(before) = contents.before {
         let length = io::copy(&mut File::open(before)?, &mut out)?;
@@ -93,15 +97,17 @@ fn write(contents: &Contents<'_>, path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     let mut archive = Archive::new(out);
     archive.file(INIT, 0o755, contents.agent)?;
-    let mut list = String::new();
-    for module in &contents.modules {
-        let name = module.file_name().map(|name| name.to_string_lossy().into_owned());
-        let place = format!("{MODULE_FOLDER}/{}", name.unwrap_or_default());
-        archive.file(&place, 0o644, &fs::read(module)?)?;
-        list.push_str(&place);
-        list.push('\n');
+    for (list, modules) in [(MODULE_LIST, &contents.modules), (LATER_LIST, &contents.later)] {
+        let mut lines = String::new();
+        for module in modules {
+            let name = module.file_name().map(|name| name.to_string_lossy().into_owned());
+            let place = format!("{MODULE_FOLDER}/{}", name.unwrap_or_default());
+            archive.file(&place, 0o644, &fs::read(module)?)?;
+            lines.push_str(&place);
+            lines.push('\n');
+        }
+        archive.file(list, 0o644, lines.as_bytes())?;
     }
-    archive.file(MODULE_LIST, 0o644, list.as_bytes())?;
     let table: String = contents.mounts.iter().map(|mount| mount.to_line() + "\n").collect();
     archive.file(mounts::TABLE, 0o644, table.as_bytes())?;
     // The kernel opens it before anybody mounts /dev.
@@ -191,6 +197,7 @@ mod tests {
             agent: b"the agent",
             agent_version: "1",
             modules: vec![module],
+            later: Vec::new(),
             mounts: &[Mount {
                 source: b"vmm.0".to_vec(),
                 target: b"/".to_vec(),

@@ -46,7 +46,7 @@ pub(super) fn newest() -> Result<PathBuf, Error> {
 
 /// What `uname -r` will say under a kernel. A `bzImage` says it near its beginning; in a `vmlinux` it can be
 /// anywhere.
-pub(super) fn release(image: &Path) -> io::Result<Option<String>> {
+fn release(image: &Path) -> io::Result<Option<String>> {
     let mut file = File::open(image)?;
     let mut bytes = Vec::new();
     (&mut file).take(VERSION_REACH).read_to_end(&mut bytes)?;
@@ -97,13 +97,17 @@ fn first_word(bytes: &[u8]) -> Option<String> {
     (!word.is_empty() && !word.contains('/')).then_some(word)
 }
 
-/// The folder with the modules of a kernel: the one that was named, or the host's.
-fn module_folder(named: Option<&Path>, release: Option<&str>) -> Option<PathBuf> {
-    let base = named.unwrap_or(Path::new(MODULES));
-    let release = release.unwrap_or_default();
-    [base.join(release), base.join("lib/modules").join(release), base.to_path_buf()]
-        .into_iter()
-        .find(|folder| folder.join("modules.dep").is_file())
+/// The folder with the modules of a kernel: the one that was named, or the host's. Of a folder for one kernel
+/// nobody has to know what that is called, which is much to read.
+fn module_folder(named: Option<&Path>, kernel: &Path) -> io::Result<Option<PathBuf>> {
+    let has_modules = |folder: &PathBuf| folder.join("modules.dep").is_file();
+    let base = named.unwrap_or(Path::new(MODULES)).to_path_buf();
+    if has_modules(&base) {
+        return Ok(Some(base));
+    }
+    let Some(release) = release(kernel)? else { return Ok(None) };
+    let folders = [base.join(&release), base.join("lib/modules").join(&release)];
+    Ok(folders.into_iter().find(has_modules))
 }
 
 /// The modules of the guest's kernel, if there are any to be found.
@@ -111,9 +115,10 @@ pub(super) struct KernelModules(Option<(PathBuf, Modules)>);
 
 impl KernelModules {
     /// Finds those of a kernel: under the folder that was named, or the host's.
-    pub(super) fn find(named: Option<&Path>, release: Option<&str>) -> Result<Self, Error> {
-        let Some(folder) = module_folder(named, release) else {
-            log::info!("no modules were found for the kernel {release:?}; it may need none");
+    pub(super) fn find(named: Option<&Path>, kernel: &Path) -> Result<Self, Error> {
+        let unreadable = |source| Error::Read { path: kernel.to_owned(), source };
+        let Some(folder) = module_folder(named, kernel).map_err(unreadable)? else {
+            log::info!("no modules were found for {}; it may need none", kernel.display());
             return Ok(Self(None));
         };
         match Modules::read(&folder) {

@@ -53,9 +53,10 @@ use first_root::Contents;
 use kernels::KernelModules;
 use root::Plan;
 
-/// Drivers without which there is no agent, and the one that tells of panics.
-const MODULES: [&str; 4] =
-    ["virtio_pci", "vmw_vsock_virtio_transport", "pvpanic-mmio", "pvpanic-pci"];
+/// Drivers without which there is no agent.
+const MODULES: [&str; 2] = ["virtio_pci", "vmw_vsock_virtio_transport"];
+/// Those that tell of panics; a console tells of them too, so they can wait until a command runs.
+const LATER: [&str; 2] = ["pvpanic-mmio", "pvpanic-pci"];
 /// What the kernel is told: little talk, and an end instead of a wait after a panic.
 const KERNEL_WORDS: &str = "quiet panic=-1";
 
@@ -174,10 +175,8 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let here = std::env::current_dir().map_err(Error::host("find the working folder"))?;
     options.rebase(&here);
     let kernel = options.kernel.take().map_or_else(kernels::newest, Ok)?;
-    let release =
-        kernels::release(&kernel).map_err(|source| Error::Read { path: kernel.clone(), source })?;
+    let modules = KernelModules::find(modules.as_deref(), &kernel)?;
     options.kernel = Some(kernel);
-    let modules = KernelModules::find(modules.as_deref(), release.as_deref())?;
     let program = OsStr::from_bytes(command.argv.first().map_or(&[], Vec::as_slice)).to_owned();
     let plan = root::plan(root, folders, &mut options, modules.list(), &here, Path::new(&program))?;
     at_home(command, &plan);
@@ -188,6 +187,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let contents = Contents {
         agent: &agent.bytes,
         agent_version: &agent.version,
+        later: modules.files(&LATER),
         modules: modules.files(&wanted),
         mounts: &plan.mounts,
         before: options.initrd.as_deref(),

@@ -29,7 +29,7 @@ const SHUTDOWN: Duration = Duration::from_secs(15);
 /// What a guest gets to hand over what it has logged.
 const LAST_LOGS: Duration = Duration::from_secs(2);
 /// What a guest whose connections broke gets to say how it ended.
-const LAST_MOMENT: Duration = Duration::from_secs(2);
+const LAST_MOMENT: Duration = Duration::from_secs(10);
 /// A size for terminals whose own is unknown.
 const ROWS_AND_COLUMNS: (u32, u32) = (24, 80);
 

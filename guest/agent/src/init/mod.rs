@@ -9,6 +9,7 @@ use std::io;
 use rustix::mount::MountFlags;
 
 use crate::{crashes, network};
+pub(crate) use modules::Later;
 pub(crate) use table::Problem;
 
 /// What the guest is called until somebody else names it.
@@ -60,10 +61,10 @@ const LINKS: [(&str, &str); 4] = [
 ];
 
 /// Makes a system out of a kernel and a root. What is not there is said and done without; the host's own
-/// mounts alone have to be.
-pub(crate) fn set_up() -> Result<(), Problem> {
+/// mounts alone have to be. Some modules are left for later.
+pub(crate) fn set_up() -> (Result<(), Problem>, Later) {
     mount_all();
-    modules::load();
+    let later = modules::load();
     let mounted = table::mount();
     for (to, link) in LINKS {
         report(link, std::os::unix::fs::symlink(to, link));
@@ -71,7 +72,7 @@ pub(crate) fn set_up() -> Result<(), Problem> {
     report("reports of crashes", crashes::catch());
     report("the loopback interface", network::loopback_up());
     report("the host name", rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(Into::into));
-    mounted
+    (mounted, later)
 }
 
 fn mount_all() {
