@@ -21,4 +21,5 @@ pub mod serial_port;
 pub mod serve_9p;
 pub mod signals;
 pub mod terminal;
+pub mod test;
 pub mod warden;

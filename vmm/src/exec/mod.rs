@@ -199,15 +199,17 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);
     options.cmdline.insert(0, words);
 
-    let socket = folder.file("vsock");
-    let secret_file = agent_secret::beside(&socket);
-    let secret = agent_secret::create(&secret_file).map_err(Error::host("make a secret"))?;
-    options.agent_secret = Some(secret_file);
-    options.vsock = Some(VsockConfig {
-        path: socket.clone(),
+    // One that has a name is there for others, too.
+    let vsock = options.vsock.take().unwrap_or_else(|| VsockConfig {
+        path: folder.file("vsock"),
         cid: GuestCid::default(),
         connections: ConnectionLimit::default(),
     });
+    let socket = vsock.path.clone();
+    let secret_file = options.agent_secret.take().unwrap_or_else(|| agent_secret::beside(&socket));
+    let secret = agent_secret::open(&secret_file).map_err(Error::host("make a secret"))?;
+    options.agent_secret = Some(secret_file);
+    options.vsock = Some(vsock);
     let disks = options.root.iter().chain(&options.disks).map(|disk| disk.read_only);
     let shares = options.shares.iter().map(|share| share.read_only);
     let written = disks.chain(shares).any(|read_only| !read_only);
