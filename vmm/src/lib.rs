@@ -16,6 +16,7 @@ pub mod logs;
 pub mod machine;
 mod markup;
 pub mod outcome;
+pub mod pstore;
 pub mod sandbox;
 pub mod serial_port;
 pub mod serve_9p;

@@ -1,5 +1,5 @@
 //! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`, `vmm ctl`,
-//! `vmm device`, `vmm doctor`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`, `vmm version`,
+//! `vmm device`, `vmm doctor`, `vmm pstore`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`, `vmm version`,
 //! `vmm completion`.
 
 mod bench;
@@ -11,6 +11,7 @@ mod exec;
 mod forward;
 mod logging;
 mod logs;
+mod pstore;
 mod run;
 mod runner;
 mod seccomp;
@@ -56,6 +57,7 @@ enum Command {
     Ctl(ctl::CtlArgs),
     Device(device::DeviceArgs),
     Doctor(doctor::DoctorArgs),
+    Pstore(pstore::PstoreArgs),
     Seccomp(seccomp::SeccompArgs),
     #[command(name = "serve-9p")]
     Serve9p(serve_9p::Serve9pArgs),
@@ -137,6 +139,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Ctl(arguments) => ctl::run(arguments),
         Command::Device(arguments) => device::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Pstore(arguments) => pstore::run(&arguments),
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Serve9p(arguments) => serve_9p::run(arguments),
         Command::Share(arguments) => share::share(arguments),

@@ -23,6 +23,7 @@ use super::{
     MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
     ShareConfig,
 };
+use crate::pstore::SIZES;
 
 /// What a machine has when nobody says how much.
 const DEFAULT_MEMORY: MemorySize = MemorySize::from_mib(512);
@@ -80,6 +81,14 @@ impl MachineOptions {
         let ends = self.consoles.iter().map(|console| &console.end).chain([&serial, &debugcon]);
         check_ends(&ends.collect::<Vec<_>>())?;
         let pmems = check_pmems(self.pmems, root, self.kernel.is_some())?;
+        if let Some(pstore) = &self.pstore {
+            if self.kernel.is_none() {
+                return Err(Error::NeedsKernel { option: "--pstore" });
+            }
+            if !pstore.size.bytes().is_power_of_two() || !SIZES.contains(&pstore.size.bytes()) {
+                return Err(Error::PstoreSize { size: pstore.size });
+            }
+        }
         if let Some(balloon) = &self.balloon {
             check_balloon(balloon, memory, residency)?;
         }
@@ -106,6 +115,7 @@ impl MachineOptions {
             balloon: self.balloon,
             shares: self.shares,
             pmems,
+            pstore: self.pstore,
             watchdog: self.watchdog,
             serial,
             debugcon,

@@ -82,6 +82,12 @@ pub enum Error {
         /// What was asked for.
         count: usize,
     },
+    /// The kernel's driver could not divide it.
+    #[error("{size} are not a size for --pstore")]
+    PstoreSize {
+        /// What was asked for.
+        size: MemorySize,
+    },
     /// The root file system would be in two places.
     #[error("the root file system is said to be in two places")]
     TwoRoots,
@@ -319,6 +325,7 @@ impl Hint for Error {
             Self::NeedsKernel { .. } => Some("name a kernel: vmm run KERNEL".into()),
             Self::Memory { memory, source } => Some(source.hint(*memory)),
             Self::Balloon { source, .. } => Some(source.hint()),
+            Self::PstoreSize { .. } => Some("a power of two from 128K to 64M, such as 1M".into()),
             Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
             Self::HalfMapped { .. } => Some("give it `uid-map` and `gid-map`".into()),

@@ -27,6 +27,7 @@ mod net_limits;
 mod options;
 mod owners;
 mod pmem;
+mod pstore;
 mod restart;
 mod rings;
 mod rng;
@@ -54,6 +55,7 @@ pub use net_limits::{NetLimits, TrafficLimits};
 pub use options::MachineOptions;
 pub use owners::{OwnerMap, OwnerMapError};
 pub use pmem::PmemConfig;
+pub use pstore::PstoreConfig;
 pub use restart::{RestartLimit, RestartLimitError};
 pub use rings::RingFormat;
 pub use rng::{RngConfig, RngError};
@@ -100,6 +102,8 @@ pub struct MachineConfig {
     pub shares: Vec<ShareConfig>,
     /// Persistent memory in the order in which the guest sees it; the root comes first.
     pub pmems: Vec<PmemConfig>,
+    /// Memory for the last words of the guest's kernel.
+    pub pstore: Option<PstoreConfig>,
     /// What a watchdog does, if there is one.
     pub watchdog: Option<WatchdogAction>,
     /// The host end of the serial port.
@@ -250,6 +254,7 @@ mod tests {
             balloon: None,
             shares: Vec::new(),
             pmems: Vec::new(),
+            pstore: None,
             watchdog: None,
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, PmemConfig,
-    RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig, WatchdogAction,
+    PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
+    WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -106,6 +107,11 @@ pub struct MachineOptions {
     #[serde(rename = "pmem", skip_serializing_if = "Vec::is_empty")]
     pub pmems: Vec<PmemConfig>,
 
+    /// Memory for the last words of the guest's kernel (ramoops): path=FILE[,size=SIZE]
+    #[arg(long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pstore: Option<PstoreConfig>,
+
     /// Watchdog (ACPI WDAT), and what it counts as when it fires: reset, shutdown or panic
     #[arg(long, value_name = "ACTION", num_args = 0..=1, require_equals = true,
           default_missing_value = "reset", hide_possible_values = true)]
@@ -178,6 +184,7 @@ impl MachineOptions {
             balloon: over.balloon.or(self.balloon),
             shares: join(self.shares, over.shares),
             pmems: join(self.pmems, over.pmems),
+            pstore: over.pstore.or(self.pstore),
             watchdog: over.watchdog.or(self.watchdog),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
@@ -205,7 +212,8 @@ impl MachineOptions {
         let others = others.chain(self.agent_secret.iter_mut());
         let shares = self.shares.iter_mut().filter_map(|share| share.path.as_mut());
         let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
-        let disks = disks.chain(pmems).chain(shares);
+        let pstore = self.pstore.iter_mut().map(|pstore| &mut pstore.path);
+        let disks = disks.chain(pmems).chain(pstore).chain(shares);
         for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
             *path = folder.join(&*path);
         }

@@ -249,6 +249,7 @@ fn devices(options: &MachineOptions) -> impl Iterator<Item = &'static str> {
         ("virtiofs", !options.shares.is_empty()),
         ("virtio_pmem", !options.pmems.is_empty()),
         ("nd_pmem", !options.pmems.is_empty()),
+        ("ramoops", options.pstore.is_some()),
     ]
     .into_iter()
     .filter_map(|(module, is_there)| is_there.then_some(module))

@@ -67,6 +67,16 @@ pub(super) fn line(record: &LogRecord, tag: &str, format: Format) -> String {
     line
 }
 
+/// Text of several lines, each made harmless.
+pub(crate) fn scrubbed_lines(text: &[u8]) -> String {
+    let mut lines = String::new();
+    for text in text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n') {
+        scrub(text, &mut lines);
+        lines.push('\n');
+    }
+    lines
+}
+
 /// Appends text in which control characters are octal numbers, as syslogd writes them, and whatever is no
 /// UTF-8 or could turn a line around is U+FFFD.
 fn scrub(text: &[u8], line: &mut String) {

@@ -20,6 +20,7 @@ use executor::{Either, select};
 
 pub(crate) use date::Date;
 pub use line::Format;
+pub(crate) use line::scrubbed_lines;
 pub use rotating::RotatingFile;
 pub use sink::{Log, Sink};
 

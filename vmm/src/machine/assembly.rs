@@ -35,6 +35,7 @@ use super::vcpu::AddressSpaces;
 use super::{Error, memory};
 use crate::config::{MachineConfig, WatchdogAction};
 use crate::kvm::{Hypervisor, Vcpu, Vm};
+use crate::pstore::Pstore;
 use crate::serial_port::Line;
 use crate::warden::Spawner;
 
@@ -109,7 +110,8 @@ pub(super) fn build(
     let mut devices = super::backends::open(config)?;
     let files = super::pmem::open(config)?;
     let ram = Ram::new(config.memory.bytes())?;
-    let pmems = super::pmem::place(files, ram)?;
+    let pstore = config.pstore.as_ref().map(Pstore::open).transpose().map_err(Error::Pstore)?;
+    let pmems = super::pmem::place(files, pstore.as_ref(), ram)?;
     devices.devices.extend(pmems.devices);
     let memory = memory::create(config, ram)?;
     let hypervisor = Hypervisor::open()?;
@@ -132,7 +134,11 @@ pub(super) fn build(
         }),
     })?;
     let smbios = super::smbios::tables(config)?;
-    let plan = kernel.plan(ram, &config.kernel_command_line(), tables.rsdp)?;
+    let mut command_line = config.kernel_command_line();
+    if !pmems.words.is_empty() {
+        command_line = format!("{} {command_line}", pmems.words);
+    }
+    let plan = kernel.plan(ram, &command_line, tables.rsdp)?;
 
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| {

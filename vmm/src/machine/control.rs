@@ -26,7 +26,7 @@ use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
 use super::vcpu::VcpuActor;
 use super::{Error, Event, shares};
-use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig, WatchdogAction};
+use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig};
 use crate::control::{ControlSocket, EventHub, EventKind, Server};
 use crate::error::Hint;
 use crate::kvm;
@@ -43,6 +43,8 @@ const MANY_DESCRIPTORS: i32 = 1000;
 const COMMANDS: usize = 8;
 /// How long the beginning of a line waits for its end before it is shown.
 const LINE_PATIENCE: Duration = Duration::from_millis(5);
+/// What a kernel that panicked gets to save what it has to say, until it resets the machine.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Builds the machine that `config` describes and runs it to its end.
 pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
@@ -180,7 +182,7 @@ async fn run_assembled(
         let mut operator =
             Operator { machine, directory: &directory, hub: &hub, power: &power, size };
         let end = signals.ending(terminal.as_deref(), hear);
-        let end = wait_for_end(&mut events, &mut crashes, end, &hub, config.watchdog);
+        let end = wait_for_end(&mut events, &mut crashes, end, &hub, config);
         let ask = operator.run(&mut asked);
         let work = supervise(supervisor.as_mut());
         match select(pin!(end), select(pin!(ask), pin!(work))).await {
@@ -265,9 +267,9 @@ async fn wait_for_end(
     crashes: &mut Receiver<Event>,
     signal: impl Future<Output = std::io::Result<i32>>,
     hub: &EventHub,
-    watchdog: Option<WatchdogAction>,
+    config: &MachineConfig,
 ) -> Result<Outcome, Error> {
-    let guest = pin!(guest_ends(events, hub, watchdog.unwrap_or_default()));
+    let guest = pin!(guest_ends(events, hub, config));
     let crash = pin!(crashes.recv());
     match select(guest, select(crash, pin!(signal))).await {
         Either::Left(outcome) => Ok(outcome),
@@ -284,7 +286,7 @@ async fn wait_for_end(
 async fn guest_ends(
     events: &mut Receiver<MachineEvent>,
     hub: &EventHub,
-    watchdog: WatchdogAction,
+    config: &MachineConfig,
 ) -> Outcome {
     loop {
         match events.recv().await {
@@ -293,9 +295,13 @@ async fn guest_ends(
             Ok(MachineEvent::Watchdog) => {
                 log::error!("the watchdog fired: the guest did not show in time that it lives");
                 hub.say(EventKind::Watchdog);
-                return Outcome::Watchdog(watchdog);
+                return Outcome::Watchdog(config.watchdog.unwrap_or_default());
             }
             Ok(MachineEvent::GuestPanic { then: AfterPanic::Stopped }) => {
+                if config.pstore.is_some() {
+                    // It tells of its panic first, and saves what it has to say afterwards.
+                    let _ = executor::timeout(LAST_WORDS, events.recv()).await;
+                }
                 return Outcome::GuestPanic;
             }
             Ok(MachineEvent::GuestPanic { then: AfterPanic::CrashKernel }) => {

@@ -20,6 +20,7 @@ use crate::control::SocketError;
 use crate::error::Hint;
 use crate::kvm::KvmError;
 use crate::outcome;
+use crate::pstore::PstoreError;
 use crate::serial_port;
 use crate::warden::WardenError;
 
@@ -59,6 +60,9 @@ pub enum Error {
     /// A file cannot be persistent memory.
     #[error("cannot use persistent memory")]
     Pmem(#[source] PmemError),
+    /// A file cannot keep the kernel's last words.
+    #[error("cannot use the memory of --pstore")]
+    Pstore(#[source] PstoreError),
     /// The host end of the serial port cannot be used.
     #[error("cannot use the serial port")]
     Serial(#[from] serial_port::Error),

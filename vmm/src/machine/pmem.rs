@@ -12,6 +12,7 @@ use devices::virtio::pmem::{Access, PmemFile, PmemParts};
 use super::Error;
 use super::backends::OpenDevice;
 use crate::config::{MachineConfig, MemorySize, PmemConfig};
+use crate::pstore::Pstore;
 
 /// Opens and locks the files.
 pub(super) fn open(config: &MachineConfig) -> Result<Vec<(String, PmemFile)>, Error> {
@@ -31,17 +32,36 @@ pub(super) struct Pmems {
     pub(super) devices: Vec<OpenDevice>,
     /// The first address behind it.
     pub(super) end: arch::GuestAddress,
+    /// What tells the kernel where its last words go.
+    pub(super) words: String,
 }
 
 /// Gives each file its place, and maps it.
-pub(super) fn place(files: Vec<(String, PmemFile)>, ram: Ram) -> Result<Pmems, Error> {
+pub(super) fn place(
+    files: Vec<(String, PmemFile)>,
+    pstore: Option<&Pstore>,
+    ram: Ram,
+) -> Result<Pmems, Error> {
     let length = |(_, file): &(String, PmemFile)| {
         file.length().checked_next_multiple_of(HUGE_PAGE_SIZE).unwrap_or(u64::MAX)
     };
-    let places = ram.places_above(&files.iter().map(length).collect::<Vec<_>>())?;
+    // First: its place is then the same for each machine with so much memory.
+    let of_pstore = pstore.map(|pstore| pstore.layout.size.next_multiple_of(HUGE_PAGE_SIZE));
+    let lengths: Vec<_> = of_pstore.into_iter().chain(files.iter().map(length)).collect();
+    let places = ram.places_above(&lengths)?;
     let end = places.last().map_or(ram.end(), |range| range.end());
-    let mut mappings = Vec::with_capacity(files.len());
+    let mut places = places.into_iter();
+    let mut mappings = Vec::with_capacity(lengths.len());
     let mut devices = Vec::with_capacity(files.len());
+    let mut words = String::new();
+    if let Some((pstore, place)) = pstore.and_then(|pstore| Some((pstore, places.next()?))) {
+        let start = GuestAddress(GuestRange::start(place).value());
+        let size = pstore.layout.size;
+        let mapping = FileMapping::new(pstore.as_fd(), size, start, size, FileAccess::ReadWrite)
+            .map_err(super::RamError::from)?;
+        mappings.push(mapping);
+        words = pstore.layout.kernel_words(start.0);
+    }
     for ((name, file), place) in files.into_iter().zip(places) {
         let start = GuestAddress(GuestRange::start(place).value());
         let access = match file.access() {
@@ -55,5 +75,5 @@ pub(super) fn place(files: Vec<(String, PmemFile)>, ram: Ram) -> Result<Pmems, E
             .map_err(Error::host("hand a file to its process"))?;
         devices.push(OpenDevice { name, parts: DeviceParts::Pmem(parts) });
     }
-    Ok(Pmems { mappings: mappings.into(), devices, end })
+    Ok(Pmems { mappings: mappings.into(), devices, end, words })
 }

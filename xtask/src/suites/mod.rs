@@ -89,6 +89,7 @@ const LONG: &[&str] = &[
     "exec/gibibyte-through-a-port",
     "exec/images-and-folders",
     "exec/large-input",
+    "exec/last-words",
     "exec/logs",
     "exec/start",
     "exec/thousand-in-a-row",

@@ -54,5 +54,19 @@ pub(super) fn cases() -> Vec<Case> {
           says err 'there is no folder to keep it in'"#,
     );
     crashes.crates = &[STACKWALK];
-    vec![crashes]
+    let last_words = case(
+        "exec/last-words",
+        r#"status 123 guest --pstore path=last,size=1M -- sh -c 'echo c >/proc/sysrq-trigger' </dev/null
+          [ "$(stat -c %a,%s last)" = 600,1048576 ] || fail 'another size or mode'
+          status 0 vmm pstore dump last
+          says out 'sysrq triggered crash'
+          says out 'Call Trace:'
+          # What was said before is there in the next guest, whose driver has it as files.
+          status 0 guest --pstore path=last -- sh -c \
+              'mount -t pstore pstore /mnt && cat /mnt/*' </dev/null
+          says out 'sysrq triggered crash'
+          status 2 vmm pstore dump none
+          status 125 guest --pstore path=last,size=3M -- true </dev/null"#,
+    );
+    vec![crashes, last_words]
 }
