@@ -33,6 +33,8 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrantId(pub(crate) u32);
 
+/// `ST_NODEV` of linux/statfs.h
+const NO_DEVICES: u64 = 0x4;
 /// `ST_NOSYMFOLLOW` of linux/statfs.h
 const NO_LINKS: u64 = 0x2000;
 
@@ -45,6 +47,8 @@ pub(crate) struct Granted {
     pub(crate) mount: u64,
     /// Whether the kernel itself follows no link below it (`MOUNT_ATTR_NOSYMFOLLOW`).
     pub(crate) without_links: bool,
+    /// Whether the kernel itself opens no device below it (`MOUNT_ATTR_NODEV`).
+    pub(crate) without_devices: bool,
     /// None for a tree's only grant, which is its root.
     pub(crate) name: Option<Name>,
 }
@@ -60,14 +64,14 @@ impl Granted {
         if look.attributes.kind() != FileType::Directory {
             return Err(Errno::NOTDIR);
         }
-        let flags = rustix::fs::fstatfs(&grant.directory)?.f_flags;
-        let without_links = flags as u64 & NO_LINKS != 0;
+        let flags = rustix::fs::fstatfs(&grant.directory)?.f_flags as u64;
         Ok(Self {
             directory: Rc::new(grant.directory),
             access: grant.access,
             identity: look.identity,
             mount: look.mount,
-            without_links,
+            without_links: flags & NO_LINKS != 0,
+            without_devices: flags & NO_DEVICES != 0,
             name: name.copied(),
         })
     }

@@ -137,6 +137,12 @@ impl Tree {
         Ok(file)
     }
 
+    /// Whether each write by a handle waits for the disk (`O_SYNC`, `O_DSYNC`).
+    pub fn is_durable(&self, handle: HandleId) -> bool {
+        let flags = self.handles.get(handle).map_or(0, |open| open.flags);
+        OFlags::from_bits_retain(flags as u32).intersects(OFlags::SYNC | OFlags::DSYNC)
+    }
+
     /// The file of a handle, for something that changes it.
     pub fn file_to_write(&mut self, handle: HandleId) -> Result<Fd> {
         let inode = self.handles.get(handle)?.inode;

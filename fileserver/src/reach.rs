@@ -151,6 +151,9 @@ impl Tree {
 
     /// Opens a file of an inode that has a name.
     pub(crate) fn open_inode(&mut self, id: InodeId, flags: OFlags) -> Result<(OwnedFd, Look)> {
+        if let Some(opened) = self.open_known(id, flags)? {
+            return Ok(opened);
+        }
         let (spot, look) = self.spot(id)?;
         let (at, name) = match &spot {
             Spot::Directory(node) => (node, c"."),
@@ -169,5 +172,26 @@ impl Tree {
             return Err(Errno::STALE);
         }
         Ok((file, opened))
+    }
+
+    /// Opens a regular file where it was last, without a look before. Where the kernel opens no device, another
+    /// file in its place does no harm; that it is another one is seen then. None if it has to be looked for.
+    fn open_known(&mut self, id: InodeId, flags: OFlags) -> Result<Option<(OwnedFd, Look)>> {
+        let (inode, granted) = self.check(id)?;
+        if inode.kind != FileType::RegularFile || !granted.without_devices {
+            return Ok(None);
+        }
+        let (identity, parent) = (inode.identity, inode.parent);
+        let Some(name) = self.ledger.name(id.slot()) else { return Ok(None) };
+        let Ok(at) = self.node(parent) else { return Ok(None) };
+        let opened =
+            self.with_descriptors(|| beneath::open(&at, name.as_c_str(), flags, Mode::empty()));
+        let file = match opened {
+            Err(Errno::MFILE) => return Err(Errno::MFILE),
+            Err(_) => return Ok(None),
+            Ok(file) => file,
+        };
+        let look = identity::look_at(&file)?;
+        Ok((look.identity == identity).then_some((file, look)))
     }
 }

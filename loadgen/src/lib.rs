@@ -4,6 +4,7 @@
 //! ```text
 //!   virtio_blk  one thread for each queue ── rings in shared memory ──► any vhost-user back end
 //!   virtio_net  the same for frames
+//!   virtio_fs   programs of a guest that share a queue
 //!   native      the same requests straight to the kernel: what there is to get
 //!   cost        what the back end's processes spend: processor time, system calls, switches
 //! ```
@@ -18,6 +19,7 @@ pub mod frames;
 pub mod native;
 mod ring;
 pub mod virtio_blk;
+pub mod virtio_fs;
 pub mod virtio_net;
 mod workload;
 
@@ -42,6 +44,17 @@ pub enum LoadError {
         /// The device's word for it (virtio 1.3 section 5.2.6).
         status: u8,
     },
+    /// A request of a file system failed.
+    #[error("request {opcode} ended with error {error}: {}", std::io::Error::from_raw_os_error(*error))]
+    Fuse {
+        /// What it was (`FUSE_LOOKUP` and so on).
+        opcode: u32,
+        /// As in `errno`.
+        error: i32,
+    },
+    /// An answer is not what is in the file system.
+    #[error("an answer is wrong: {0}")]
+    Wrong(String),
     /// Nothing came back for a long time.
     #[error("no request has come back for {} s", ring::PATIENCE.as_secs())]
     Stuck,

@@ -22,6 +22,7 @@ const LOOKS: u32 = 8;
 
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
+pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 
 /// The size of a ring that real drivers have. It must not be less than the descriptors of a request, not
 /// even where these are in a table of their own.

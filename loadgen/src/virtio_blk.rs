@@ -10,11 +10,10 @@ use devices::memory::{GuestAddress, GuestMemory};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::vhost_user::front_end::FrontEnd;
 
-use crate::ring::{self, EVENT_IDX, PATIENCE, Ring, USUAL_SIZE, VERSION_1};
+use crate::ring::{self, EVENT_IDX, INDIRECT_DESC, PATIENCE, Ring, USUAL_SIZE, VERSION_1};
 use crate::workload::Blocks;
 use crate::{Figures, LoadError, Processes, Workload};
 
-const INDIRECT_DESC: u64 = 1 << 28;
 const MQ: u64 = 1 << 12;
 /// Without it a device makes each write durable before it completes.
 const FLUSH: u64 = 1 << 9;

@@ -45,7 +45,8 @@ pub(super) enum Sharing {
 pub enum ContestantError {
     /// A name alone that is not known.
     #[error(
-        "no peer is called `{0}`; known are qemu-storage-daemon and cloud-hypervisor, others are NAME=COMMAND"
+        "no peer is called `{0}`; known are qemu-storage-daemon, cloud-hypervisor, virtiofsd and qemu-virtiofsd, \
+         others are NAME=COMMAND"
     )]
     Unknown(String),
     /// Nobody could connect to it.
@@ -76,6 +77,15 @@ const KNOWN: &[(&str, &str)] = &[
         "vhost_user_block --block-backend \
          path={file},socket={socket},num_queues={queues},queue_size=256,direct=false",
     ),
+    (
+        "virtiofsd",
+        "virtiofsd --socket-path={socket} --shared-dir={file} --cache=auto --log-level=error",
+    ),
+    // What came with QEMU before 8.0.
+    (
+        "qemu-virtiofsd",
+        "/usr/lib/qemu/virtiofsd --socket-path={socket} -o source={file} -o cache=auto -o log_level=err",
+    ),
 ];
 
 impl Contestant {
@@ -91,6 +101,15 @@ impl Contestant {
         };
         let options = format!("path={{file}},queues={{queues}}{read_only}");
         Ok(Self { name: "vmm".into(), words: words.chain([options]).collect() })
+    }
+
+    /// Our own shared directory, by the same program.
+    pub(super) fn our_directory() -> Result<Self, BenchError> {
+        let program = std::env::current_exe().map_err(BenchError::host("find this program"))?;
+        let program = program.display().to_string();
+        let options = "path={file},tag=bench,queues={queues}";
+        let words = [&program, "device", "-q", "fs", "--socket", "{socket}", "--once", options];
+        Ok(Self { name: "vmm".into(), words: words.map(str::to_owned).to_vec() })
     }
 
     /// Our own network, by the same program.

@@ -11,6 +11,7 @@
 mod blk;
 mod contestant;
 mod error;
+mod fs;
 mod net;
 mod report;
 mod result;
@@ -18,6 +19,7 @@ mod result;
 pub use blk::{BlkBench, run_blk};
 pub use contestant::{Contestant, ContestantError};
 pub use error::BenchError;
+pub use fs::{FsBench, FsResult, FsResults, run_fs};
 pub use net::{NetBench, NetResults, run_net};
 pub use report::html;
 pub use result::{BlkResult, BlkResults, Measured};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use loadgen::frames::{Direction, Frames};
+use loadgen::virtio_fs::{FsAmounts, FsTree};
 use loadgen::{Access, Order, Polling, Workload};
 
-use crate::bench::{self, BenchError, BlkBench, Contestant, NetBench};
+use crate::bench::{self, BenchError, BlkBench, Contestant, FsBench, NetBench};
 use crate::config::ByteCount;
 use crate::error::Report;
 use crate::outcome;
@@ -35,6 +36,7 @@ pub(super) struct BenchArgs {
 enum Kind {
     Blk(BlkArgs),
     Net(NetArgs),
+    Fs(FsArgs),
 }
 
 /// Measure disks
@@ -130,6 +132,48 @@ struct NetArgs {
     json: bool,
 }
 
+const FS_EXAMPLES: &str = "\
+Examples:
+  vmm bench fs --dir /tmp/tree --against virtiofsd
+  vmm bench fs --dir /tmp/tree --against 'mine=my-server --socket {socket} --dir {file}' --json
+
+A load generator plays Linux' driver over vhost-user for programs of a guest: `git status` looks at all files
+from 20 threads and reads all directories, `git diff` also reads one file of 20, `tar c` reads all, and so on.
+All contestants take turns. Answers are checked.";
+
+/// Measure shared directories
+#[derive(Debug, Args)]
+#[command(after_help = FS_EXAMPLES)]
+struct FsArgs {
+    /// The folder that the back ends serve; made if it is not there
+    #[arg(long)]
+    dir: PathBuf,
+    /// Small files in it, a multiple of 50
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(50..=1_000_000))]
+    files: u32,
+    /// Bytes of its large file, a multiple of 1M
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    size: ByteCount,
+    /// Files that are made and removed
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    new: u32,
+    /// Random requests of 4 KiB
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(16..=10_000_000))]
+    random: u32,
+    /// What the driver does while it waits
+    #[arg(long, value_enum, default_value_t = PollingChoice::Off)]
+    polling: PollingChoice,
+    /// Rounds in which all take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// A back end to compare with: a known one, or NAME=COMMAND with {socket} and {file} in it
+    #[arg(long, value_name = "PEER")]
+    against: Vec<Contestant>,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Way {
     Send,
@@ -185,6 +229,17 @@ pub(super) fn run(arguments: BenchArgs) -> u8 {
             let results = with_progress(|progress| bench::run_net(&bench, progress));
             finish(json, results.map(|results| (results.table(), results.json())))
         }
+        Kind::Fs(arguments) => {
+            let json = arguments.json;
+            let large = arguments.size.get();
+            if !arguments.files.is_multiple_of(50) || !large.is_multiple_of(1 << 20) || large == 0 {
+                eprintln!("error: files come in steps of 50, and the large one has mebibytes");
+                return outcome::BAD_INPUT;
+            }
+            let bench = plan_fs(arguments);
+            let results = with_progress(|progress| bench::run_fs(&bench, progress));
+            finish(json, results.map(|results| (results.table(), results.json())))
+        }
     }
 }
 
@@ -219,6 +274,20 @@ fn finish(json: bool, results: Result<(String, String), BenchError>) -> u8 {
             eprintln!("{report}");
             report.exit_code()
         }
+    }
+}
+
+fn plan_fs(arguments: FsArgs) -> FsBench {
+    let large = arguments.size.get();
+    FsBench {
+        tree: FsTree { path: arguments.dir, files: arguments.files, large },
+        amounts: FsAmounts {
+            new: arguments.new,
+            random: arguments.random,
+            polling: arguments.polling.into(),
+        },
+        rounds: arguments.rounds,
+        against: arguments.against,
     }
 }
 

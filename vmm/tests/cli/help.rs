@@ -29,6 +29,7 @@ fn help_is_as_recorded() {
         (&["ctl", "--help"], "help-ctl.txt"),
         (&["bench", "blk", "--help"], "help-bench-blk.txt"),
         (&["bench", "net", "--help"], "help-bench-net.txt"),
+        (&["bench", "fs", "--help"], "help-bench-fs.txt"),
         (&["doctor", "--help"], "help-doctor.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),

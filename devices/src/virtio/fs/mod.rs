@@ -33,13 +33,13 @@ mod grants;
 mod names;
 mod options;
 mod parts;
-mod protocol;
+pub mod protocol;
 mod request;
 mod server;
 mod session;
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use fileserver::{Access, Grant, Ledger, Shape, Tree};
@@ -50,13 +50,21 @@ pub use parts::{FsError, FsParts};
 use self::parts::Root;
 use self::session::Session;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
-use super::blk::IoStrategy;
+use super::blk::{IoStrategy, Storage};
 use super::control::{Change, Effect};
 use super::queue::{InflightRegion, RING_FEATURES};
 use super::worker::{self, ActiveQueue, Device, Patience, Work};
 
 /// Descriptors of a queue: a request of 256 pages takes 260 where there are no indirect ones.
 const QUEUE_SIZE: u16 = 1024;
+
+/// What suits the files of a directory, which is none to look at by reading it.
+fn strategy(directory: BorrowedFd<'_>) -> IoStrategy {
+    match Storage::of(directory) {
+        Storage::Memory => IoStrategy::InMemory,
+        Storage::PageCache | Storage::Direct | Storage::Silent => IoStrategy::Adaptive,
+    }
+}
 
 /// Requests that can be under way.
 fn shape(options: &FsOptions) -> Shape {
@@ -99,7 +107,7 @@ impl FsBackend {
         let (tree, strategy) = match root {
             Root::Directory(directory) => {
                 let directory = OwnedFd::from(directory);
-                let strategy = IoStrategy::probe(directory.as_fd());
+                let strategy = strategy(directory.as_fd());
                 let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
                 (Tree::of_directory(Grant { directory, access }, ids, ledger)?, strategy)
             }
@@ -111,7 +119,7 @@ impl FsBackend {
                         None => tree.skip_grant(),
                     }
                 }
-                (tree, IoStrategy::Ring)
+                (tree, IoStrategy::Adaptive)
             }
         };
         Ok(Self {

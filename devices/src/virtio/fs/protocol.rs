@@ -1,22 +1,23 @@
 //! The messages of FUSE (linux/fuse.h, version 7.38) that travel over virtio-fs (virtio 1.3 section
 //! 5.11).
+#![allow(missing_docs, reason = "words and fields are those of linux/fuse.h")]
 
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Virtio device type of a file system.
-pub(super) const DEVICE_TYPE: u16 = 26;
+pub const DEVICE_TYPE: u16 = 26;
 
-pub(super) const MAJOR: u32 = 7;
+pub const MAJOR: u32 = 7;
 /// The version that answers are written in.
-pub(super) const MINOR: u32 = 38;
+pub const MINOR: u32 = 38;
 /// The oldest that is spoken: readdirplus, writeback and 64-byte answers to `INIT` are there.
-pub(super) const LEAST_MINOR: u32 = 31;
+pub const LEAST_MINOR: u32 = 31;
 
 /// What the driver asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Opcode {
+pub enum Opcode {
     Lookup = 1,
     Forget = 2,
     Getattr = 3,
@@ -57,62 +58,58 @@ pub(super) enum Opcode {
 }
 
 impl Opcode {
+    /// All that this server knows.
+    pub const ALL: [Self; 37] = [
+        Self::Lookup,
+        Self::Forget,
+        Self::Getattr,
+        Self::Setattr,
+        Self::Readlink,
+        Self::Symlink,
+        Self::Mknod,
+        Self::Mkdir,
+        Self::Unlink,
+        Self::Rmdir,
+        Self::Rename,
+        Self::Link,
+        Self::Open,
+        Self::Read,
+        Self::Write,
+        Self::Statfs,
+        Self::Release,
+        Self::Fsync,
+        Self::Setxattr,
+        Self::Getxattr,
+        Self::Listxattr,
+        Self::Removexattr,
+        Self::Init,
+        Self::Opendir,
+        Self::Readdir,
+        Self::Releasedir,
+        Self::Fsyncdir,
+        Self::Create,
+        Self::Interrupt,
+        Self::Destroy,
+        Self::BatchForget,
+        Self::Fallocate,
+        Self::Readdirplus,
+        Self::Rename2,
+        Self::Lseek,
+        Self::CopyFileRange,
+        Self::Tmpfile,
+    ];
+
     /// None for what this server answers with `ENOSYS`: locks, which the driver then keeps itself,
     /// `FLUSH`, `ACCESS`, `BMAP`, `IOCTL`, `POLL`, `SYNCFS`, `STATX`, and what is newer.
-    pub(super) fn from_raw(raw: u32) -> Option<Self> {
-        use Opcode::{
-            BatchForget, CopyFileRange, Create, Destroy, Fallocate, Forget, Fsync, Fsyncdir,
-            Getattr, Getxattr, Init, Interrupt, Link, Listxattr, Lookup, Lseek, Mkdir, Mknod, Open,
-            Opendir, Read, Readdir, Readdirplus, Readlink, Release, Releasedir, Removexattr,
-            Rename, Rename2, Rmdir, Setattr, Setxattr, Statfs, Symlink, Tmpfile, Unlink, Write,
-        };
-        const ALL: [Opcode; 37] = [
-            Lookup,
-            Forget,
-            Getattr,
-            Setattr,
-            Readlink,
-            Symlink,
-            Mknod,
-            Mkdir,
-            Unlink,
-            Rmdir,
-            Rename,
-            Link,
-            Open,
-            Read,
-            Write,
-            Statfs,
-            Release,
-            Fsync,
-            Setxattr,
-            Getxattr,
-            Listxattr,
-            Removexattr,
-            Init,
-            Opendir,
-            Readdir,
-            Releasedir,
-            Fsyncdir,
-            Create,
-            Interrupt,
-            Destroy,
-            BatchForget,
-            Fallocate,
-            Readdirplus,
-            Rename2,
-            Lseek,
-            CopyFileRange,
-            Tmpfile,
-        ];
-        ALL.into_iter().find(|opcode| *opcode as u32 == raw)
+    pub fn from_raw(raw: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|opcode| *opcode as u32 == raw)
     }
 }
 
 bitflags! {
     /// What both sides of a session can.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(super) struct InitFlags: u64 {
+    pub struct InitFlags: u64 {
         const ASYNC_READ = 1 << 0;
         const ATOMIC_O_TRUNC = 1 << 3;
         const BIG_WRITES = 1 << 5;
@@ -133,31 +130,31 @@ bitflags! {
 }
 
 /// `FOPEN_*`: what the driver does with an open file.
-pub(super) const OPEN_DIRECT_IO: u32 = 1 << 0;
-pub(super) const OPEN_KEEP_CACHE: u32 = 1 << 1;
-pub(super) const OPEN_CACHE_DIR: u32 = 1 << 3;
+pub const OPEN_DIRECT_IO: u32 = 1 << 0;
+pub const OPEN_KEEP_CACHE: u32 = 1 << 1;
+pub const OPEN_CACHE_DIR: u32 = 1 << 3;
 
 /// `FUSE_GETATTR_FH`
-pub(super) const GETATTR_HANDLE: u32 = 1 << 0;
+pub const GETATTR_HANDLE: u32 = 1 << 0;
 /// `FUSE_FSYNC_FDATASYNC`
-pub(super) const FSYNC_DATA: u32 = 1 << 0;
+pub const FSYNC_DATA: u32 = 1 << 0;
 
 /// `FATTR_*`: which fields of a `SETATTR` count.
-pub(super) const SET_MODE: u32 = 1 << 0;
-pub(super) const SET_UID: u32 = 1 << 1;
-pub(super) const SET_GID: u32 = 1 << 2;
-pub(super) const SET_SIZE: u32 = 1 << 3;
-pub(super) const SET_ATIME: u32 = 1 << 4;
-pub(super) const SET_MTIME: u32 = 1 << 5;
-pub(super) const SET_HANDLE: u32 = 1 << 6;
-pub(super) const SET_ATIME_NOW: u32 = 1 << 7;
-pub(super) const SET_MTIME_NOW: u32 = 1 << 8;
+pub const SET_MODE: u32 = 1 << 0;
+pub const SET_UID: u32 = 1 << 1;
+pub const SET_GID: u32 = 1 << 2;
+pub const SET_SIZE: u32 = 1 << 3;
+pub const SET_ATIME: u32 = 1 << 4;
+pub const SET_MTIME: u32 = 1 << 5;
+pub const SET_HANDLE: u32 = 1 << 6;
+pub const SET_ATIME_NOW: u32 = 1 << 7;
+pub const SET_MTIME_NOW: u32 = 1 << 8;
 /// `FATTR_KILL_SUIDGID`
-pub(super) const SET_KILL: u32 = 1 << 11;
+pub const SET_KILL: u32 = 1 << 11;
 /// `FUSE_OPEN_KILL_SUIDGID`
-pub(super) const OPEN_KILL: u32 = 1 << 0;
+pub const OPEN_KILL: u32 = 1 << 0;
 /// `FUSE_WRITE_KILL_SUIDGID`
-pub(super) const WRITE_KILL: u32 = 1 << 2;
+pub const WRITE_KILL: u32 = 1 << 2;
 
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),* $(,)? })*) => {
@@ -165,7 +162,7 @@ macro_rules! messages {
             $(#[$doc])*
             #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
             #[repr(C)]
-            pub(super) struct $name { $(pub(super) $field: $kind),* }
+            pub struct $name { $(pub $field: $kind),* }
         )*
     };
 }

@@ -15,11 +15,15 @@ use super::session::{Durability, Outcome, Session};
 use super::{QUEUE_SIZE, Shared};
 use crate::virtio::blk::IoStrategy;
 use crate::virtio::queue::{Chain, Completed, GuestBuffers, NoRoom, QueueError, Side, Tag, Wait};
-use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
+use crate::virtio::worker::{
+    ActiveQueue, Interrupts, KickError, PacedQueue, Requests, serve_paced,
+};
 
 /// Requests that are done before they are published: the driver works on these while the next are
 /// done, and each takes some microseconds of the system's time.
-const BATCH: u16 = 8;
+const BATCH: u16 = 4;
+/// The same in bytes, which take their time to be copied.
+const BATCH_BYTES: u32 = 64 << 10;
 
 const OUT_HEADER: u32 = size_of::<OutHeader>() as u32;
 
@@ -60,6 +64,8 @@ struct Place {
     room: GuestBuffers,
     /// Data that was not moved yet.
     data: GuestBuffers,
+    /// Whether each write waits for the disk.
+    durable: bool,
     offset: u64,
     moved: u32,
 }
@@ -72,6 +78,8 @@ struct Server {
     places: Box<[Place]>,
     chain: Chain,
     arguments: Vec<u8>,
+    /// Bytes of what was taken since something was published.
+    bytes: u32,
 }
 
 impl Server {
@@ -84,6 +92,7 @@ impl Server {
             file: None,
             room: GuestBuffers::new(memory.clone()),
             data: GuestBuffers::new(memory.clone()),
+            durable: false,
             offset: 0,
             moved: 0,
         };
@@ -94,6 +103,7 @@ impl Server {
             places: (0..size).map(place).collect(),
             chain: Chain::for_any_buffers(memory.clone(), size),
             arguments: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -120,7 +130,8 @@ impl Server {
         match outcome {
             Outcome::Done(result) if answered => self.answer(head, result),
             Outcome::Done(_) => self.give_back(head, 0),
-            Outcome::Transfer { file, offset, size, side } => {
+            Outcome::Transfer { file, offset, size, side, durable } => {
+                self.places[usize::from(head)].durable = durable;
                 self.begin_transfer(head, file, offset, size, side);
             }
             Outcome::Sync { file, how } => {
@@ -191,6 +202,7 @@ impl Server {
             return self.answer(head, Err(Errno::INVAL));
         }
         place.data.truncate(most);
+        self.bytes = self.bytes.saturating_add(place.data.bytes());
         place.file = Some(file);
         place.offset = offset;
         place.step = Step::Transfer(side);
@@ -205,16 +217,20 @@ impl Server {
         let place = &self.places[usize::from(head)];
         let Some(file) = &place.file else { return };
         let (data, offset) = (&place.data, place.offset);
-        let submitted = match self.shared.strategy {
-            IoStrategy::Ring => self.paced.ops.transfer(file, data, side, offset, head),
-            IoStrategy::Adaptive => {
-                let ops = &mut self.paced.ops;
-                ops.transfer_inline(file, Wait::Never, data, side, offset, head).map(|_| ())
+        let ops = &mut self.paced.ops;
+        let wait = match (self.shared.strategy, side) {
+            (IoStrategy::Ring, _) => None,
+            (IoStrategy::Adaptive, Side::Writable) => Some(Wait::Never),
+            // A write into the page cache waits as long as the making of a name, at worst, and most file
+            // systems know no way to write that does not wait.
+            (IoStrategy::Adaptive, Side::Readable) if place.durable => None,
+            (IoStrategy::Adaptive, Side::Readable) | (IoStrategy::InMemory, _) => {
+                Some(Wait::ForMemory)
             }
-            IoStrategy::InMemory => {
-                let ops = &mut self.paced.ops;
-                ops.transfer_inline(file, Wait::ForMemory, data, side, offset, head).map(|_| ())
-            }
+        };
+        let submitted = match wait {
+            Some(wait) => ops.transfer_inline(file, wait, data, side, offset, head).map(|_| ()),
+            None => ops.transfer(file, data, side, offset, head),
         };
         submitted.expect("there is room for one operation of each head");
     }
@@ -278,7 +294,8 @@ impl Requests for Server {
     type Failure = Failure;
 
     /// A request takes some microseconds of the system's time.
-    const ROUNDS: usize = 4;
+    const ROUNDS: usize = 8;
+    const INTERRUPTS: Interrupts = Interrupts::AtOnce;
 
     fn queue(&mut self) -> &mut PacedQueue {
         &mut self.paced
@@ -286,7 +303,8 @@ impl Requests for Server {
 
     fn take(&mut self) -> Result<u16, Failure> {
         let mut taken = 0;
-        while taken < BATCH {
+        self.bytes = 0;
+        while taken < BATCH && self.bytes < BATCH_BYTES {
             let again = self.paced.is_recovering();
             if !self.paced.pop(&mut self.chain)? {
                 break;

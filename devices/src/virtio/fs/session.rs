@@ -35,8 +35,8 @@ const AGREED: usize = 1;
 pub(super) enum Outcome {
     /// It is done; its answer is in [`Session::reply`].
     Done(Result<()>),
-    /// Data is to be moved between a file and the request's memory.
-    Transfer { file: Fd, offset: u64, size: u32, side: Side },
+    /// Data is to be moved between a file and the request's memory; `durable` if each write waits for the disk.
+    Transfer { file: Fd, offset: u64, size: u32, side: Side, durable: bool },
     /// A file is to be made durable.
     Sync { file: Fd, how: Durability },
     /// A range of a file is to be allocated or freed.
@@ -156,7 +156,8 @@ impl Session {
                 {
                     return Outcome::Done(Err(errno));
                 }
-                Outcome::Transfer { file, offset, size, side }
+                let durable = self.tree.is_durable(handle);
+                Outcome::Transfer { file, offset, size, side, durable }
             }
             Err(errno) => Outcome::Done(Err(errno)),
         }

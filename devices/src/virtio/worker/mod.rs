@@ -31,7 +31,7 @@ use executor::{Either, TaskGroup, select};
 use ipc::{Receiver, Reply, Sender};
 
 pub use active::{ActiveQueue, KickError, Signalled};
-pub(crate) use paced::{PacedQueue, Requests, serve_paced};
+pub(crate) use paced::{Interrupts, PacedQueue, Requests, serve_paced};
 pub use pacing::{Next, Pacing, Patience};
 pub(crate) use rest::{Changes, Rest};
 pub use stop::{Stop, StopMode};

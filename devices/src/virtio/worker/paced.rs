@@ -35,6 +35,9 @@ pub(crate) trait Requests {
     /// Rounds of taking and publishing before other tasks run, when all requests complete at once.
     const ROUNDS: usize = 8;
 
+    /// When the driver hears of what was published while there is more to do.
+    const INTERRUPTS: Interrupts = Interrupts::WithTheTurn;
+
     /// The queue that they come by.
     fn queue(&mut self) -> &mut PacedQueue;
 
@@ -46,6 +49,16 @@ pub(crate) trait Requests {
 
     /// The queue again.
     fn into_queue(self) -> PacedQueue;
+}
+
+/// When an interrupt reaches the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupts {
+    /// With all else that the turn has for the kernel.
+    WithTheTurn,
+    /// Before more is taken: for requests that take longer than a system call, during which the driver can
+    /// already work on those that are done.
+    AtOnce,
 }
 
 /// A queue with what it takes to serve it.
@@ -218,7 +231,12 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
         ready!(paced.rest.poll(&paced.changes, context));
         let waiting = paced.waiting();
         match paced.pacing.next(waiting, in_flight, paced.slow) {
-            Next::Take => take(requests)?,
+            Next::Take => {
+                if interrupt == Signalled::Yes && R::INTERRUPTS == Interrupts::AtOnce {
+                    executor::flush();
+                }
+                take(requests)?;
+            }
             Next::Look => {
                 if interrupt == Signalled::Yes {
                     // It must not wait for the end of the look-out.

@@ -1,0 +1,213 @@
+//! Directories: rounds in which each contestant serves the programs of a guest.
+
+use std::fmt::Write as _;
+
+use loadgen::Figures;
+use loadgen::virtio_fs::{Direction, FsAmounts, FsProgram, FsTree, VirtioFs};
+use serde::Serialize;
+
+use super::contestant::Contestant;
+use super::error::BenchError;
+use super::result::{Measured, rounded};
+use crate::folder::Folder;
+
+/// What is to be measured.
+#[derive(Debug)]
+pub struct FsBench {
+    /// The folder that all serve.
+    pub tree: FsTree,
+    /// How much programs do there.
+    pub amounts: FsAmounts,
+    /// Rounds.
+    pub rounds: u32,
+    /// Whom to hold ours against.
+    pub against: Vec<Contestant>,
+}
+
+/// All contestants with one program.
+#[derive(Debug, Clone)]
+pub struct FsResult {
+    /// What it is called.
+    pub name: String,
+    /// Our own back end.
+    pub ours: Measured,
+    /// Those of others.
+    pub peers: Vec<Measured>,
+}
+
+/// All programs.
+#[derive(Debug, Clone)]
+pub struct FsResults {
+    /// What was done, in words.
+    pub workload: String,
+    /// By program.
+    pub results: Vec<FsResult>,
+}
+
+/// In this order, in one session.
+const PROGRAMS: [(&str, FsProgram); 12] = [
+    ("git status", FsProgram::Status),
+    ("git status again", FsProgram::Status),
+    ("git diff", FsProgram::Diff),
+    ("tar c", FsProgram::Tar),
+    ("create", FsProgram::Create),
+    ("remove", FsProgram::Remove),
+    ("sequential read", FsProgram::Sequential(Direction::Read)),
+    ("sequential write", FsProgram::Sequential(Direction::Write)),
+    ("random read", FsProgram::Random(Direction::Read, 1)),
+    ("random read, 16 at a time", FsProgram::Random(Direction::Read, 16)),
+    ("random write", FsProgram::Random(Direction::Write, 1)),
+    ("random write, 16 at a time", FsProgram::Random(Direction::Write, 16)),
+];
+
+/// Measures; says with each run who is running.
+pub fn run_fs(bench: &FsBench, progress: &dyn Fn(&str)) -> Result<FsResults, BenchError> {
+    progress(&format!("making {}", bench.tree.path.display()));
+    let failed = |source| BenchError::File { path: bench.tree.path.clone(), source };
+    bench.tree.prepare().map_err(failed)?;
+    let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
+    let ours = Contestant::our_directory()?;
+    let contestants: Vec<_> = std::iter::once(&ours).chain(&bench.against).collect();
+    // By contestant, by program.
+    let mut rounds = vec![vec![Vec::new(); PROGRAMS.len()]; contestants.len()];
+    for round in 1..=bench.rounds {
+        for (contestant, rounds) in contestants.iter().zip(&mut rounds) {
+            progress(&format!("round {round} of {}: {}", bench.rounds, contestant.name));
+            for (rounds, figures) in rounds.iter_mut().zip(serve(bench, contestant, &folder)?) {
+                rounds.push(figures);
+            }
+        }
+    }
+    let result = |(index, (name, _)): (usize, &(&str, _))| {
+        let mut measured = contestants
+            .iter()
+            .zip(&mut rounds)
+            .filter_map(|(who, rounds)| Measured::of(&who.name, std::mem::take(&mut rounds[index])))
+            .collect::<Vec<_>>()
+            .into_iter();
+        Some(FsResult { name: (*name).into(), ours: measured.next()?, peers: measured.collect() })
+    };
+    let FsTree { files, large, path } = &bench.tree;
+    let workload = format!(
+        "{files} files and one of {} MiB in {}, {} files made and removed, {} random requests; medians of {} \
+         rounds",
+        large >> 20,
+        path.display(),
+        bench.amounts.new,
+        bench.amounts.random,
+        bench.rounds
+    );
+    Ok(FsResults { workload, results: PROGRAMS.iter().enumerate().filter_map(result).collect() })
+}
+
+/// One session with a back end that is started for it.
+fn serve(
+    bench: &FsBench,
+    contestant: &Contestant,
+    folder: &Folder,
+) -> Result<Vec<Figures>, BenchError> {
+    let path = &bench.tree.path;
+    let failed = |source| BenchError::File { path: path.clone(), source };
+    let path = path.canonicalize().map_err(failed)?;
+    let what = path.display().to_string();
+    let (mut service, connection) = contestant.start(&what, &folder.file("socket"), 1)?;
+    let programs = PROGRAMS.map(|(_, program)| program);
+    let load = VirtioFs::new(connection, bench.amounts)
+        .and_then(|driver| driver.run(&bench.tree, &programs, service.process()));
+    load.map_err(|source| {
+        let name = contestant.name.clone();
+        log::debug!("{name}: {}", service.last_words());
+        BenchError::Load { name, source }
+    })
+}
+
+/// One contestant, for machines.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    per_second: u64,
+    per_second_min: u64,
+    per_second_max: u64,
+    p50_us: f64,
+    p99_us: f64,
+    cpu_us: f64,
+    syscalls: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry<'a> {
+    program: &'a str,
+    /// Ours to the fastest peer.
+    ratio_peer: Option<f64>,
+    ours: Line<'a>,
+    peers: Vec<Line<'a>>,
+}
+
+impl<'a> From<&'a Measured> for Line<'a> {
+    fn from(measured: &'a Measured) -> Self {
+        let figures = &measured.figures;
+        Self {
+            name: &measured.name,
+            per_second: measured.rate() as u64,
+            per_second_min: measured.spread.0 as u64,
+            per_second_max: measured.spread.1 as u64,
+            p50_us: figures.percentile_us(50.0),
+            p99_us: figures.percentile_us(99.0),
+            cpu_us: rounded(figures.cpu_us()),
+            syscalls: figures.system_calls().map(rounded),
+        }
+    }
+}
+
+impl<'a> From<&'a FsResult> for Entry<'a> {
+    fn from(result: &'a FsResult) -> Self {
+        Self {
+            program: &result.name,
+            ratio_peer: result.ratio().map(rounded),
+            ours: (&result.ours).into(),
+            peers: result.peers.iter().map(Line::from).collect(),
+        }
+    }
+}
+
+impl FsResult {
+    /// Our rate to that of the fastest peer.
+    pub fn ratio(&self) -> Option<f64> {
+        let best = self.peers.iter().map(Measured::rate).max_by(f64::total_cmp)?;
+        Some(self.ours.rate() / best)
+    }
+}
+
+impl FsResults {
+    /// One line of JSON.
+    pub fn json(&self) -> String {
+        let results: Vec<_> = self.results.iter().map(Entry::from).collect();
+        serde_json::json!({ "results": results }).to_string()
+    }
+
+    /// A table for readers.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}\n\n", self.workload);
+        text += "program                     contestant             per second   seconds     p50 us     p99 us     \
+                 CPU us     calls   ours\n";
+        for result in &self.results {
+            for measured in std::iter::once(&result.ours).chain(&result.peers) {
+                let Measured { name, figures, .. } = measured;
+                let calls =
+                    figures.system_calls().map_or("-".into(), |calls| format!("{calls:.2}"));
+                let _ = writeln!(
+                    text,
+                    "{:<27} {name:<20} {:>12.0} {:>9.3} {:>10.1} {:>10.1} {:>10.2} {calls:>9} {:>6.2}",
+                    result.name,
+                    measured.rate(),
+                    figures.elapsed.as_secs_f64(),
+                    figures.percentile_us(50.0),
+                    figures.percentile_us(99.0),
+                    figures.cpu_us(),
+                    result.ours.rate() / measured.rate(),
+                );
+            }
+        }
+        text
+    }
+}
