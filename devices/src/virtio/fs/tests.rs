@@ -1,4 +1,6 @@
 mod bed;
+mod escapes;
 mod hostile;
+mod read_only;
 mod requests;
 mod takeover;

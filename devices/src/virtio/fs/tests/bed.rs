@@ -27,7 +27,17 @@ pub(super) struct FsBed {
     folder: TempDir,
     ledger: OwnedFd,
     options: FsOptions,
+    shares: Shares,
     unique: u64,
+}
+
+/// What the root of the file system is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shares {
+    /// The folder.
+    Folder,
+    /// Nothing, until something is shared.
+    Nothing,
 }
 
 /// An answer: an error number or bytes.
@@ -36,12 +46,16 @@ pub(super) type Answer = Result<Vec<u8>, Errno>;
 impl FsBed {
     /// One that runs and has no session yet.
     pub(super) async fn idle(options: FsOptions) -> Self {
+        Self::with(options, Shares::Folder).await
+    }
+
+    async fn with(options: FsOptions, shares: Shares) -> Self {
         // SAFETY: the test's thread gets its own umask and working directory, nothing else changes.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
         let ledger = Ledger::create(shape(&options)).unwrap();
         let bed = TestBed::new(8 << 20, &profile(&options));
         let folder = tempfile::tempdir().unwrap();
-        let mut this = Self { bed, folder, ledger, options, unique: 1 };
+        let mut this = Self { bed, folder, ledger, options, shares, unique: 1 };
         this.start(None);
         this.activate().await;
         this
@@ -50,6 +64,13 @@ impl FsBed {
     /// One with a session.
     pub(super) async fn new(options: FsOptions) -> Self {
         let mut this = Self::idle(options).await;
+        this.init().await;
+        this
+    }
+
+    /// One that has nothing in its root.
+    pub(super) async fn empty() -> Self {
+        let mut this = Self::with(FsOptions::new("tag"), Shares::Nothing).await;
         this.init().await;
         this
     }
@@ -64,12 +85,11 @@ impl FsBed {
     /// Start a back end, in the place of the one that was there.
     pub(super) fn start(&mut self, inflight: Option<InflightRegion>) {
         let directory = File::open(self.folder.path()).unwrap();
-        let backend = FsBackend::new(
-            Root::Directory(OwnedFd::from(directory).into()),
-            &self.ledger,
-            self.options.clone(),
-        )
-        .unwrap();
+        let root = match self.shares {
+            Shares::Folder => Root::Directory(OwnedFd::from(directory).into()),
+            Shares::Nothing => Root::Grants(Vec::new()),
+        };
+        let backend = FsBackend::new(root, &self.ledger, self.options.clone()).unwrap();
         let backend = FsBackend { inflight, ..backend };
         self.bed.run(|context| backend.run(context));
     }

@@ -141,38 +141,6 @@ fn what_is_not_served_is_refused_by_name() {
 }
 
 #[test]
-fn read_only_is_read_only() {
-    on_both(|| async {
-        let mut bed = FsBed::new(FsOptions { read_only: true, ..options() }).await;
-        bed.place("file", "text");
-        let node = bed.look_up(1, "file").await.unwrap().node;
-        assert_eq!(bed.open(node, libc::O_RDWR).await, Err(Errno::ROFS));
-        let handle = bed.open(node, libc::O_RDONLY).await.unwrap();
-        let write = [transfer(handle, 0, 1).as_bytes(), b"x"].concat();
-        let range = FallocateIn { handle, offset: 0, length: 3, mode: 0, padding: 0 };
-        let mkdir = [MkdirIn { mode: 0o777, umask: 0 }.as_bytes(), &text("d")].concat();
-        let rename = [RenameIn { to: 1 }.as_bytes(), &text("file"), &text("e")].concat();
-        let set = [SetxattrIn { size: 1, flags: 0 }.as_bytes(), &text("user.a"), b"x"].concat();
-        let table = [
-            (Opcode::Write, write),
-            (Opcode::Fallocate, range.as_bytes().to_vec()),
-            (Opcode::Mkdir, mkdir),
-            (Opcode::Unlink, text("file")),
-            (Opcode::Rename, rename),
-            (Opcode::Symlink, [text("l"), text("x")].concat()),
-            (Opcode::Setxattr, set),
-        ];
-        for (opcode, arguments) in table {
-            let on = if matches!(opcode, Opcode::Setxattr) { node } else { 1 };
-            let answer = bed.ask(opcode, on, &arguments, 128).await;
-            assert_eq!(answer, Err(Errno::ROFS), "{opcode:?}");
-        }
-        assert_eq!(bed.read(handle, 0, 10).await.unwrap(), b"text");
-        bed.bed.finish().await;
-    });
-}
-
-#[test]
 fn a_session_begins_with_init_and_ends_with_a_reset() {
     on_both(|| async {
         let mut bed = FsBed::idle(options()).await;
