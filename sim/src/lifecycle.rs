@@ -1,5 +1,7 @@
 //! What the transport does to a back end, and what becomes of the one that dies.
 
+use std::time::Duration;
+
 use devices::virtio::backend::{BackendRequest, QueueState};
 use devices::virtio::queue::InflightRegion;
 use executor::sim::{Faults, Numbers, Slice};
@@ -8,10 +10,13 @@ use ipc::{Message, Reply};
 use crate::model::{Crime, Model, Succession};
 use crate::settings::Kind;
 use crate::stage::Stage;
-use crate::world::World;
+use crate::world::{SHORT, World};
 
 /// Slices in which a back end has to answer. What it waits for is at most a slow disk.
 const PATIENCE: u32 = 20_000;
+
+/// Slices after which the host goes on with what it does by itself.
+const MEANWHILE: u32 = 20;
 
 impl World {
     /// Somebody else than driver and device does something, if this world has such things.
@@ -41,10 +46,16 @@ impl World {
     /// Asks the back end and waits. None if it died meanwhile; then it has a successor.
     fn ask<R: Message>(&mut self, make: impl FnOnce(Reply<R>) -> BackendRequest) -> Option<R> {
         let mut answer = self.actor().ask(make);
-        for _ in 0..PATIENCE {
+        for round in 0..PATIENCE {
+            if round % MEANWHILE == MEANWHILE - 1 {
+                let mut stage = self.stage.borrow_mut();
+                let Stage { machine, model, .. } = &mut *stage;
+                model.meanwhile(machine);
+            }
+            let within = if round < PATIENCE / 2 { SHORT } else { Duration::MAX };
             match self.slice() {
                 Slice::Crashed => return None,
-                Slice::Waiting => _ = self.sim.advance(),
+                Slice::Waiting => _ = self.sim.advance_within(within),
                 Slice::Busy => {}
             }
             match answer.try_take() {
@@ -126,7 +137,8 @@ impl World {
             0 => self.reset(),
             1 => {
                 // The record says the same as the positions; either is enough.
-                if random.once_in(2) {
+                let survives = self.stage.borrow().model.survives_without_record();
+                if random.once_in(2) && survives {
                     self.region.clear();
                 }
                 self.replace(Succession::Handover);
@@ -197,7 +209,7 @@ impl World {
         let mut quiet = 0;
         while quiet < 3 && self.broken.is_none() {
             quiet = match self.slice() {
-                Slice::Waiting if !self.sim.advance() => quiet + 1,
+                Slice::Waiting if !self.sim.advance_within(SHORT) => quiet + 1,
                 _ => 0,
             };
         }

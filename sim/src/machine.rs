@@ -48,6 +48,8 @@ pub struct Machine {
     pub memory: GuestMemory,
     /// What was chosen once.
     pub settings: Settings,
+    /// What a crime made available: nobody waits for it.
+    pub(crate) outlaw: Option<(usize, u16)>,
     ports: Vec<Port>,
     bytes: u64,
 }
@@ -84,7 +86,7 @@ impl Machine {
                 unpublished: false,
             });
         }
-        let mut machine = Self { sim: sim.clone(), memory, settings, ports, bytes };
+        let mut machine = Self { sim: sim.clone(), memory, settings, outlaw: None, ports, bytes };
         machine.set_interrupts();
         machine
     }
@@ -170,6 +172,7 @@ impl Machine {
 
     /// Rings as after a reset by the driver.
     pub fn new_rings(&mut self) {
+        self.outlaw = None;
         for index in 0..self.ports.len() {
             self.ports[index].driver = rings(&self.memory, &self.settings, index);
             self.ports[index].unpublished = false;

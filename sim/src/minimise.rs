@@ -1,5 +1,7 @@
 //! As little as is needed of a world that fails.
 
+use std::time::{Duration, Instant};
+
 use crate::hunt::{Found, try_plan};
 use crate::models::Device;
 use crate::settings::Kind;
@@ -7,10 +9,12 @@ use crate::world::Plan;
 
 /// Worlds that may be tried for it.
 const BUDGET: u32 = 400;
+/// And for so long.
+const TIME: Duration = Duration::from_secs(10);
 
 /// Leaves out of a world that fails what it can do without and still fail, for whatever reason.
 pub fn minimise(device: Device, seed: u64) -> (Plan, Found) {
-    let mut search = Search { device, best: Plan::of(seed), left: BUDGET };
+    let mut search = Search { device, best: Plan::of(seed), left: BUDGET, start: Instant::now() };
     for kind in Kind::ALL {
         search.offer(|plan| plan.without.push(kind));
     }
@@ -44,12 +48,13 @@ struct Search {
     device: Device,
     best: Plan,
     left: u32,
+    start: Instant,
 }
 
 impl Search {
     /// Takes a change if the world still fails with it.
     fn offer(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
-        if self.left == 0 {
+        if self.left == 0 || self.start.elapsed() > TIME {
             return false;
         }
         self.left -= 1;

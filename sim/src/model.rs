@@ -46,6 +46,11 @@ pub trait Model {
     /// world, sooner or later.
     fn act(&mut self, machine: &mut Machine, random: &mut Numbers);
 
+    /// Somebody waits for the device, and the host goes on with what it does by itself.
+    fn meanwhile(&mut self, machine: &mut Machine) {
+        let _ = machine;
+    }
+
     /// The driver breaks the rules on a queue. None if there was no way to just now. From then on the
     /// device may need a reset.
     fn misbehave(&mut self, machine: &mut Machine, random: &mut Numbers) -> Option<Crime> {
@@ -73,6 +78,11 @@ pub trait Model {
     /// Another back end has taken over.
     fn succeeded(&mut self, machine: &mut Machine, how: Succession) {
         let _ = (machine, how);
+    }
+
+    /// Whether a successor that is told where the queues stand needs nothing else of its predecessor.
+    fn survives_without_record(&self) -> bool {
+        true
     }
 
     /// The host loses its power, if that means anything here: the guest begins anew as after a reset.

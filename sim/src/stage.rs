@@ -35,7 +35,9 @@ impl Stage {
     /// The driver takes what was given back.
     pub(crate) fn collect(&mut self, queue: usize) {
         while let Some(used) = self.machine.take(queue) {
-            self.model.used(&mut self.machine, queue, used);
+            if self.machine.outlaw != Some((queue, used.head)) {
+                self.model.used(&mut self.machine, queue, used);
+            }
         }
     }
 

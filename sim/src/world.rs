@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use devices::simulation::at_points;
 use devices::virtio::backend::{BackendEvent, QueueState};
@@ -23,7 +24,10 @@ const RACES: u64 = 2;
 const STEPS: u64 = 1000;
 
 /// Slices of a world after which it is taken to run in circles.
-const MOST_SLICES: u32 = 200_000;
+const MOST_SLICES: u32 = 20_000;
+/// What drivers and hosts that act now and then may be late by: longer than any disk takes, and shorter
+/// than what devices wait for before they give somebody up.
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 /// Slices without anything due after which nothing more is expected.
 const QUIET: u32 = 4;
 /// A world's guest has so much memory.
@@ -198,7 +202,7 @@ impl World {
         }
         for _ in 0..random.below(5) {
             if self.slice() == Slice::Waiting && !random.once_in(3) {
-                self.sim.advance();
+                self.sim.advance_within(SHORT);
             }
             if random.once_in(3) {
                 self.stage.borrow_mut().collect_all();
@@ -230,6 +234,7 @@ impl World {
         self.sim.crash_after(None);
         let mut quiet = 0;
         loop {
+            let before = self.sim.hash();
             let done = {
                 let mut stage = self.stage.borrow_mut();
                 let Stage { machine, model, .. } = &mut *stage;
@@ -242,13 +247,20 @@ impl World {
                 self.reset();
             }
             quiet = match self.slice() {
-                Slice::Waiting if !self.sim.advance() => quiet + 1,
+                // Somebody may have something to say to what has just happened.
+                Slice::Waiting if self.sim.hash() != before => 0,
+                Slice::Waiting if !self.sim.advance_within(SHORT) => quiet + 1,
                 _ => 0,
             };
             if quiet < QUIET {
                 continue;
             }
             let left = self.stage.borrow().model.left_behind();
+            if left.is_some() && self.sim.advance() {
+                // What takes long, when nobody has anything else to do.
+                quiet = 0;
+                continue;
+            }
             match left {
                 None if done => return,
                 Some(left) => panic!("left behind: {left}"),

@@ -80,7 +80,8 @@ pub enum BackendRequest {
         reply: Reply<()>,
     },
     /// Finish what is in flight, let go of the queues, say where they stood. What the driver has set
-    /// stays, and so do the in-flight records of queues that are not served.
+    /// stays, and so do the in-flight records of queues that are not served, or that hold buffers which
+    /// were taken and not used: these come first when the queue is served again.
     Detach {
         /// One state for each queue that was active.
         reply: Reply<Vec<QueueState>>,

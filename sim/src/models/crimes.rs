@@ -48,6 +48,7 @@ fn split(machine: &mut Machine, random: &mut Numbers, queue: usize, free: u64) -
     let size = layout.size;
     // A descriptor that is free: the driver's own list would give it next.
     let head = machine.driver(queue).add(&[readable(free, 16)])?;
+    machine.outlaw = Some((queue, head));
     let table = layout.descriptor_table + 16 * u64::from(head);
     let index_at = layout.available_ring + 2;
     let index = word(machine, index_at);
@@ -88,7 +89,8 @@ fn packed(machine: &mut Machine, random: &mut Numbers, queue: usize, free: u64) 
     if !other {
         return None;
     }
-    machine.driver(queue).add(&[readable(free, 16)])?;
+    let head = machine.driver(queue).add(&[readable(free, 16)])?;
+    machine.outlaw = Some((queue, head));
     machine.added(queue);
     machine.publish(queue);
     let after = machine.read(layout.descriptor_table, 16 * usize::from(layout.size));

@@ -2,6 +2,8 @@
 
 mod blk;
 mod crimes;
+mod net;
+mod vsock;
 
 use executor::sim::Sim;
 
@@ -12,16 +14,25 @@ use crate::model::Model;
 pub enum Device {
     /// A disk.
     Blk,
+    /// A network.
+    Net,
+    /// Sockets.
+    Vsock,
 }
 
 impl Device {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Blk];
+    pub const ALL: [Self; 3] = [Self::Blk, Self::Net, Self::Vsock];
+
+    /// Those that run when none is named: their models say nothing false in many thousand seeds.
+    pub const SURE: [Self; 2] = [Self::Blk, Self::Net];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blk => "blk",
+            Self::Net => "net",
+            Self::Vsock => "vsock",
         }
     }
 
@@ -34,6 +45,8 @@ impl Device {
     pub fn model(self, sim: &Sim, seed: u64) -> Box<dyn Model> {
         match self {
             Self::Blk => Box::new(blk::Blk::new(sim, seed)),
+            Self::Net => Box::new(net::Net::new(seed)),
+            Self::Vsock => Box::new(vsock::Vsock::new()),
         }
     }
 }

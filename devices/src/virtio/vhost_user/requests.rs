@@ -64,6 +64,12 @@ impl Session {
             Request::GetVringBase => {
                 let RingNumber { index, .. } = message.read()?;
                 self.change(index as usize, |ring| ring.kick = None).await?;
+                // From here on the base is what counts, whatever was left in the record.
+                if let Some(record) =
+                    u16::try_from(index).ok().and_then(|index| self.inflight.record(index))
+                {
+                    record.retire();
+                }
                 let number = self.rings[index as usize].base.unwrap_or_default();
                 return Ok(Answer::of(&RingNumber { index, number }));
             }

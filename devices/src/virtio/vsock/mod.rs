@@ -49,7 +49,7 @@ mod socket;
 mod table;
 mod transmit;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -188,7 +188,7 @@ impl VsockBackend {
     /// Serve the transport until it closes its request channel.
     pub async fn run(self, context: BackendContext) {
         let Self { options, sockets, patience, inflight } = self;
-        let device = VsockDevice { options, sockets, patience, hub: None };
+        let device = VsockDevice { options, sockets, patience, hub: None, notice: Rc::default() };
         worker::serve(device, inflight, context).await;
     }
 }
@@ -215,6 +215,8 @@ struct VsockDevice {
     patience: Patience,
     /// The connections, from the driver's start to its reset; a pause keeps them.
     hub: Option<Rc<RefCell<Hub>>>,
+    /// What the driver has to hear, which a pause does not spare it.
+    notice: Rc<Cell<Notice>>,
 }
 
 impl Device for VsockDevice {
@@ -225,11 +227,10 @@ impl Device for VsockDevice {
             Err(some) => return Ok(vec![Box::pin(server::rest(some))]),
         };
         debug_assert_eq!([receive.index(), transmit.index(), event.index()], [RX, TX, EVENT]);
-        let notice = match self.hub {
+        if self.hub.is_none() && transmit.queue.was_taken_over() {
             // A successor has none of the connections that the driver knows.
-            None if transmit.queue.was_taken_over() => Notice::TransportReset,
-            _ => Notice::None,
-        };
+            self.notice.set(Notice::TransportReset);
+        }
         let VsockOptions { cid, connections } = self.options;
         let buffer = self.options.buffer();
         let seqpacket = features & FEATURE_SEQPACKET != 0;
@@ -237,7 +238,7 @@ impl Device for VsockDevice {
             Hub::new(cid, usize::from(connections), buffer, seqpacket, &self.sockets)
         });
         let queues = Queues { receive, transmit, event };
-        Ok(vec![Box::pin(server::serve(hub.clone(), queues, notice, self.patience))])
+        Ok(vec![Box::pin(server::serve(hub.clone(), queues, self.notice.clone(), self.patience))])
     }
 
     fn config(&self) -> Vec<u8> {
@@ -247,6 +248,7 @@ impl Device for VsockDevice {
     fn reset(&mut self) {
         // Programs of the host see their connections end.
         self.hub = None;
+        self.notice.set(Notice::None);
     }
 }
 

@@ -9,7 +9,7 @@
 //! Data is moved by plain system calls that never wait, as each moves many buffers; readiness comes
 //! from the ring, many notices in one visit.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -43,8 +43,9 @@ pub(super) struct Queues {
 }
 
 /// Whether the driver has to hear that its connections are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Notice {
+    #[default]
     None,
     TransportReset,
 }
@@ -53,7 +54,7 @@ pub(super) enum Notice {
 pub(super) async fn serve(
     hub: Rc<RefCell<Hub>>,
     queues: Queues,
-    notice: Notice,
+    notice: Rc<Cell<Notice>>,
     patience: Patience,
 ) -> Vec<ActiveQueue> {
     let mut server = Server::new(hub, queues, notice, patience);
@@ -80,7 +81,7 @@ struct Server {
     hub: Rc<RefCell<Hub>>,
     queues: Queues,
     pool: Pool,
-    notice: Notice,
+    notice: Rc<Cell<Notice>>,
     pacing: Pacing,
     nap: Option<Sleep>,
     chain: Chain,
@@ -105,7 +106,12 @@ enum Outlook {
 }
 
 impl Server {
-    fn new(hub: Rc<RefCell<Hub>>, queues: Queues, notice: Notice, patience: Patience) -> Self {
+    fn new(
+        hub: Rc<RefCell<Hub>>,
+        queues: Queues,
+        notice: Rc<Cell<Notice>>,
+        patience: Patience,
+    ) -> Self {
         let memory = queues.transmit.memory().clone();
         let largest = queues.transmit.queue.size().max(queues.event.queue.size());
         Self {
@@ -188,7 +194,7 @@ impl Server {
     fn take_batch(&mut self) -> Result<(), Failure> {
         let mut hub = self.hub.borrow_mut();
         let (mut taken, mut moved) = (0, 0);
-        let origin = match self.notice {
+        let origin = match self.notice.get() {
             Notice::TransportReset => Taken::BeforeReset,
             Notice::None => Taken::Now,
         };
@@ -232,8 +238,10 @@ impl Server {
         context: &mut Context<'_>,
     ) -> Result<bool, Failure> {
         let mut sleeps = true;
-        if outlook == Outlook::Kick {
-            sleeps &= waits_for_kick(&mut self.queues.transmit, context)?;
+        if outlook == Outlook::Kick && !waits_for_kick(&mut self.queues.transmit, context)? {
+            // Also what no count shows, the beginning of a chain that has no end: it breaks the queue.
+            self.take_batch()?;
+            sleeps = false;
         }
         if delivery == Delivery::NoBuffers {
             sleeps &= waits_for_kick(&mut self.queues.receive, context)?;
@@ -257,7 +265,7 @@ impl Server {
     /// Tell the driver that its connections are gone, when it has given a buffer for that.
     fn notify(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         // What a predecessor took is answered first.
-        if self.notice == Notice::None || self.queues.transmit.queue.is_recovering() {
+        if self.notice.get() == Notice::None || self.queues.transmit.queue.is_recovering() {
             return Ok(());
         }
         let event = &mut self.queues.event;
@@ -274,7 +282,7 @@ impl Server {
         self.chain.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
         event.queue.push_used(head, EVENT_BYTES);
         event.publish();
-        self.notice = Notice::None;
+        self.notice.set(Notice::None);
         Ok(())
     }
 

@@ -193,6 +193,14 @@ impl ActiveQueue {
         self.stop = stop.clone();
     }
 
+    /// It is not served for now. Buffers that were put back are in the record, and in no position: that
+    /// stays for whoever serves the queue next.
+    pub(super) fn let_go(self) {
+        if !self.queue.is_recovering() {
+            self.retire();
+        }
+    }
+
     pub(super) fn retire(self) {
         drop(self.queue.retire());
     }

@@ -251,7 +251,7 @@ impl Queues {
         let queues = self.quiesce(StopMode::Drain).await;
         let states = queues.iter().map(ActiveQueue::state).collect();
         for queue in queues {
-            queue.retire();
+            queue.let_go();
         }
         states
     }

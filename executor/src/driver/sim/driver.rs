@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log::Note;
-use super::perform::{Due, File, Outcome, Pending, extent, name};
+use super::perform::{Due, File, Lane, Outcome, Pending, extent, name};
 use super::{MOST_CALLS, Sim, Slice, World};
 use crate::config::DriverKind;
 use crate::driver::epoll::{RealFile, RealOperation};
@@ -168,13 +168,29 @@ impl World {
     fn try_due(&mut self) {
         let due = self.pending.iter().filter(|pending| self.is_due(pending.due));
         let mut tokens: Vec<Token> = due.map(|pending| pending.token).collect();
+        let mut blocked = Vec::new();
         while !tokens.is_empty() {
             let chosen = self.random.below(tokens.len() as u64) as usize;
             let token = tokens.swap_remove(chosen);
-            if let Some(place) = self.pending.iter().position(|pending| pending.token == token) {
-                self.try_at(place);
+            let place = self.pending.iter().position(|pending| pending.token == token);
+            let Some(place) = place.and_then(|place| self.first_of_lane(place)) else { continue };
+            let lane = self.pending[place].lane;
+            let goes = lane.is_none() || !blocked.contains(&lane);
+            if goes && !self.try_at(place) {
+                blocked.push(lane);
             }
         }
+    }
+
+    /// The operation that goes before all others of the same lane, if it is due.
+    fn first_of_lane(&self, place: usize) -> Option<usize> {
+        let lane = self.pending[place].lane;
+        if lane.is_none() {
+            return Some(place);
+        }
+        let same = self.pending.iter().enumerate().filter(|(_, other)| other.lane == lane);
+        let (first, pending) = same.min_by_key(|(_, other)| other.order)?;
+        self.is_due(pending.due).then_some(first)
     }
 
     fn end_slice(&mut self, slice: Slice) {
@@ -184,8 +200,8 @@ impl World {
         }
     }
 
-    /// To the next time at which something is due.
-    pub(super) fn advance(&mut self) -> bool {
+    /// To the next time at which something is due, if that is within so long.
+    pub(super) fn advance(&mut self, within: Duration) -> bool {
         let timed = self.pending.iter().filter_map(|pending| match pending.due {
             Due::At(time) | Due::Happened(time, _) => Some(time),
             Due::EachTurn | Due::OnSignal => None,
@@ -193,6 +209,9 @@ impl World {
         let Some(next) = timed.chain(self.clock.alarm()).min() else {
             return false;
         };
+        if next.saturating_sub(self.clock.elapsed()) > within {
+            return false;
+        }
         self.clock.reach(next);
         true
     }
@@ -205,6 +224,17 @@ impl World {
         self.life = Life::Dead;
         self.crash_in = None;
         self.note("death", [self.pending.len() as u64, 0, 0]);
+        // Of each lane the first ones, if any.
+        self.pending.sort_by_key(|pending| pending.order);
+        let mut ended: Vec<Lane> = Vec::new();
+        for mut pending in std::mem::take(&mut self.pending) {
+            match pending.lane {
+                None => self.pending.push(pending),
+                Some(lane) if ended.contains(&lane) => {}
+                Some(lane) if self.random.once_in(2) => ended.push(lane),
+                Some(_) => _ = self.attempt(&mut pending),
+            }
+        }
         while !self.pending.is_empty() {
             let chosen = self.random.below(self.pending.len() as u64) as usize;
             let mut pending = self.pending.swap_remove(chosen);
@@ -259,8 +289,14 @@ impl World {
                 File::Real(file, RealOperation::new(token, operation))
             }
         };
-        let due = Due::At(self.clock.elapsed() + self.latency());
-        let mut pending = Pending { token, operation, file, due };
+        let lane = Lane::of(target, &operation);
+        let waits = lane.is_some() && self.pending.iter().any(|pending| pending.lane == lane);
+        let latency = self.latency();
+        // Behind others of its lane it goes when they have gone.
+        let due = if waits { Due::EachTurn } else { Due::At(self.clock.elapsed() + latency) };
+        self.submitted += 1;
+        let order = self.submitted;
+        let mut pending = Pending { token, operation, file, due, lane, order };
         // What happens may happen at once and be told later; the actor may die in between.
         let moves = matches!(name(&operation), "read" | "write" | "allocate");
         if moves
@@ -283,8 +319,13 @@ impl World {
         let Some(place) = self.pending.iter().position(|pending| pending.token == token) else {
             return;
         };
-        let moves = matches!(name(&self.pending[place].operation), "read" | "write" | "send");
-        if moves && self.faults.uncancelled.strikes(&mut self.random) && self.try_at(place) {
+        let moves = matches!(name(&self.pending[place].operation), "read" | "write");
+        let simulated = self.pending[place].lane.is_none();
+        if moves
+            && simulated
+            && self.faults.uncancelled.strikes(&mut self.random)
+            && self.try_at(place)
+        {
             return;
         }
         if let Some(place) = self.pending.iter().position(|pending| pending.token == token) {

@@ -91,6 +91,7 @@ pub(super) struct World {
     faults: Faults,
     objects: Objects,
     pending: Vec<Pending>,
+    submitted: u64,
     completions: Vec<Completion>,
     /// Operations whose last completions the executor was given with the last turn.
     told: Vec<Token>,
@@ -116,6 +117,7 @@ impl Sim {
             faults,
             objects: Objects::default(),
             pending: Vec::new(),
+            submitted: 0,
             completions: Vec::new(),
             told: Vec::new(),
             answered: Vec::new(),
@@ -248,7 +250,12 @@ impl Sim {
     /// Goes to the next time at which something is due: false if nothing is. Also true when
     /// something is due already.
     pub fn advance(&self) -> bool {
-        self.world.borrow_mut().advance()
+        self.advance_within(Duration::MAX)
+    }
+
+    /// The same, if that is within so long.
+    pub fn advance_within(&self, time: Duration) -> bool {
+        self.world.borrow_mut().advance(time)
     }
 
     /// Puts what the owner of the world did, or saw, into the log.

@@ -1,5 +1,8 @@
 //! What operations do when they are due.
 
+use std::os::fd::RawFd;
+use std::time::Duration;
+
 use libc::iovec;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
@@ -9,12 +12,10 @@ use super::disk::{Disk, Writeback};
 use super::faults::Faults;
 use super::numbers::Numbers;
 use super::objects::Object;
-use crate::driver::FileId;
 use crate::driver::epoll::{Attempt, RealFile, RealOperation};
+use crate::driver::{FileId, Target};
 use crate::ops::slots::Token;
 use crate::ops::{Operation, poll_bits};
-
-use std::time::Duration;
 
 /// An operation in flight.
 pub(super) struct Pending {
@@ -22,6 +23,27 @@ pub(super) struct Pending {
     pub(super) operation: Operation,
     pub(super) file: File,
     pub(super) due: Due,
+    /// Which operations go one after the other with it, and its number among all.
+    pub(super) lane: Option<Lane>,
+    pub(super) order: u64,
+}
+
+/// A direction of a real stream. What is sent there goes in order, as Linux has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    From(RawFd),
+    To(RawFd),
+}
+
+impl Lane {
+    pub(super) fn of(target: Target, operation: &Operation) -> Option<Self> {
+        match name(operation) {
+            _ if target.file != FileId::Plain => None,
+            "read" | "receive" => Some(Lane::From(target.fd)),
+            "write" | "send" => Some(Lane::To(target.fd)),
+            _ => None,
+        }
+    }
 }
 
 /// What an operation works on.
