@@ -46,6 +46,7 @@ mod time;
 
 /// Worlds that a seed decides, to run actors in.
 pub mod sim {
+    pub use crate::driver::sim::{Asked, AskedFor, ScriptId};
     pub use crate::driver::sim::{
         DiskId, EventId, Faults, Kept, Log, Note, Numbers, PerMille, Sim, Slice,
     };

@@ -70,7 +70,7 @@ pub use message::Message;
 pub use receiver::Receiver;
 pub use reply::{Answer, Reply};
 pub use sender::Sender;
-pub use tap::{Record, Tap};
+pub use tap::{Listener, Record, Tap};
 
 /// A channel for at most `capacity` messages.
 ///

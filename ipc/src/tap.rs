@@ -16,7 +16,11 @@ const TEXT_BYTES: usize = 160;
 #[derive(Clone)]
 pub struct Tap {
     ring: Arc<Mutex<Ring>>,
+    listener: Option<Arc<Listener>>,
 }
+
+/// Hears of each message as it passes, on the thread where that happens. It must not wait.
+pub type Listener = dyn Fn(&Record) + Send + Sync;
 
 struct Ring {
     records: VecDeque<Record>,
@@ -42,7 +46,15 @@ impl Tap {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         let records = VecDeque::with_capacity(capacity);
-        Self { ring: Arc::new(Mutex::new(Ring { records, capacity, passed: 0 })) }
+        let ring = Arc::new(Mutex::new(Ring { records, capacity, passed: 0 }));
+        Self { ring, listener: None }
+    }
+
+    /// The same, and somebody else hears of what passes.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Arc<Listener>) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// What it holds, the oldest first.
@@ -58,7 +70,11 @@ impl Tap {
         }
         let number = ring.passed;
         ring.passed += 1;
-        ring.records.push_back(Record { number, at: Instant::now(), channel, text });
+        let record = Record { number, at: Instant::now(), channel, text };
+        if let Some(listener) = &self.listener {
+            listener(&record);
+        }
+        ring.records.push_back(record);
     }
 }
 

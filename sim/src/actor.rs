@@ -39,6 +39,7 @@ impl Actor {
             controls: control,
             events: sender,
             metrics: None,
+            trace: None,
         };
         let mut executor = sim.executor();
         let ended = Rc::new(Cell::new(false));

@@ -23,4 +23,5 @@ pub mod serve_9p;
 pub mod signals;
 pub mod terminal;
 pub mod test;
+pub mod trace_view;
 pub mod warden;

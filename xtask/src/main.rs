@@ -1,10 +1,12 @@
-//! Developer tasks: the test bed, the demo, all tests, chaos, lint.
+//! Developer tasks: the test bed, the demo, all tests, chaos, fuzzing, coverage, lint.
 
 #![deny(unsafe_code)]
 
 mod bed;
 mod chaos;
+mod coverage;
 mod demo;
+mod fuzz;
 mod lint;
 mod project;
 mod report;
@@ -34,6 +36,8 @@ enum Task {
     Test(TestArguments),
     Chaos(chaos::ChaosArguments),
     Sim(sim::SimArguments),
+    Fuzz(fuzz::FuzzArguments),
+    Coverage(coverage::CoverageArguments),
     /// Checks format, clippy and the house's own rules
     Lint,
     /// Builds vmm, looks at this host, runs the built-in guest and boots Debian Linux
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         Task::Test(arguments) => Ok(test::run(&arguments)),
         Task::Chaos(arguments) => chaos::run(&arguments),
         Task::Sim(arguments) => sim::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Coverage(arguments) => coverage::run(&arguments),
         Task::Lint => Ok(lint::run()),
         Task::Demo => demo::run(),
         Task::Kvm => {

@@ -198,4 +198,6 @@ pub struct BackendContext {
     pub events: Sender<BackendEvent>,
     /// Where the queues count what they do.
     pub metrics: Option<MetricsRegion>,
+    /// Where it writes down what it does.
+    pub trace: Option<trace::Ring>,
 }

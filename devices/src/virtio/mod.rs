@@ -22,6 +22,7 @@ pub mod rng;
 mod state_file;
 #[cfg(test)]
 mod test_bed;
+pub mod tracing;
 pub mod vhost_user;
 pub mod vsock;
 pub mod worker;

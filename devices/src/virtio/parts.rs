@@ -133,6 +133,8 @@ pub struct VirtioStart {
     pub inflight: Fd,
     /// The memory of the [`MetricsRegion`], which outlives the back end as well.
     pub metrics: Fd,
+    /// The memory of a [`trace::Ring`], if what it does is to be written down.
+    pub trace: Option<Fd>,
     /// Requests of the transport. When it closes, the back end ends.
     pub requests: Receiver<BackendRequest>,
     /// Requests of others.
@@ -144,7 +146,7 @@ pub struct VirtioStart {
 impl VirtioStart {
     /// Maps what is to be mapped and serves the device. An error is a sentence for the log.
     pub async fn run(self) -> Result<(), String> {
-        let Self { device, memory, inflight, metrics, requests, controls, events } = self;
+        let Self { device, memory, inflight, metrics, trace, requests, controls, events } = self;
         let memory = GuestMemory::from_layout(memory, MapOptions::default())
             .map_err(|error| error.to_string())?;
         let (queues, size) = device.profile().inflight_size();
@@ -153,7 +155,10 @@ impl VirtioStart {
         let metrics = MetricsRegion::attach(metrics.into(), queues)
             .map_err(|error| format!("cannot attach to the metrics' memory: {error}"))?;
         let metrics = Some(metrics);
-        let context = BackendContext { memory, requests, controls, events, metrics };
+        let trace = trace.map(|file| trace::Ring::attach(file.into())).transpose();
+        let trace =
+            trace.map_err(|error| format!("cannot attach to the trace's memory: {error}"))?;
+        let context = BackendContext { memory, requests, controls, events, metrics, trace };
         device.run(Some(inflight), context).await;
         Ok(())
     }

@@ -147,6 +147,7 @@ impl TestBed {
             controls: control,
             events: sender,
             metrics: self.metrics.clone(),
+            trace: None,
         };
         let actor = TaskGroup::new();
         actor.spawn(serve(context));

@@ -274,17 +274,6 @@ mod tests {
         }
     }
 
-    /// What the fuzzer has found worth keeping.
-    #[test]
-    fn the_corpus_does_no_harm() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/link");
-        let scripts: Vec<_> = std::fs::read_dir(corpus).unwrap().map(Result::unwrap).collect();
-        assert!(!scripts.is_empty(), "the corpus is gone");
-        for script in scripts {
-            run(&std::fs::read(script.path()).unwrap());
-        }
-    }
-
     /// Values change between two looks of the victim, if it looks twice.
     #[test]
     fn a_peer_that_writes_while_the_victim_reads_does_no_harm() {

@@ -13,7 +13,7 @@ mod contestant;
 mod error;
 mod fs;
 mod net;
-mod report;
+pub(crate) mod report;
 mod result;
 
 pub use blk::{BlkBench, run_blk};

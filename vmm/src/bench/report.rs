@@ -11,7 +11,7 @@ use crate::markup::escaped;
 
 const SIZE: (u32, u32) = (860, 400);
 /// Of Okabe and Ito: all eyes can tell them apart.
-const COLORS: [RGBColor; 6] = [
+pub(crate) const COLORS: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
     RGBColor(0x56, 0xb4, 0xe9),
@@ -20,7 +20,7 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(0xe6, 0x9f, 0x00),
 ];
 
-const STYLE: &str = "\
+pub(crate) const STYLE: &str = "\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
@@ -34,15 +34,15 @@ tr.ours { background: #eef5fb; font-weight: 600 }
 .note { color: #555; font-size: .9rem }";
 
 /// A line of a plot.
-struct Line {
-    name: String,
-    color: RGBColor,
-    points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) color: RGBColor,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// Whether the points of lines are to be seen.
 #[derive(Clone, Copy)]
-enum Points {
+pub(crate) enum Points {
     Shown,
     Hidden,
 }
@@ -96,7 +96,7 @@ fn row(page: &mut String, depth: u16, measured: &Measured, ours: bool) {
     );
 }
 
-fn section(page: &mut String, title: &str, plot: &str) {
+pub(crate) fn section(page: &mut String, title: &str, plot: &str) {
     let _ = writeln!(page, "<h2>{}</h2>\n{plot}", escaped(title));
 }
 
@@ -149,7 +149,7 @@ fn cumulative(result: &BlkResult) -> String {
 }
 
 /// The least and the most of both directions.
-fn bounds(lines: &[Line]) -> ((f64, f64), (f64, f64)) {
+pub(crate) fn bounds(lines: &[Line]) -> ((f64, f64), (f64, f64)) {
     let points = || lines.iter().flat_map(|line| &line.points);
     let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::INFINITY, f64::min);
     let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(1.0, f64::max);
@@ -158,7 +158,13 @@ fn bounds(lines: &[Line]) -> ((f64, f64), (f64, f64)) {
 }
 
 /// A plot under the names of its lines.
-fn plot<X>(lines: &[Line], points: Points, x: X, y: std::ops::Range<f64>, x_name: &str) -> String
+pub(crate) fn plot<X>(
+    lines: &[Line],
+    points: Points,
+    x: X,
+    y: std::ops::Range<f64>,
+    x_name: &str,
+) -> String
 where
     X: AsRangedCoord<Value = f64>,
     X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,

@@ -1,5 +1,6 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`, `vmm ctl`,
-//! `vmm device`, `vmm doctor`, `vmm pstore`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`, `vmm version`,
+//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`,
+//! `vmm ctl`, `vmm device`, `vmm doctor`, `vmm pstore`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`,
+//! `vmm trace`, `vmm version`,
 //! `vmm completion`.
 
 mod bench;
@@ -19,6 +20,7 @@ mod serve_9p;
 mod share;
 mod shell;
 mod test;
+mod trace;
 mod usage;
 
 use std::ffi::OsString;
@@ -62,6 +64,7 @@ enum Command {
     #[command(name = "serve-9p")]
     Serve9p(serve_9p::Serve9pArgs),
     Share(share::ShareArgs),
+    Trace(trace::TraceArgs),
     Unshare(share::UnshareArgs),
     /// Say which version this is
     Version,
@@ -143,6 +146,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Seccomp(arguments) => seccomp::run(&arguments),
         Command::Serve9p(arguments) => serve_9p::run(arguments),
         Command::Share(arguments) => share::share(arguments),
+        Command::Trace(arguments) => trace::run(arguments),
         Command::Unshare(arguments) => share::unshare(arguments),
         Command::Version => print(concat!("vmm ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         Command::Completion { shell } => {

@@ -117,6 +117,7 @@ impl MachineOptions {
             pmems,
             pstore: self.pstore,
             watchdog: self.watchdog,
+            trace: self.trace,
             serial,
             debugcon,
             control: self.control,

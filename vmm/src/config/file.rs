@@ -21,7 +21,8 @@ impl MachineOptions {
         Ok(options)
     }
 
-    fn from_toml(text: &str, path: &Path) -> Result<Self, Error> {
+    /// Reads a text; errors name the file that it is from. Relative paths stay as they are.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, Error> {
         toml::from_str(text).map_err(|source| Error::ParseFile {
             path: path.to_owned(),
             nearest: meant(source.message()),

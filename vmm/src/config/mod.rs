@@ -34,6 +34,7 @@ mod rng;
 mod serial;
 mod share;
 mod suggest;
+mod trace;
 mod vsock;
 mod watchdog;
 
@@ -62,6 +63,7 @@ pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
 pub use share::{ShareConfig, ShareQueues, ShareTag, ShareValueError};
 pub use suggest::nearest;
+pub use trace::TraceConfig;
 pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
 pub use watchdog::WatchdogAction;
 
@@ -106,6 +108,8 @@ pub struct MachineConfig {
     pub pstore: Option<PstoreConfig>,
     /// What a watchdog does, if there is one.
     pub watchdog: Option<WatchdogAction>,
+    /// Where it is written down what the machine's actors do.
+    pub trace: Option<TraceConfig>,
     /// The host end of the serial port.
     pub serial: SerialConfig,
     /// The host end of the debug console.
@@ -256,6 +260,7 @@ mod tests {
             pmems: Vec::new(),
             pstore: None,
             watchdog: None,
+            trace: None,
             serial: SerialConfig::Stdio,
             debugcon: SerialConfig::Null,
             control: None,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, PmemConfig,
-    PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, VsockConfig,
-    WatchdogAction,
+    PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, TraceConfig,
+    VsockConfig, WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -129,6 +129,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<PathBuf>,
 
+    /// Write down what the machine's actors do: FILE, or FILE,last=SIZE for the end of it; see `vmm trace`
+    #[arg(long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceConfig>,
+
     /// Debug console at ports 0xe9 and 0x402: KIND as for --serial [default: null]
     #[arg(long, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,6 +191,7 @@ impl MachineOptions {
             pmems: join(self.pmems, over.pmems),
             pstore: over.pstore.or(self.pstore),
             watchdog: over.watchdog.or(self.watchdog),
+            trace: over.trace.or(self.trace),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
             control: over.control.or(self.control),
@@ -211,6 +217,7 @@ impl MachineOptions {
         let others = self.control.iter_mut().chain(self.seccomp_policy_dir.iter_mut());
         let others = others.chain(self.agent_secret.iter_mut());
         let shares = self.shares.iter_mut().filter_map(|share| share.path.as_mut());
+        let others = others.chain(self.trace.iter_mut().map(|trace| &mut trace.path));
         let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
         let pstore = self.pstore.iter_mut().map(|pstore| &mut pstore.path);
         let disks = disks.chain(pmems).chain(pstore).chain(shares);

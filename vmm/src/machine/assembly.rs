@@ -31,6 +31,7 @@ use kvm_ioctls::Cap;
 
 use super::backends::BackEnds;
 use super::kernel::Kernel;
+use super::tracing::Tracer;
 use super::vcpu::AddressSpaces;
 use super::{Error, memory};
 use crate::config::{MachineConfig, WatchdogAction};
@@ -105,6 +106,7 @@ pub(super) fn build(
     config: &MachineConfig,
     lines: &Lines,
     spawner: Option<&Spawner>,
+    tracer: &Tracer,
 ) -> Result<Assembly, Error> {
     let kernel = Kernel::open(config)?;
     let mut devices = super::backends::open(config)?;
@@ -158,6 +160,7 @@ pub(super) fn build(
             mmio64,
             watchdog: config.watchdog,
             spawner,
+            tracer,
         }
         .build(lines, devices);
         let vcpus = create_vcpus(config, &vm, &supported, &plan.registers);
@@ -209,6 +212,7 @@ struct Builder<'a> {
     mmio64: GuestRange,
     watchdog: Option<WatchdogAction>,
     spawner: Option<&'a Spawner>,
+    tracer: &'a Tracer,
 }
 
 impl Builder<'_> {
@@ -217,7 +221,8 @@ impl Builder<'_> {
         lines: &Lines,
         devices: super::backends::OpenDevices,
     ) -> Result<Assembly, Error> {
-        let (events, receiver) = ipc::channel::<MachineEvent>(EVENT_CAPACITY);
+        let (events, receiver) =
+            self.tracer.channel::<MachineEvent>(EVENT_CAPACITY, "machine", "event");
         let events: Arc<dyn MachineEvents> = Arc::new(events);
         let (mut port_bus, mut mmio) = (Bus::new(), Bus::new());
 
@@ -228,7 +233,14 @@ impl Builder<'_> {
         });
         root.insert_ports(&mut port_bus)?;
         root.insert_memory(&mut mmio)?;
-        let back_ends = super::backends::start(devices, self.vm, self.memory, &root, self.spawner)?;
+        let back_ends = super::backends::start(
+            devices,
+            self.vm,
+            self.memory,
+            &root,
+            self.spawner,
+            self.tracer,
+        )?;
 
         let serial = self.serial(&lines.serial)?;
         let debugcon = lines.debugcon.as_ref().map(debugcon);

@@ -1,5 +1,6 @@
 //! The virtio devices of the machine: their back ends, and their transports on the PCI bus.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -15,11 +16,13 @@ use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
 use executor::{Executor, TaskGroup};
 use ipc::{Receiver, Sender};
+use trace::Ring;
 
 use super::Error;
 use super::directory::{DeviceHandle, SharedParts};
 use super::host_sockets::HostSockets;
 use super::supervisor::{Blueprint, Ward};
+use super::tracing::Tracer;
 use super::user_net::UserNet;
 use crate::config::{DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
@@ -161,6 +164,7 @@ pub(super) fn start(
     memory: &GuestMemory,
     root: &PciRoot,
     spawner: Option<&Spawner>,
+    tracer: &Tracer,
 ) -> Result<BackEnds, Error> {
     let OpenDevices { rings, devices, user_nets, host_sockets, bridges } = open;
     let mut back_ends = BackEnds { user_nets, host_sockets, bridges, ..BackEnds::default() };
@@ -169,16 +173,20 @@ pub(super) fn start(
     }
     let (msi, kicks) = (vm.gsi_router()?, Arc::new(vm.ioeventfds()));
     let bus = DeviceBus { root, rings, msi, kicks };
+    let mut names = ActorNames::default();
     for (index, device) in devices.into_iter().enumerate() {
+        let actor = names.next(&device.parts);
+        let trace = tracer.ring(&actor).map_err(Error::host("make memory for a trace"))?;
+        let notes = Traced { tracer: tracer.clone(), actor, trace };
         match spawner {
             Some(spawner) => {
                 let id = ActorId(index as u64);
-                let (ward, handle) = start_process(id, device, memory, spawner, &bus)?;
+                let (ward, handle) = start_process(id, device, memory, spawner, notes, &bus)?;
                 back_ends.wards.push(ward);
                 back_ends.handles.push(handle);
             }
             None => {
-                let (attached, handle) = start_thread(index, device, memory, &bus)?;
+                let (attached, handle) = start_thread(device, memory, notes, &bus)?;
                 back_ends.threads.push(attached);
                 back_ends.handles.push(handle);
             }
@@ -187,11 +195,32 @@ pub(super) fn start(
     Ok(back_ends)
 }
 
+/// What a device is called in a trace, and where it writes it.
+struct Traced {
+    tracer: Tracer,
+    actor: String,
+    trace: Option<Ring>,
+}
+
+/// Names of devices by kind and number: `blk0`.
+#[derive(Default)]
+struct ActorNames(HashMap<&'static str, usize>);
+
+impl ActorNames {
+    fn next(&mut self, parts: &DeviceParts) -> String {
+        let kind = ActorKind::of(parts).name();
+        let count = self.0.entry(kind).or_default();
+        *count += 1;
+        format!("{kind}{}", *count - 1)
+    }
+}
+
 fn start_process(
     id: ActorId,
     device: OpenDevice,
     memory: &GuestMemory,
     spawner: &Spawner,
+    traced: Traced,
     bus: &DeviceBus<'_>,
 ) -> Result<(Ward, DeviceHandle), Error> {
     let OpenDevice { name, parts } = device;
@@ -206,6 +235,9 @@ fn start_process(
         inflight,
         metrics: metrics.clone(),
         memory: memory.clone(),
+        actor: traced.actor,
+        trace: traced.trace,
+        tracer: traced.tracer,
     };
     let process = blueprint.start(id, spawner)?;
     let requests = process.requests.clone();
@@ -268,9 +300,9 @@ impl BackEndThread {
 }
 
 fn start_thread(
-    index: usize,
     device: OpenDevice,
     memory: &GuestMemory,
+    traced: Traced,
     bus: &DeviceBus<'_>,
 ) -> Result<(Attached, DeviceHandle), Error> {
     let OpenDevice { name, parts } = device;
@@ -281,16 +313,20 @@ fn start_thread(
     // What it is made of goes to the thread; changes of it are checked with another handle.
     let known = parts.try_clone().map_err(Error::host("duplicate a device's files"))?;
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
+    let Traced { tracer, actor, trace } = traced;
+    let requests = tracer.sender(requests, &actor, "request");
+    let control_sender = tracer.sender(control_sender, &actor, "control");
+    let event_sender = tracer.sender(event_sender, &actor, "event");
     let context = BackendContext {
         memory: memory.clone(),
         requests: request_receiver,
         controls,
         events: event_sender,
         metrics: Some(metrics.clone()),
+        trace,
     };
-    let kind = ActorKind::of(&parts).name();
     let thread = std::thread::Builder::new()
-        .name(format!("{kind}{index}"))
+        .name(actor)
         .spawn(move || {
             // A file server has a umask and a working directory of its own.
             if let Err(error) = crate::sandbox::leave_shared_places() {

@@ -24,6 +24,7 @@ use super::directory::Directory;
 use super::lifecycle::Machine;
 use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
+use super::tracing::{Tracer, Tracing};
 use super::vcpu::VcpuActor;
 use super::{Error, Event, shares};
 use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig};
@@ -62,12 +63,13 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     let spawner = warden.as_ref().map(|(warden, _)| warden.spawner().clone());
     let lines = Lines { serial: port.line(), debugcon: debugcon.as_ref().map(SerialPort::line) };
-    let assembly = assembly::build(config, &lines, spawner.as_ref())?;
+    let tracing = Tracing::start(config.trace.as_ref())?;
+    let assembly = assembly::build(config, &lines, spawner.as_ref(), tracing.tracer())?;
     let mut executor = Executor::new(&executor::Config::default())?;
     executor.block_on(run_assembled(
         config,
         assembly,
-        Outside { port, debugcon, signals, control },
+        Outside { port, debugcon, signals, control, tracing },
         warden,
     ))
 }
@@ -78,6 +80,7 @@ struct Outside {
     debugcon: Option<SerialPort>,
     signals: Signals,
     control: Option<ControlSocket>,
+    tracing: Tracing,
 }
 
 /// The warden with what it says.
@@ -118,7 +121,7 @@ async fn run_assembled(
 ) -> Result<Outcome, Error> {
     let Assembly { vcpus, spaces, serial, debugcon, rtc, power, watchdog, mut events, back_ends } =
         assembly;
-    let Outside { port, debugcon: debugcon_port, signals, control } = outside;
+    let Outside { port, debugcon: debugcon_port, signals, control, tracing } = outside;
     let SerialDevice { device: serial, unfinished_line } = serial;
     let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
     let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
@@ -152,8 +155,6 @@ async fn run_assembled(
     let terminals = bridges.iter().map(Bridged::terminal).chain([connected.terminal()]);
     let debug_terminal = debug_line.as_ref().and_then(|(line, _)| line.terminal());
     let terminal = terminals.chain([debug_terminal]).flatten().next();
-    // One notice says it all.
-    let hear = || drop(resize.try_send(()));
     for user_net in user_nets {
         pumps.spawn(user_net.pump());
     }
@@ -164,13 +165,13 @@ async fn run_assembled(
     }
     let mut supervisor =
         warden.map(|warden| Supervisor::new(warden, wards, config.restart, &directory));
-    let (commands, mut asked) = ipc::channel(COMMANDS);
+    let (commands, mut asked) = tracing.tracer().channel(COMMANDS, "operator", "command");
     let start = |socket| Server::start(socket, commands, Rc::clone(&hub));
     let server = control.map(start).transpose().map_err(Error::host("serve the control socket"))?;
 
-    let (sender, mut crashes) = ipc::channel(VCPU_EVENTS);
+    let (sender, mut crashes) = tracing.tracer().channel(VCPU_EVENTS, "machine", "crash");
     let size = Size { vcpus: vcpus.len() as u32, memory: config.memory.bytes() };
-    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender)?, watchdog);
+    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender, tracing.tracer())?, watchdog);
     // A sandbox that could not be had is usually known by now. If not, the machine ends when it is.
     let ready = supervisor.as_mut().map_or(Ok(()), Supervisor::catch_up);
     let outcome = if let Err(error) = ready {
@@ -181,7 +182,8 @@ async fn run_assembled(
         let machine = &mut machine;
         let mut operator =
             Operator { machine, directory: &directory, hub: &hub, power: &power, size };
-        let end = signals.ending(terminal.as_deref(), hear);
+        // One notice says it all.
+        let end = signals.ending(terminal.as_deref(), || drop(resize.try_send(())));
         let end = wait_for_end(&mut events, &mut crashes, end, &hub, config);
         let ask = operator.run(&mut asked);
         let work = supervise(supervisor.as_mut());
@@ -215,6 +217,7 @@ async fn run_assembled(
         device.flush();
         line.finish().await;
     }
+    tracing.finish();
     let summary = connected.finish().await;
     let outcome = outcome.map(|outcome| conclude(outcome, summary));
     if let Some(server) = server {
@@ -253,10 +256,11 @@ fn spawn(
     vcpus: Vec<crate::kvm::Vcpu>,
     spaces: &Arc<super::vcpu::AddressSpaces>,
     events: &Sender<Event>,
+    tracer: &Tracer,
 ) -> Result<Vec<VcpuActor>, Error> {
     vcpus
         .into_iter()
-        .map(|vcpu| VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone()))
+        .map(|vcpu| VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone(), tracer))
         .collect::<Result<_, _>>()
         .map_err(Error::host("start a vCPU thread"))
 }

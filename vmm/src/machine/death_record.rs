@@ -9,6 +9,7 @@ use std::time::Instant;
 use executor::{Fd, PollFlags};
 use ipc::{Record, Tap};
 
+use super::tracing::Tracer;
 use crate::warden::{self, Death, Flow, LogPipe};
 
 /// Messages kept for the record: an activation, and what a driver asks before and after it.
@@ -25,6 +26,14 @@ pub(super) struct Witness {
 /// A tap for the channels of one process.
 pub(super) fn tap() -> Tap {
     Tap::new(LAST_MESSAGES)
+}
+
+/// The same for a device whose messages are written down as well.
+pub(super) fn traced_tap(tracer: &Tracer, actor: &str) -> Tap {
+    match tracer.listener(actor) {
+        Some(listener) => tap().with_listener(listener),
+        None => tap(),
+    }
 }
 
 impl Witness {

@@ -36,6 +36,14 @@ pub enum Error {
     /// There is nothing to start.
     #[error("cannot boot the guest")]
     Boot(#[from] BootFailure),
+    /// The trace cannot be written.
+    #[error("cannot write the trace {path}")]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A disk cannot be used.
     #[error("cannot use a disk")]
     Disk(#[source] BlkError),

@@ -44,6 +44,7 @@ pub(crate) mod shares;
 mod smbios;
 mod stand_alone;
 mod supervisor;
+mod tracing;
 mod user_net;
 mod vcpu;
 

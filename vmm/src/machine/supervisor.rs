@@ -34,12 +34,14 @@ use super::death_record::{self, DeathRecord, Witness};
 use super::directory::{Device, Directory, SharedParts};
 use super::lives::{Lives, Verdict};
 use super::shares;
+use super::tracing::Tracer;
 use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
 use crate::error::Report;
 use crate::warden::{
     ActorId, ActorKind, ActorLink, Death, LogPipe, Privileges, Spawner, Start, Warden, WardenEvent,
 };
+use trace::Ring;
 
 /// How often a back end is asked whether it still answers.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +58,10 @@ pub(super) struct Blueprint {
     pub(super) inflight: InflightRegion,
     pub(super) metrics: MetricsRegion,
     pub(super) memory: GuestMemory,
+    /// What the device is called in a trace.
+    pub(super) actor: String,
+    pub(super) trace: Option<Ring>,
+    pub(super) tracer: Tracer,
 }
 
 /// A back end in a process.
@@ -93,13 +99,15 @@ impl Blueprint {
         let (controls, control_receiver) = ipc::channel(CONTROL_CAPACITY);
         let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
         // Control traffic only: what a guest reads and writes goes through none of these.
-        let tap = death_record::tap();
+        let tap = death_record::traced_tap(&self.tracer, &self.actor);
         let requests = heartbeats.clone().tapped(&tap, "request");
         let controls = controls.tapped(&tap, "control");
         let events = events.tapped(&tap, "event");
         let inflight = self.inflight.file().try_clone_to_owned().map_err(Error::host(doing))?;
         let metrics = self.metrics.file().try_clone_to_owned().map_err(Error::host(doing))?;
+        let trace = self.trace.as_ref().map(|ring| ring.file().try_clone_to_owned()).transpose();
         let start = VirtioStart {
+            trace: trace.map_err(Error::host(doing))?.map(Into::into),
             device: self.parts.lock().try_clone().map_err(Error::host(doing))?,
             memory: self.memory.layout().map_err(super::RamError::from)?,
             inflight: inflight.into(),

@@ -21,6 +21,7 @@ use ipc::{CallError, Deadline, Receiver, Reply, Sender, TryRecvError};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
+use super::tracing::Tracer;
 use crate::kvm::{Step, Vcpu, VcpuKicker, Vm};
 
 /// A control message never waits behind more than one other: the machine sends them one by one.
@@ -67,11 +68,13 @@ impl VcpuActor {
         vcpu: Vcpu,
         spaces: Arc<AddressSpaces>,
         events: Sender<Event>,
+        tracer: &Tracer,
     ) -> std::io::Result<Self> {
-        let (requests, receiver) = ipc::channel(REQUEST_CAPACITY);
+        let name = format!("vcpu{}", vcpu.id());
+        let (requests, receiver) = tracer.channel(REQUEST_CAPACITY, &name, "request");
         let kicker = vcpu.kicker();
         let thread = std::thread::Builder::new()
-            .name(format!("vcpu{}", vcpu.id()))
+            .name(name)
             .spawn(move || run(vcpu, &spaces, receiver, &events))?;
         Ok(Self { requests, kicker, thread })
     }

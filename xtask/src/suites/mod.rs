@@ -19,6 +19,7 @@ mod p9;
 mod pmem;
 mod posix;
 mod programs;
+mod traces;
 mod vhost_user;
 mod vsock;
 mod watchdog;
@@ -112,6 +113,7 @@ const LONG: &[&str] = &[
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
     "posix/",
+    "traces/",
     "vsock/kills",
     "vsock/messages-both-ways",
     "vsock/pauses",
@@ -146,6 +148,7 @@ fn in_order() -> Vec<Case> {
         consoles::cases(),
         balloon::cases(),
         watchdog::cases(),
+        traces::cases(),
         cycles::cases(),
         busy::cases(),
     ]

@@ -32,6 +32,7 @@ mod protocol;
 mod request;
 mod server;
 mod strategy;
+mod traced;
 mod way;
 
 use std::cell::{Cell, RefCell};
@@ -48,6 +49,7 @@ pub use image::{
     SECTOR_SIZE,
 };
 pub use strategy::{IoStrategy, Storage};
+pub use traced::describe_request;
 
 use self::image::Geometry;
 use self::protocol::CacheMode;
@@ -255,6 +257,10 @@ impl BlockDevice {
 }
 
 impl Device for BlockDevice {
+    fn made(&self) -> Vec<u8> {
+        traced::state(&self.disk.geometry.borrow())
+    }
+
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
         self.choose_mode(features);
         let serve = |queue| -> Work { Box::pin(server::serve(self.disk.clone(), queue)) };

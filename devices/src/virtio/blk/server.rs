@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use thiserror::Error;
+use trace::{Began, Operation};
 
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
@@ -77,6 +78,7 @@ impl Server {
     /// Start the request of the chain that was just taken; says how many bytes it moves.
     fn begin(&mut self) -> Result<u32, Failure> {
         let head = self.chain.head();
+        self.paced.active.trace().look_at(&self.chain);
         let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
         if let Some(address) = self.chain.outside() {
             let index = self.paced.active.index();
@@ -89,15 +91,20 @@ impl Server {
         let begun = request.begin(&mut self.chain, status, &self.disk.geometry.borrow());
         let bytes = request.bytes_to_move();
         self.paced.moved(bytes.into());
+        let active = &self.paced.active;
+        active.trace().taken(active.index(), head, || match begun {
+            Begun::Working => began(request, &self.disk),
+            Begun::Done(_) => None,
+        });
         match begun {
-            Begun::Working => self.go_on(head),
-            Begun::Done(status) => self.finish(head, status),
+            Begun::Working => self.start(head),
+            Begun::Done(status) => self.finish(head, status, None),
         }
         Ok(bytes)
     }
 
-    /// Do the request's next step.
-    fn go_on(&mut self, head: Tag) {
+    /// Start the request's next step.
+    fn start(&mut self, head: Tag) {
         let request = &mut self.requests[usize::from(head)];
         let submitted = match request.step {
             Step::Read | Step::Write => {
@@ -108,7 +115,7 @@ impl Server {
                 self.paced.slow += 1;
                 zero_or_free(&mut self.paced.ops, &self.disk, request, range, head)
             }
-            Step::Sync if self.disk.lost.get() => return self.finish(head, STATUS_IOERR),
+            Step::Sync if self.disk.lost.get() => return self.finish(head, STATUS_IOERR, None),
             Step::Sync => {
                 self.paced.slow += 1;
                 self.paced.ops.fdatasync(&self.disk.file, head)
@@ -119,7 +126,7 @@ impl Server {
     }
 
     /// Give the buffer back.
-    fn finish(&mut self, head: Tag, status: u8) {
+    fn finish(&mut self, head: Tag, status: u8, result: Option<&io::Result<u32>>) {
         let request = &mut self.requests[usize::from(head)];
         let flushed = request.step == Step::Sync;
         request.step = Step::Idle;
@@ -128,6 +135,8 @@ impl Server {
             byte.write(status);
         }
         let written = request.written + 1;
+        let active = &self.paced.active;
+        active.trace().given(active.index(), head, result, (written, status));
         self.paced.give_back(head, written);
         if is_planted(Bug::DoubleCompletion) && flushed && self.paced.ops.in_flight() > 1 {
             self.paced.give_back(head, written);
@@ -185,7 +194,12 @@ impl Requests for Server {
             request.pages = pages;
         }
         match advance(request, &result, self.disk.mode.get()) {
-            Progress::More => self.go_on(tag),
+            Progress::More => {
+                let active = &self.paced.active;
+                active.trace().ended(active.index(), tag, &result);
+                active.trace().began(active.index(), tag, || began(request, &self.disk));
+                self.start(tag);
+            }
             Progress::Done(status) => {
                 if let (STATUS_IOERR, Err(error)) = (status, &result) {
                     let (step, offset) = (request.step, request.offset);
@@ -194,7 +208,7 @@ impl Requests for Server {
                         "disk, queue {index}: {step:?} at byte {offset} failed: {error}"
                     ));
                 }
-                self.finish(tag, status);
+                self.finish(tag, status, Some(&result));
             }
         }
     }
@@ -202,6 +216,22 @@ impl Requests for Server {
     fn into_queue(self) -> PacedQueue {
         self.paced
     }
+}
+
+/// A step in a trace: where in the file it goes on, and how many bytes it has left. None if the file is
+/// not asked.
+fn began(request: &Request, disk: &Disk) -> Option<Began> {
+    let (operation, offset, length) = match request.step {
+        Step::Read => (Operation::Read, request.offset, request.buffers.bytes().into()),
+        Step::Write => (Operation::Write, request.offset, request.buffers.bytes().into()),
+        Step::Range(position) => {
+            let range = request.ranges[position];
+            (Operation::Range, range.offset, range.length)
+        }
+        Step::Sync if !disk.lost.get() => (Operation::Sync, 0, 0),
+        Step::Sync | Step::Idle => return None,
+    };
+    Some(Began { operation, offset, length })
 }
 
 enum Progress {

@@ -160,6 +160,20 @@ impl Chain {
         true
     }
 
+    /// Copy bytes from the front of the readable part and leave them there; says how many there are.
+    pub fn peek(&self, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        for segment in self.readable() {
+            let part = segment.len().min(out.len() - done);
+            // SAFETY: as in `read_exact`.
+            unsafe {
+                std::ptr::copy_nonoverlapping(segment.base, out[done..].as_mut_ptr(), part);
+            }
+            done += part;
+        }
+        done
+    }
+
     /// Copy bytes to the front of the writable part and consume it; says how many there was room
     /// for.
     pub fn write(&mut self, data: &[u8]) -> usize {

@@ -38,6 +38,7 @@ impl BackEnd {
             controls,
             events: event_sender,
             metrics: None,
+            trace: None,
         };
         let task = TaskGroup::new();
         task.spawn(device.run(Some(inflight), context));

@@ -19,6 +19,7 @@ use crate::virtio::queue::{
     Availability, GuestOps, InflightRecord, Interrupt, Queue, QueueError, QueueLayout,
     RingFeatures, ring_layout,
 };
+use crate::virtio::tracing::DeviceTrace;
 
 /// Whether an interrupt is on its way with the next visit to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,13 @@ pub enum Signalled {
 #[error("waiting for kicks: {0}")]
 pub struct KickError(#[from] io::Error);
 
+/// Where a queue says what it does.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) metrics: QueueMetrics,
+    pub(super) trace: DeviceTrace,
+}
+
 /// A queue of an active device.
 #[derive(Debug)]
 pub struct ActiveQueue {
@@ -46,6 +54,7 @@ pub struct ActiveQueue {
     events: Sender<BackendEvent>,
     stop: Stop,
     metrics: QueueMetrics,
+    trace: DeviceTrace,
 }
 
 impl ActiveQueue {
@@ -54,7 +63,7 @@ impl ActiveQueue {
         features: u64,
         setup: QueueSetup,
         record: Option<InflightRecord>,
-        metrics: QueueMetrics,
+        notes: Notes,
         events: &Sender<BackendEvent>,
         stop: &Stop,
     ) -> Result<Self, String> {
@@ -87,7 +96,8 @@ impl ActiveQueue {
             call,
             events: events.clone(),
             stop: stop.clone(),
-            metrics,
+            metrics: notes.metrics,
+            trace: notes.trace,
         })
     }
 
@@ -110,6 +120,12 @@ impl ActiveQueue {
     #[inline]
     pub fn metrics(&self) -> &QueueMetrics {
         &self.metrics
+    }
+
+    /// Where the queue writes down what it does.
+    #[inline]
+    pub(crate) fn trace(&self) -> &DeviceTrace {
+        &self.trace
     }
 
     /// Show the driver what was given back; one interrupt for all of it, if it wants one.

@@ -30,6 +30,7 @@ use std::rc::Rc;
 use executor::{Either, TaskGroup, select};
 use ipc::{Receiver, Reply, Sender};
 
+use active::Notes;
 pub use active::{ActiveQueue, KickError, Signalled};
 pub(crate) use paced::{Interrupts, PacedQueue, Requests, serve_paced};
 pub use pacing::{Next, Pacing, Patience};
@@ -41,6 +42,7 @@ use super::backend::{BackendContext, BackendEvent, BackendRequest, QueueSetup, Q
 use super::control::{Change, ControlRequest, Effect, Statistics};
 use super::metrics::MetricsRegion;
 use super::queue::InflightRegion;
+use super::tracing::DeviceTrace;
 use crate::memory::GuestMemory;
 
 /// Serves queues until their [`Stop`] says so, and gives them back with nothing in flight.
@@ -54,6 +56,11 @@ pub trait Device {
 
     /// The device configuration space as it is now.
     fn config(&self) -> Vec<u8>;
+
+    /// What it is made of, for a trace; nothing, if nobody can replay it.
+    fn made(&self) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// The driver wrote to the device configuration space.
     fn write_config(&mut self, offset: u32, data: &[u8]) {
@@ -94,37 +101,51 @@ pub async fn serve(
     inflight: Option<InflightRegion>,
     context: BackendContext,
 ) {
-    let BackendContext { memory, mut requests, mut controls, events, metrics } = context;
+    let BackendContext { memory, mut requests, mut controls, events, metrics, trace } = context;
+    let trace = DeviceTrace::begin(trace.as_ref());
+    trace.made(|| device.made());
     let memory = Rc::new(memory);
-    let mut queues = Queues { memory, events, inflight, metrics, state: State::Idle };
+    let mut queues = Queues { memory, events, inflight, metrics, trace, state: State::Idle };
     loop {
         let request = match select(pin!(requests.recv()), pin!(next(&mut controls))).await {
             Either::Left(Ok(request)) => request,
             Either::Left(Err(_)) => break,
             Either::Right(request) => {
-                obey(&mut device, request, &queues.events).await;
+                obey(&mut device, request, &queues).await;
                 continue;
             }
         };
         match request {
             BackendRequest::Activate { features, queues: setups, reply } => {
+                queues.trace.activated(features, &setups);
                 reply.send(queues.activate(&mut device, features, setups));
             }
             BackendRequest::Reset { reply } => {
                 queues.reset().await;
                 device.reset();
+                queues.trace.reset();
                 reply.send(());
             }
-            BackendRequest::Pause { reply } => reply.send(queues.pause().await),
+            BackendRequest::Pause { reply } => {
+                let states = queues.pause().await;
+                queues.trace.paused();
+                reply.send(states);
+            }
             BackendRequest::Resume { reply } => {
+                queues.trace.resumed();
                 queues.resume(&mut device).await;
                 reply.send(());
             }
-            BackendRequest::Detach { reply } => reply.send(queues.detach().await),
+            BackendRequest::Detach { reply } => {
+                let states = queues.detach().await;
+                queues.trace.detached();
+                reply.send(states);
+            }
             BackendRequest::ReadConfig { offset, length, reply } => {
                 reply.send(part(&device.config(), offset, length));
             }
             BackendRequest::WriteConfig { offset, data, reply } => {
+                queues.trace.config_written(offset, &data);
                 device.write_config(offset, &data);
                 reply.send(());
             }
@@ -143,14 +164,15 @@ async fn next(controls: &mut Receiver<ControlRequest>) -> ControlRequest {
     }
 }
 
-async fn obey(device: &mut impl Device, request: ControlRequest, events: &Sender<BackendEvent>) {
+async fn obey(device: &mut impl Device, request: ControlRequest, queues: &Queues) {
     match request {
         ControlRequest::Change { change, reply } => {
             let changed = device.change(&change);
+            queues.trace.made(|| device.made());
             if changed == Ok(Effect::Config) {
                 let event = BackendEvent::ConfigChanged { config: device.config() };
                 // A closed channel ends the message loop next.
-                let _ = events.send(event).await;
+                let _ = queues.events.send(event).await;
             }
             reply.send(changed.map(|_| ()));
         }
@@ -184,6 +206,7 @@ struct Queues {
     events: Sender<BackendEvent>,
     inflight: Option<InflightRegion>,
     metrics: Option<MetricsRegion>,
+    trace: DeviceTrace,
     state: State,
 }
 
@@ -210,7 +233,8 @@ impl Queues {
                 let metrics = self.metrics.as_ref().and_then(|region| region.queue(setup.index));
                 let metrics = metrics.unwrap_or_default();
                 let (memory, events) = (&self.memory, &self.events);
-                ActiveQueue::new(memory, features, setup, record, metrics, events, &stop)
+                let notes = Notes { metrics, trace: self.trace.clone() };
+                ActiveQueue::new(memory, features, setup, record, notes, events, &stop)
             })
             .collect::<Result<Vec<_>, String>>()
             .and_then(|queues| run(device, features, queues, stop));

@@ -264,6 +264,7 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
 fn take<R: Requests>(requests: &mut R) -> Result<(), R::Failure> {
     let paced = requests.queue();
     paced.visited_at = paced.pacing.now();
+    paced.active.trace().at(paced.visited_at);
     let taken = requests.take()?;
     let paced = requests.queue();
     paced.pacing.taken(taken);
@@ -277,6 +278,9 @@ fn take<R: Requests>(requests: &mut R) -> Result<(), R::Failure> {
 fn complete(requests: &mut impl Requests, context: &mut Context<'_>) {
     let mut any = false;
     while let Poll::Ready(completed) = requests.queue().ops.poll_next(context) {
+        if !any {
+            requests.queue().active.trace().at_now();
+        }
         any = true;
         requests.completed(completed);
         requests.queue().publish_part();

@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self, pending: &Pending, result: i32) {
+    pub(super) fn finish(&mut self, pending: &Pending, result: i32) {
         let (offset, length) = extent(&pending.operation);
         // The results of opening are descriptors, which are others each time.
         let shown = match pending.operation {
@@ -276,6 +276,12 @@ impl World {
             return;
         }
         let file = match target.file {
+            FileId::Slot(index) if self.objects.is_script(index) => {
+                self.objects.with_script(index, |script| script.ask(token, &operation));
+                let file = File::Simulated { index, seen: 0, writeback: None };
+                self.pending.push(Pending { token, operation, file, due: Due::OnSignal });
+                return;
+            }
             FileId::Slot(index) => {
                 let syncs = matches!(operation, Operation::Fsync | Operation::Fdatasync);
                 let writeback =

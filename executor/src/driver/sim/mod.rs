@@ -28,6 +28,7 @@ mod log;
 mod numbers;
 mod objects;
 mod perform;
+mod script;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -52,6 +53,7 @@ pub use self::disk::Kept;
 pub use self::faults::{Faults, PerMille};
 pub use self::log::{Log, Note};
 pub use self::numbers::Numbers;
+pub use self::script::{Asked, AskedFor, ScriptId};
 
 /// Driver calls of one slice after which the actor is taken to run in circles: a slice has some dozen
 /// turns, and a turn at most some thousand calls.
@@ -219,6 +221,13 @@ impl Sim {
     pub fn disk(&self, contents: Vec<u8>) -> io::Result<(OwnedFd, DiskId)> {
         let (descriptor, index) = self.world.borrow_mut().objects.add(Object::disk(contents))?;
         Ok((descriptor, DiskId(index)))
+    }
+
+    /// A file whose operations wait for [`Sim::answer`].
+    pub fn script(&self) -> io::Result<(OwnedFd, ScriptId)> {
+        let object = Object::Script(Box::default());
+        let (descriptor, index) = self.world.borrow_mut().objects.add(object)?;
+        Ok((descriptor, ScriptId(index)))
     }
 
     /// What a disk holds for whoever reads it now.

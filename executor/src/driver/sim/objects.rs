@@ -6,11 +6,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::disk::Disk;
+use super::script::Script;
 
 /// A simulated file.
 pub(super) enum Object {
     Event(Event),
     Disk(Box<Disk>),
+    Script(Box<Script>),
 }
 
 /// An eventfd.
@@ -72,14 +74,26 @@ impl Objects {
     pub(super) fn take_signal(&mut self, index: u32) -> bool {
         match self.get(index) {
             Object::Event(event) => std::mem::take(&mut event.counter) > 0,
-            Object::Disk(_) => false,
+            Object::Disk(_) | Object::Script(_) => false,
         }
     }
 
     pub(super) fn with_disk<R>(&mut self, index: u32, with: impl FnOnce(&mut Disk) -> R) -> R {
         match self.get(index) {
             Object::Disk(disk) => with(disk),
-            Object::Event(_) => unreachable!("a disk's index is that of a disk"),
+            _ => unreachable!("a disk's index is that of a disk"),
         }
+    }
+
+    pub(super) fn with_script<R>(&mut self, index: u32, with: impl FnOnce(&mut Script) -> R) -> R {
+        match self.get(index) {
+            Object::Script(script) => with(script),
+            _ => unreachable!("a script's index is that of a script"),
+        }
+    }
+
+    /// Whether it is one whose operations wait for answers.
+    pub(super) fn is_script(&mut self, index: u32) -> bool {
+        matches!(self.get(index), Object::Script(_))
     }
 }

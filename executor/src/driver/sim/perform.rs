@@ -120,6 +120,8 @@ impl World {
                         let result = on_disk(disk, &pending.operation, writeback, faults, random);
                         Outcome::Done(result)
                     }
+                    // It waits for its answer.
+                    Object::Script(_) => Outcome::Wait,
                 }
             }
         }
@@ -129,7 +131,12 @@ impl World {
     pub(super) fn on_the_spot(&mut self, file: FileId, operation: &Operation) -> Option<i32> {
         let FileId::Slot(index) = file else { return None };
         let World { objects, random, faults, .. } = self;
-        let Object::Disk(disk) = objects.get(index) else { return None };
+        let disk = match objects.get(index) {
+            Object::Disk(disk) => disk,
+            // An answer has to be waited for.
+            Object::Script(_) => return Some(-libc::EAGAIN),
+            Object::Event(_) => return None,
+        };
         if faults.again.strikes(random) {
             return Some(-libc::EAGAIN);
         }
@@ -271,6 +278,19 @@ fn each_piece(pieces: &[iovec], limit: usize, mut each: impl FnMut(&mut [u8], us
             each(bytes, done);
             done += length;
         }
+    }
+}
+
+/// How many bytes a transfer is of.
+pub(super) fn bytes(operation: &Operation) -> u64 {
+    match *operation {
+        Operation::ReadVectored { iovecs, count, .. }
+        | Operation::WriteVectored { iovecs, count, .. } => {
+            // SAFETY: the list is valid until the completion, as `Operation` says.
+            let pieces = unsafe { std::slice::from_raw_parts(iovecs, count as usize) };
+            pieces.iter().map(|piece| piece.iov_len as u64).sum()
+        }
+        ref other => extent(other).1,
     }
 }
 

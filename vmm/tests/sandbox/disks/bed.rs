@@ -92,6 +92,7 @@ impl Parts {
         let file = self.inflight.file().try_clone_to_owned().expect("duplicates");
         let metrics = self.metrics.file().try_clone_to_owned().expect("duplicates");
         let start = VirtioStart {
+            trace: None,
             device: DeviceParts::Blk(self.image.try_clone().expect("duplicates")),
             memory: self.memory.layout().expect("duplicates"),
             inflight: file.into(),

@@ -1,0 +1,190 @@
+//! What a back end writes down, if somebody wants that.
+//!
+//! One writer for each back end; its queues share it. Without a trace each call is a look at a pointer.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use trace::{Began, Piece, QueuePlace, Record, Ring, Writer};
+
+use super::backend::{QueueSetup, RingLayout};
+use super::queue::{Chain, Segment, Tag};
+
+/// As many bytes of a request as tell what is asked: a header, and ranges of a disk behind it.
+const HEADER_BYTES: usize = 288;
+/// The same of a request with more behind it: that is data.
+const SHORT_HEADER_BYTES: usize = 16;
+/// Pieces of a buffer that are written down.
+const MOST_PIECES: usize = 256;
+
+/// The writer of a back end, if it has one.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceTrace(Option<Rc<RefCell<Scribe>>>);
+
+#[derive(Debug)]
+struct Scribe {
+    writer: Writer,
+    /// What is known of the buffer that was looked at last.
+    header: Box<[u8; HEADER_BYTES]>,
+    known: usize,
+    pieces: Vec<Piece>,
+}
+
+impl DeviceTrace {
+    /// Goes on with what a predecessor has written into this ring.
+    pub(super) fn begin(ring: Option<&Ring>) -> Self {
+        let scribe = ring.map(|ring| {
+            let mut writer = ring.writer();
+            writer.now();
+            writer.write(&Record::Born);
+            let (header, pieces) = (Box::new([0; HEADER_BYTES]), Vec::with_capacity(MOST_PIECES));
+            Rc::new(RefCell::new(Scribe { writer, header, known: 0, pieces }))
+        });
+        Self(scribe)
+    }
+
+    /// What the device is made of, at its beginning and after a change.
+    pub(super) fn made(&self, state: impl FnOnce() -> Vec<u8>) {
+        if self.0.is_some() {
+            self.now(&Record::Made { state: state().into() });
+        }
+    }
+
+    fn now(&self, record: &Record<'_>) {
+        if let Some(scribe) = &self.0 {
+            let mut scribe = scribe.borrow_mut();
+            scribe.writer.now();
+            scribe.writer.write(record);
+        }
+    }
+
+    /// A driver is ready.
+    pub(super) fn activated(&self, features: u64, setups: &[QueueSetup]) {
+        if self.0.is_none() {
+            return;
+        }
+        let place = |setup: &QueueSetup| QueuePlace {
+            index: setup.index,
+            size: setup.size,
+            packed: setup.layout == RingLayout::Packed,
+        };
+        let queues = setups.iter().map(place).collect::<Vec<_>>().into();
+        self.now(&Record::Activated { features, queues });
+    }
+
+    pub(super) fn reset(&self) {
+        self.now(&Record::Reset);
+    }
+
+    pub(super) fn paused(&self) {
+        self.now(&Record::Paused);
+    }
+
+    pub(super) fn resumed(&self) {
+        self.now(&Record::Resumed);
+    }
+
+    pub(super) fn detached(&self) {
+        self.now(&Record::Detached);
+    }
+
+    pub(super) fn config_written(&self, offset: u32, data: &[u8]) {
+        self.now(&Record::ConfigWritten { offset, data: data.into() });
+    }
+
+    /// What follows happened at this time.
+    #[inline]
+    pub(crate) fn at(&self, time: Instant) {
+        if let Some(scribe) = &self.0 {
+            scribe.borrow_mut().writer.at(time);
+        }
+    }
+
+    /// What follows happens now.
+    #[inline]
+    pub(crate) fn at_now(&self) {
+        if let Some(scribe) = &self.0 {
+            scribe.borrow_mut().writer.at(executor::now());
+        }
+    }
+
+    /// A buffer is going to be consumed: this is what it is.
+    #[inline]
+    pub(crate) fn look_at(&self, chain: &Chain) {
+        if let Some(scribe) = &self.0 {
+            scribe.borrow_mut().look_at(chain);
+        }
+    }
+
+    /// The buffer that was looked at was taken.
+    #[inline]
+    pub(crate) fn taken(&self, queue: u16, head: Tag, began: impl FnOnce() -> Option<Began>) {
+        if let Some(scribe) = &self.0 {
+            let Scribe { writer, header, known, pieces } = &mut *scribe.borrow_mut();
+            writer.write(&Record::Taken {
+                queue,
+                head,
+                header: header[..*known].into(),
+                pieces: pieces[..].into(),
+                began: began(),
+            });
+        }
+    }
+
+    /// A further operation began.
+    #[inline]
+    pub(crate) fn began(&self, queue: u16, head: Tag, began: impl FnOnce() -> Option<Began>) {
+        if let Some(scribe) = &self.0
+            && let Some(began) = began()
+        {
+            scribe.borrow_mut().writer.write(&Record::Began { queue, head, began });
+        }
+    }
+
+    /// An operation ended, and another one follows.
+    #[inline]
+    pub(crate) fn ended(&self, queue: u16, head: Tag, result: &io::Result<u32>) {
+        if let Some(scribe) = &self.0 {
+            let result = number(result);
+            scribe.borrow_mut().writer.write(&Record::Ended { queue, head, result });
+        }
+    }
+
+    /// A buffer was given back.
+    #[inline]
+    pub(crate) fn given(
+        &self,
+        queue: u16,
+        head: Tag,
+        result: Option<&io::Result<u32>>,
+        (written, status): (u32, u8),
+    ) {
+        if let Some(scribe) = &self.0 {
+            let result = result.map(number);
+            let record = Record::Given { queue, head, result, written, status };
+            scribe.borrow_mut().writer.write(&record);
+        }
+    }
+}
+
+fn number(result: &io::Result<u32>) -> i32 {
+    match result {
+        Ok(bytes) => *bytes as i32,
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+impl Scribe {
+    fn look_at(&mut self, chain: &Chain) {
+        let has_data = chain.readable_bytes() as usize > HEADER_BYTES;
+        let wanted = if has_data { SHORT_HEADER_BYTES } else { HEADER_BYTES };
+        self.known = chain.peek(&mut self.header[..wanted]);
+        self.pieces.clear();
+        let piece = |segment: &Segment, writable| Piece { length: segment.len() as u32, writable };
+        let readable = chain.readable().iter().map(|segment| piece(segment, false));
+        let writable = chain.writable().iter().map(|segment| piece(segment, true));
+        self.pieces.extend(readable.chain(writable).take(MOST_PIECES));
+    }
+}

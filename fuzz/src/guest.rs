@@ -1,0 +1,416 @@
+//! A guest that does with a device what an input says.
+//!
+//! ```text
+//!   input ──► Script ──► chains, kicks, resets, pauses, nonsense in the rings ──► back end
+//!                   └──► what happens on the other side of the device
+//! ```
+//!
+//! After each step the back end has some turns; at the end it has to pause, reset and go in time.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use devices::memory::{GuestAddress, GuestMemory};
+use devices::virtio::backend::{
+    BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, RingLayout,
+};
+use devices::virtio::control::ControlRequest;
+use devices::virtio::parts::Parts;
+use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
+use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion, QueueLayout, RingFeatures};
+use executor::Executor;
+use executor::sim::{EventId, Faults, Sim, Slice};
+use ipc::{Deadline, Receiver, Reply, Sender};
+
+use crate::devices::memory;
+use crate::script::Script;
+
+/// Memory of the guest.
+pub(crate) const MEMORY_BYTES: u64 = 1 << 20;
+/// Rings take the first quarter.
+const RINGS_END: u64 = MEMORY_BYTES / 4;
+/// Room for indirect tables.
+const TABLES: u64 = RINGS_END;
+/// What buffers hold, place after place.
+const PLACES: u64 = MEMORY_BYTES / 2;
+const PLACE_BYTES: u64 = 0x1000;
+/// Steps of one input.
+const MOST_STEPS: usize = 64;
+/// Slices of time that a back end has after each step.
+const SLICES: usize = 12;
+/// Far more than any answer takes: a hang becomes a failure.
+const PATIENT_SLICES: usize = 100_000;
+/// In the time of the simulation, which leaps.
+const PATIENCE: Duration = Duration::from_hours(1);
+/// Descriptors of a queue: few, so that rings wrap.
+const QUEUE_SIZE: u16 = 8;
+const VERSION_1: u64 = 1 << 32;
+
+/// What the device has on its other side.
+pub(crate) trait Outside {
+    /// Something happens there.
+    fn happen(&mut self, script: &mut Script<'_>);
+}
+
+/// Nothing happens.
+impl Outside for () {
+    fn happen(&mut self, _: &mut Script<'_>) {}
+}
+
+/// Runs a device through what the input says.
+pub(crate) fn run<P: Parts + 'static>(input: &[u8], parts: P, mut outside: impl Outside) {
+    let mut script = Script::new(input);
+    let mut guest = Guest::start(&mut script, parts);
+    guest.activate(&mut script);
+    for _ in 0..MOST_STEPS {
+        if script.is_over() {
+            break;
+        }
+        guest.step(&mut script, &mut outside);
+        guest.settle(&mut script);
+    }
+    guest.finish();
+}
+
+/// One queue.
+struct Port {
+    driver: DriverQueue,
+    kick: (OwnedFd, EventId),
+    call: (OwnedFd, EventId),
+    /// The driver wrote nonsense: what comes back means nothing until a reset.
+    spoiled: bool,
+}
+
+struct Guest<P> {
+    sim: Sim,
+    parts: P,
+    memory: GuestMemory,
+    inflight: OwnedFd,
+    profile: DeviceProfile,
+    features: u64,
+    ports: Vec<Port>,
+    life: Life,
+    /// Queues that the driver does not use.
+    left_out: u8,
+    next_place: u64,
+}
+
+/// A back end as long as it lives.
+struct Life {
+    executor: Executor,
+    requests: Sender<BackendRequest>,
+    events: Receiver<BackendEvent>,
+    controls: Sender<ControlRequest>,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Life {
+    fn begin<P: Parts + 'static>(
+        sim: &Sim,
+        parts: &P,
+        memory: &GuestMemory,
+        inflight: &OwnedFd,
+    ) -> Self {
+        let (requests, receiver) = ipc::channel(4);
+        let (sender, events) = ipc::channel(4);
+        let (controls, control) = ipc::channel(4);
+        let context = BackendContext {
+            memory: memory.clone(),
+            requests: receiver,
+            controls: control,
+            events: sender,
+            metrics: None,
+            trace: None,
+        };
+        let parts = parts.try_clone().expect("descriptors");
+        let (queues, size) = parts.profile().inflight_size();
+        let inflight = inflight.try_clone().expect("a descriptor");
+        let inflight = InflightRegion::attach(inflight, queues, size).expect("its record");
+        let ended = Rc::new(Cell::new(false));
+        let tell = Rc::clone(&ended);
+        let mut executor = sim.executor();
+        executor.block_on(async {
+            let whole = async move {
+                parts.run(Some(inflight), context).await;
+                tell.set(true);
+            };
+            executor::spawn(whole).detach();
+        });
+        Self { executor, requests, events, controls, ended }
+    }
+}
+
+impl<P: Parts + 'static> Guest<P> {
+    fn start(script: &mut Script<'_>, parts: P) -> Self {
+        let sim = Sim::new(script.byte().into(), Faults::NONE);
+        let memory = memory(MEMORY_BYTES);
+        let profile = parts.profile();
+        // One in four does without some features.
+        let without = if script.byte() & 3 == 3 { script.long() } else { 0 };
+        let features = (profile.features | VERSION_1) & !without | VERSION_1;
+        let packed = script.byte() & 1 == 1 && profile.features & FEATURE_RING_PACKED != 0;
+        let features =
+            if packed { features | FEATURE_RING_PACKED } else { features & !FEATURE_RING_PACKED };
+        let layout = if packed { RingLayout::Packed } else { RingLayout::Split };
+        let make = |index| Port {
+            driver: rings(&memory, index, layout, features),
+            kick: sim.event().expect("an eventfd"),
+            call: sim.event().expect("an eventfd"),
+            spoiled: false,
+        };
+        let queues = 0..profile.queue_sizes.len();
+        let all_ports = queues.map(make).collect();
+        let (queues, size) = profile.inflight_size();
+        let inflight = InflightRegion::create(queues, size).expect("memory for a record");
+        let inflight = inflight.file().try_clone_to_owned().expect("a descriptor");
+        let life = Life::begin(&sim, &parts, &memory, &inflight);
+        let (left_out, next_place) = (0, 0);
+        Self {
+            sim,
+            parts,
+            memory,
+            inflight,
+            profile,
+            features,
+            ports: all_ports,
+            life,
+            left_out,
+            next_place,
+        }
+    }
+
+    fn step(&mut self, script: &mut Script<'_>, outside: &mut impl Outside) {
+        match script.byte() % 16 {
+            0..=6 => self.send(script),
+            7 => self.die(),
+            8 => self.spoil(script),
+            9 => self.reset(script),
+            10 => self.pause(),
+            11 => self.write_config(script),
+            12 => self.write_anywhere(script),
+            13 => self.statistics(),
+            _ => outside.happen(script),
+        }
+    }
+
+    /// A chain of buffers, most of them such as a request may have.
+    fn send(&mut self, script: &mut Script<'_>) {
+        let index = usize::from(script.byte()) % self.ports.len();
+        let manner = script.byte();
+        let mut buffers = Vec::new();
+        for _ in 0..=manner % 4 {
+            buffers.push(self.buffer(script));
+        }
+        // Readable before writable, mostly.
+        if manner & 0x10 == 0 {
+            buffers.sort_by_key(|buffer| matches!(buffer, Buffer::Writable { .. }));
+        }
+        let table = TABLES + u64::from(manner >> 4) * 0x100;
+        let port = &mut self.ports[index];
+        let indirect = self.features & devices::virtio::queue::FEATURE_INDIRECT_DESC != 0;
+        let added = if manner & 0x20 != 0 && indirect {
+            port.driver.add_indirect(table, &buffers)
+        } else {
+            port.driver.add(&buffers)
+        };
+        if added.is_some() && manner & 0x40 == 0 && port.driver.publish() == Kick::Wanted {
+            self.sim.signal(port.kick.1);
+        }
+    }
+
+    fn buffer(&mut self, script: &mut Script<'_>) -> Buffer {
+        let kind = script.byte();
+        let address = match kind >> 5 {
+            0 => script.long(),
+            1 => MEMORY_BYTES - u64::from(script.byte()),
+            _ => {
+                let place = self.next_place % ((MEMORY_BYTES - PLACES) / PLACE_BYTES);
+                self.next_place += 1;
+                PLACES + place * PLACE_BYTES
+            }
+        };
+        let length = match (kind >> 1) & 7 {
+            0 => script.word(),
+            1 => u32::from(script.short()),
+            2 => 4096,
+            3 => 512,
+            _ => u32::from(script.byte()),
+        };
+        if kind & 1 == 1 {
+            return Buffer::Writable { address, length };
+        }
+        let data = script.bytes(length.min(512) as usize);
+        // Buffers outside of memory hold nothing.
+        let _ = self.memory.write_slice(GuestAddress(address), data);
+        Buffer::Readable { address, length }
+    }
+
+    /// Bytes into the rings.
+    fn spoil(&mut self, script: &mut Script<'_>) {
+        let index = usize::from(script.byte()) % self.ports.len();
+        let port = &mut self.ports[index];
+        let QueueLayout { descriptor_table, available_ring, used_ring, .. } = port.driver.layout();
+        let ring = script.choose(&[descriptor_table, available_ring, used_ring]);
+        let at = ring + u64::from(script.byte());
+        let count = usize::from(script.byte() % 33);
+        port.spoiled = true;
+        self.memory
+            .write_slice(GuestAddress(at), script.bytes(count))
+            .expect("rings are in memory");
+        self.sim.signal(port.kick.1);
+    }
+
+    /// Bytes into what requests in flight consist of.
+    fn write_anywhere(&mut self, script: &mut Script<'_>) {
+        let at = TABLES + u64::from(script.word()) % (MEMORY_BYTES - TABLES - 64);
+        let count = usize::from(script.byte() % 64);
+        self.memory.write_slice(GuestAddress(at), script.bytes(count)).expect("inside of memory");
+    }
+
+    fn reset(&mut self, script: &mut Script<'_>) {
+        self.call(|reply| BackendRequest::Reset { reply });
+        let layout = self.ports[0].driver.layout().format;
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            port.driver = rings(&self.memory, index, layout, self.features);
+            port.spoiled = false;
+        }
+        self.activate(script);
+    }
+
+    fn activate(&mut self, script: &mut Script<'_>) {
+        self.left_out = if script.byte() & 7 == 7 { script.byte() } else { 0 };
+        self.activate_again();
+    }
+
+    fn activate_again(&mut self) {
+        let used = |index: usize| index >= 8 || self.left_out >> index & 1 == 0;
+        let queues = self.ports.iter().enumerate().filter(|(index, _)| used(*index));
+        let queues = queues.map(|(index, port)| setup(index as u16, port)).collect();
+        let features = self.features;
+        // A refusal is an answer.
+        let _ = self.call(move |reply| BackendRequest::Activate { features, queues, reply });
+    }
+
+    /// The back end dies on the spot, and a successor goes on.
+    fn die(&mut self) {
+        let life = Life::begin(&self.sim, &self.parts, &self.memory, &self.inflight);
+        let Life { executor, .. } = std::mem::replace(&mut self.life, life);
+        self.sim.kill(executor);
+        self.activate_again();
+    }
+
+    fn pause(&mut self) {
+        self.call(|reply| BackendRequest::Pause { reply });
+        self.call(|reply| BackendRequest::Resume { reply });
+    }
+
+    fn write_config(&mut self, script: &mut Script<'_>) {
+        let offset = u32::from(script.byte());
+        let count = usize::from(script.byte() % 9);
+        let data = script.bytes(count).to_vec();
+        self.call(move |reply| BackendRequest::WriteConfig { offset, data, reply });
+        let read = move |reply| BackendRequest::ReadConfig { offset, length: 8, reply };
+        let config: Vec<u8> = self.call(read);
+        assert!(config.len() <= self.profile.config.len());
+    }
+
+    fn statistics(&mut self) {
+        let controls = self.life.controls.clone();
+        let ask = async move {
+            let make = |reply| ControlRequest::Statistics { reply };
+            // A guest that does not say how it is makes the question last.
+            let _ = controls.call(make, Deadline::after(Duration::from_secs(1))).await;
+        };
+        self.life.executor.block_on(async { executor::spawn(ask).detach() });
+    }
+
+    fn call<R: ipc::Message>(
+        &mut self,
+        make: impl FnOnce(Reply<R>) -> BackendRequest + 'static,
+    ) -> R {
+        let requests = self.life.requests.clone();
+        let place = Rc::new(RefCell::new(None));
+        let answered = Rc::clone(&place);
+        let ask = async move {
+            let answer = requests.call(make, Deadline::after(PATIENCE)).await;
+            *answered.borrow_mut() = Some(answer.expect("a back end answers its transport"));
+        };
+        self.life.executor.block_on(async { executor::spawn(ask).detach() });
+        for _ in 0..PATIENT_SLICES {
+            if let Some(answer) = place.borrow_mut().take() {
+                return answer;
+            }
+            self.go_on();
+        }
+        panic!("a back end does not answer its transport");
+    }
+
+    /// A slice of time; false if nothing is left to do.
+    fn go_on(&mut self) -> bool {
+        match self.sim.run(&mut self.life.executor) {
+            Slice::Busy => true,
+            Slice::Waiting => self.sim.advance(),
+            Slice::Crashed => unreachable!("deaths come in between"),
+        }
+    }
+
+    /// Lets the back end work, and takes back what it gives back.
+    fn settle(&mut self, script: &mut Script<'_>) {
+        for _ in 0..SLICES {
+            let more = self.go_on();
+            for port in self.ports.iter_mut().filter(|port| !port.spoiled) {
+                while port.driver.take_used().is_some() {}
+            }
+            if !more {
+                break;
+            }
+        }
+        let mut broken = false;
+        while let Ok(event) = self.life.events.try_recv() {
+            broken |= matches!(event, BackendEvent::NeedsReset { .. });
+        }
+        if broken {
+            self.reset(script);
+        }
+    }
+
+    /// Whatever happened, the device ends in order.
+    fn finish(mut self) {
+        self.call(|reply| BackendRequest::Pause { reply });
+        self.call(|reply| BackendRequest::Reset { reply });
+        let (requests, _) = ipc::channel(1);
+        self.life.requests = requests;
+        for _ in 0..PATIENT_SLICES {
+            if self.life.ended.get() {
+                return self.sim.kill(self.life.executor);
+            }
+            self.go_on();
+        }
+        panic!("a back end does not end");
+    }
+}
+
+fn setup(index: u16, port: &Port) -> QueueSetup {
+    let QueueLayout { size, descriptor_table, available_ring, used_ring, format } =
+        port.driver.layout();
+    QueueSetup {
+        index,
+        size,
+        descriptor_table,
+        available_ring,
+        used_ring,
+        kick: port.kick.0.try_clone().expect("a descriptor").into(),
+        call: Some(port.call.0.try_clone().expect("a descriptor").into()),
+        layout: format,
+        state: None,
+    }
+}
+
+fn rings(memory: &GuestMemory, index: usize, layout: RingLayout, features: u64) -> DriverQueue {
+    let base = 0x1000 + index as u64 * DriverQueue::ring_bytes(QUEUE_SIZE);
+    assert!(base + DriverQueue::ring_bytes(QUEUE_SIZE) <= RINGS_END, "room for all rings");
+    let features = RingFeatures::from_bits(features);
+    DriverQueue::new(memory, base, QUEUE_SIZE, layout, features)
+}
