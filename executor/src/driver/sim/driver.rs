@@ -279,7 +279,9 @@ impl World {
             FileId::Slot(index) if self.objects.is_script(index) => {
                 self.objects.with_script(index, |script| script.ask(token, &operation));
                 let file = File::Simulated { index, seen: 0, writeback: None };
-                self.pending.push(Pending { token, operation, file, due: Due::OnSignal });
+                self.submitted += 1;
+                let (due, order) = (Due::OnSignal, self.submitted);
+                self.pending.push(Pending { token, operation, file, due, lane: None, order });
                 return;
             }
             FileId::Slot(index) => {

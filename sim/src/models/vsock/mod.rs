@@ -397,11 +397,11 @@ impl Model for Vsock {
                 }
             }
             18 if random.once_in(4) => {
-                if let Some(connection) = self.pick(random) {
-                    if connection.read == connection.sent {
-                        // A program that reads all that it gets closes without an error.
-                        connection.host = None;
-                    }
+                if let Some(connection) = self.pick(random)
+                    && connection.read == connection.sent
+                {
+                    // A program that reads all that it gets closes without an error.
+                    connection.host = None;
                 }
             }
             _ => self.give_buffers(machine, 6),
