@@ -75,6 +75,13 @@ pub fn main() -> ExitCode {
             }
         },
     };
+    if role.is_init()
+        && let Some(program) = init::successor()
+    {
+        log::error!("{}", init::hand_over(&program));
+        log::error!("{}", shutdown::end_machine(proto::v1::shutdown_request::Mode::PowerOff));
+        return ExitCode::FAILURE;
+    }
     match serve(options, role) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

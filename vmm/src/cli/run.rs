@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::config::{Error, MachineConfig, MachineOptions};
 use crate::error::{Hint, Report};
-use crate::outcome::{BuiltInSummary, Outcome, signal_name};
+use crate::exec::{self, RootDir};
+use crate::outcome::{self, BuiltInSummary, Outcome, signal_name};
 use crate::terminal;
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Examples:
   vmm run vmlinux --root path=root.img      Linux with its root file system on root.img
   vmm run bzImage --initrd initrd.img -c 4 -m 2G -p 'quiet panic=-1'
   vmm run --config vm.toml --disk path=data.img,ro,direct,queues=4
+  vmm run --root-dir rootfs                 the kernel and the system in a directory
 
 Ctrl-A x quits, Ctrl-A h lists the other keys. The exit status is 0 when the guest powered off,
 32 for a reset, 33 for a crash, 34 for a guest panic, 35 for bad arguments, 36 after
@@ -28,6 +30,10 @@ Ctrl-A x quits, Ctrl-A h lists the other keys. The exit status is 0 when the gue
 pub(super) struct RunArgs {
     #[command(flatten)]
     machine: MachineOptions,
+
+    /// Boot from a directory of this host: DIR[,rw]; read-only, with the guest's changes in its memory, unless rw
+    #[arg(long, value_name = "DIR", help_heading = "Other options")]
+    root_dir: Option<RootDir>,
 
     /// Read options from a TOML file; flags win over it, lists append to it
     #[arg(long, value_name = "FILE", help_heading = "Other options")]
@@ -43,8 +49,21 @@ pub(super) fn run<E: Hint + 'static>(
     arguments: RunArgs,
     run_machine: fn(&MachineConfig) -> Result<Outcome, E>,
 ) -> u8 {
-    let json = arguments.json;
-    let config = match configure(arguments) {
+    let RunArgs { machine, root_dir, config, json } = arguments;
+    let mut options = match options(machine, &config) {
+        Ok(options) => options,
+        Err(error) => return report_error(&Report::new(&error), json),
+    };
+    // Until the machine has ended: the kernel's files are there.
+    let booted = root_dir.as_ref().map(|root| exec::boot_from(root, &mut options));
+    let _boot_files = match booted.transpose() {
+        Ok(files) => files,
+        Err(error) => {
+            report_error(&Report::new(&error), json);
+            return outcome::BAD_INPUT;
+        }
+    };
+    let config = match options.check() {
         Ok(config) => config,
         Err(error) => return report_error(&Report::new(&error), json),
     };
@@ -54,12 +73,12 @@ pub(super) fn run<E: Hint + 'static>(
     }
 }
 
-fn configure(arguments: RunArgs) -> Result<MachineConfig, Error> {
+fn options(machine: MachineOptions, files: &[PathBuf]) -> Result<MachineOptions, Error> {
     let mut options = MachineOptions::default();
-    for file in &arguments.config {
+    for file in files {
         options = options.overlay(MachineOptions::from_file(file)?);
     }
-    options.overlay(arguments.machine).check()
+    Ok(options.overlay(machine))
 }
 
 /// The last line of `--json`.

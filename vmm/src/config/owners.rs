@@ -23,6 +23,11 @@ pub struct OwnerMap {
 pub struct OwnerMapError(String);
 
 impl OwnerMap {
+    /// The same numbers on both sides.
+    pub fn same() -> Self {
+        Self { text: SAME.into(), map: IdMap::identity() }
+    }
+
     /// How owners are translated by maps of users and of groups, or without any.
     pub fn ids(users: Option<&Self>, groups: Option<&Self>) -> Ids {
         match (users, groups) {

@@ -25,8 +25,8 @@ pub mod status {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No kernel was named, and the host has none.
-    #[error("there is no kernel to run: none under /boot can be read")]
-    NoKernel,
+    #[error("there is no kernel to run: none under {} can be read", .0.display())]
+    NoKernel(PathBuf),
     /// This `vmm` was built without an agent.
     #[error("there is no agent for the guest in this build")]
     NoAgent,
@@ -101,7 +101,7 @@ impl Error {
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::NoKernel => Some(
+            Self::NoKernel(_) => Some(
                 "name one with --kernel; where /boot/vmlinuz* is for root alone, `sudo chmod 644` \
                  makes it readable, or copy it"
                     .into(),

@@ -17,6 +17,7 @@ use super::programs;
 
 /// The agent's place; the kernel starts it from there (`rdinit=`).
 pub(super) const INIT: &str = "/.vmm/agent";
+const SUCCESSOR: &str = "/.vmm/init";
 const MODULE_LIST: &str = "/.vmm/modules";
 const LATER_LIST: &str = "/.vmm/modules.later";
 const MODULE_FOLDER: &str = "/.vmm/lib";
@@ -44,6 +45,8 @@ pub(super) struct Contents<'a> {
     pub(super) before: Option<&'a Path>,
     /// The command; None if the root has it.
     pub(super) program: Option<&'a str>,
+    /// What the agent leaves the guest to when all is mounted.
+    pub(super) init: Option<&'a str>,
 }
 
 impl Contents<'_> {
@@ -65,6 +68,7 @@ impl Contents<'_> {
             note("libraries", Path::new("/etc/ld.so.cache"));
             let _ = writeln!(wish, "and {:?}", env::var_os("LD_LIBRARY_PATH"));
         }
+        let _ = writeln!(wish, "init {:?}", self.init);
         wish.extend(self.mounts.iter().map(|mount| mount.to_line() + "\n"));
         wish
     }
@@ -110,6 +114,9 @@ fn write(contents: &Contents<'_>, path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     let table: String = contents.mounts.iter().map(|mount| mount.to_line() + "\n").collect();
     archive.file(mounts::TABLE, 0o644, table.as_bytes())?;
+    if let Some(init) = contents.init {
+        archive.file(SUCCESSOR, 0o644, init.as_bytes())?;
+    }
     // The kernel opens it before anybody mounts /dev.
     archive.device("/dev/console", (5, 1))?;
     if let Some(program) = contents.program {
@@ -206,6 +213,7 @@ mod tests {
             }],
             before: Some(&before),
             program: Some("ls"),
+            init: Some("/sbin/init"),
         };
         let path = folder.path().join("archive");
         write(&contents, &path).unwrap();
@@ -216,6 +224,7 @@ mod tests {
             "a module",
             ".vmm/lib/virtio.ko\n",
             "/ls\0",
+            "/sbin/init",
             "dev/console\0",
             "\0vmm.0 / virt",
         ] {

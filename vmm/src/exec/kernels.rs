@@ -10,7 +10,7 @@ use memchr::memmem;
 use super::Error;
 
 /// Where distributions put their kernels.
-const BOOT: &str = "/boot";
+pub(super) const BOOT: &str = "/boot";
 const MODULES: &str = "/lib/modules";
 
 /// The setup header's pointer to the version string, and what it counts from (Linux boot
@@ -26,9 +26,9 @@ const MAX_RELEASE: usize = 64;
 /// How far into the file a pointer of 16 bits leads, with the string there.
 const VERSION_REACH: u64 = (VERSION_BASE + u16::MAX as usize + MAX_RELEASE) as u64;
 
-/// The newest kernel of the host that can be read.
-pub(super) fn newest() -> Result<PathBuf, Error> {
-    let entries = fs::read_dir(BOOT).into_iter().flatten().flatten();
+/// The newest kernel of a folder that can be read.
+pub(super) fn newest(boot: &Path) -> Result<PathBuf, Error> {
+    let entries = fs::read_dir(boot).into_iter().flatten().flatten();
     let named = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
     };
@@ -41,7 +41,7 @@ pub(super) fn newest() -> Result<PathBuf, Error> {
         })
         .max()
         .map(|(_, path)| path)
-        .ok_or(Error::NoKernel)
+        .ok_or_else(|| Error::NoKernel(boot.into()))
 }
 
 /// What `uname -r` will say under a kernel. A `bzImage` says it near its beginning; in a `vmlinux` it can be

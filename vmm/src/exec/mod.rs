@@ -22,6 +22,7 @@ mod kernels;
 mod machine;
 mod programs;
 mod root;
+mod root_dir;
 mod session;
 mod time;
 mod transfer;
@@ -40,6 +41,7 @@ use executor::{Config, Executor, KernelFeatures};
 pub use error::{Error, status};
 pub use forwards::{Expose, Forwarding, Ports, PortsError, Publish, forward};
 pub use root::{Root, SharedFolder, Writes};
+pub use root_dir::{BootFiles, RootDir, RootDirError, boot_from};
 pub use time::{Time, TimeError};
 pub use transfer::{Files, Local, Progress, Transfer, copy};
 
@@ -174,7 +176,8 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let New { mut options, modules, root, folders } = wanted;
     let here = std::env::current_dir().map_err(Error::host("find the working folder"))?;
     options.rebase(&here);
-    let kernel = options.kernel.take().map_or_else(kernels::newest, Ok)?;
+    let kernel = options.kernel.take();
+    let kernel = kernel.map_or_else(|| kernels::newest(Path::new(kernels::BOOT)), Ok)?;
     let modules = KernelModules::find(modules.as_deref(), &kernel)?;
     options.kernel = Some(kernel);
     let program = OsStr::from_bytes(command.argv.first().map_or(&[], Vec::as_slice)).to_owned();
@@ -192,6 +195,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
         mounts: &plan.mounts,
         before: options.initrd.as_deref(),
         program: plan.in_memory.then_some(&*program),
+        init: None,
     };
     let initramfs = first_root::provide(&contents, &folder.file("initramfs"))
         .map_err(Error::host("write the guest's first root"))?;

@@ -5,12 +5,16 @@ mod table;
 
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 
 use rustix::mount::MountFlags;
 
 use crate::{crashes, network};
 pub(crate) use modules::Later;
 pub(crate) use table::Problem;
+
+/// Names the program that takes over when all is mounted; without it the agent stays.
+const SUCCESSOR: &str = "/.vmm/init";
 
 /// What the guest is called until somebody else names it.
 const HOSTNAME: &str = "vmm";
@@ -59,6 +63,23 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
 ];
+
+/// Who takes over, if somebody does. To be asked before anything is mounted.
+pub(crate) fn successor() -> Option<String> {
+    fs::read_to_string(SUCCESSOR).ok()
+}
+
+/// Mounts what the host has asked for and becomes another program, which finds its root as a kernel leaves it, but
+/// with /proc, /sys, /dev and /run mounted. Comes back with the reason if that failed.
+pub(crate) fn hand_over(program: &str) -> String {
+    mount_all();
+    modules::load();
+    if let Err(problem) = table::mount() {
+        return problem.to_string();
+    }
+    let error = std::process::Command::new(program).exec();
+    format!("cannot start {program}: {error}")
+}
 
 /// Makes a system out of a kernel and a root. What is not there is said and done without; the host's own
 /// mounts alone have to be. Some modules are left for later.
