@@ -75,6 +75,8 @@ pub(super) struct Net {
     /// What is there of a frame that lies in several buffers, and how many of these are missing.
     partial: Vec<u8>,
     missing: u16,
+    /// The guest gives buffers of which a frame takes several.
+    small: bool,
     /// Frames may have been lost for a good reason.
     lossy: bool,
 }
@@ -107,6 +109,7 @@ impl Net {
             received: 0,
             partial: Vec::new(),
             missing: 0,
+            small: random.once_in(2),
             lossy: false,
         }
     }
@@ -163,8 +166,7 @@ impl Net {
 
     fn give(&mut self, machine: &mut Machine, random: &mut Numbers) {
         let Some(place) = self.buffers.iter().position(Option::is_none) else { return };
-        let mergeable = machine.has(FEATURE_MRG_RXBUF);
-        let length = if mergeable { random.within(200..1600) as u32 } else { WHOLE };
+        let length = if self.small { random.within(200..1600) as u32 } else { WHOLE };
         self.give_one(machine, place, length);
     }
 
@@ -229,6 +231,12 @@ impl Model for Net {
 
     fn droppable(&self) -> u64 {
         FEATURE_MRG_RXBUF | FEATURE_STATUS
+    }
+
+    fn begin(&mut self, machine: &mut Machine) {
+        self.small &= machine.has(FEATURE_MRG_RXBUF);
+        // A driver that is late with buffers loses frames that are larger than what it has given.
+        self.lossy = self.small;
     }
 
     fn start(&mut self, region: InflightRegion, context: BackendContext) -> Running {
