@@ -1,5 +1,6 @@
 //! The server, as clients on sockets see it.
 
 mod client;
+mod escapes;
 mod hostile;
 mod messages;
