@@ -13,7 +13,7 @@ use devices::virtio::backend::BackendEvent;
 use devices::virtio::parts::Parts;
 use devices::virtio::pci::VirtioPciDevice;
 use executor::{Either, Executor, TaskGroup, select};
-use ipc::{Receiver, Sender};
+use ipc::{Deadline, Receiver, Sender};
 
 use super::assembly::{
     self, Assembly, DebugconDevice, Lines, RtcDevice, SerialDevice, WatchdogDevice,
@@ -46,11 +46,13 @@ const COMMANDS: usize = 8;
 const LINE_PATIENCE: Duration = Duration::from_millis(5);
 /// What a kernel that panicked gets to save what it has to say, until it resets the machine.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the warden may take to say why it could not make a process.
+const WARDEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Builds the machine that `config` describes and runs it to its end.
 pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     // First, while there is one thread and nothing is open.
-    let warden = fork_warden(config)?;
+    let mut warden = fork_warden(config)?;
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
     kvm::install_kick_handler().map_err(Error::host("install the handler of the kick signal"))?;
     let guest = if config.kernel.is_some() { Guest::Kernel } else { Guest::BuiltIn };
@@ -64,7 +66,8 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     let spawner = warden.as_ref().map(|(warden, _)| warden.spawner().clone());
     let lines = Lines { serial: port.line(), debugcon: debugcon.as_ref().map(SerialPort::line) };
     let tracing = Tracing::start(config.trace.as_ref())?;
-    let assembly = assembly::build(config, &lines, spawner.as_ref(), tracing.tracer())?;
+    let assembly = assembly::build(config, &lines, spawner.as_ref(), tracing.tracer())
+        .map_err(|error| explained(error, warden.as_mut()))?;
     let mut executor = Executor::new(&executor::Config::default())?;
     executor.block_on(run_assembled(
         config,
@@ -99,6 +102,18 @@ fn fork_warden(config: &MachineConfig) -> Result<Option<WardenLink>, Error> {
         },
     };
     Ok(Some(Warden::fork(&policies, shares::users(&config.shares))?))
+}
+
+/// Why a device's process never began is known to the warden, which may say it a moment later.
+fn explained(error: Error, warden: Option<&mut WardenLink>) -> Error {
+    let (Error::NeverBegan, Some((_, events))) = (&error, warden) else { return error };
+    let deadline = Deadline::after(WARDEN_PATIENCE);
+    while let Ok(event) = events.recv_blocking(deadline) {
+        if let WardenEvent::Failed { reason, .. } | WardenEvent::Unusable { reason } = event {
+            return Error::Sandbox(reason);
+        }
+    }
+    error
 }
 
 /// Makes room for all descriptors at once while there is one thread. With more, the kernel waits

@@ -110,6 +110,9 @@ pub enum Error {
     /// A device's process could not be made.
     #[error("cannot run devices in sandboxes: {0}")]
     Sandbox(String),
+    /// A device's process was gone before it had begun.
+    #[error("the process of a device ended before it had begun")]
+    NeverBegan,
     /// The process that makes sandboxes is gone, and the devices with it.
     #[error("the process that watches over the devices died")]
     WardenDied,

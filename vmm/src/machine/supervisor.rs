@@ -116,10 +116,7 @@ impl Blueprint {
             controls: control_receiver,
             events: event_sender,
         };
-        actor
-            .sender
-            .try_send(Start::Virtio(Box::new(start)))
-            .map_err(|error| Error::host(doing)(std::io::Error::other(error.to_string())))?;
+        actor.sender.try_send(Start::Virtio(Box::new(start))).map_err(|_| Error::NeverBegan)?;
         let ActorLink { link, log, .. } = actor;
         Ok(Process { id, link, requests, heartbeats, controls, events, tap, log })
     }
