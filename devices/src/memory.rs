@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use serde::{Deserialize, Serialize};
 
 pub use file_mapping::{FileAccess, FileMapping};
@@ -278,6 +279,19 @@ impl GuestMemory {
             })
             .collect::<Result<_, MemoryError>>()?;
         Ok(GuestMemory { regions })
+    }
+
+    /// Memory of its own from address 0, in small pages that take no room before they are written: for
+    /// drivers that are models.
+    pub fn sparse(length: u64) -> Result<GuestMemory, MemoryError> {
+        let base = GuestAddress(0);
+        let failed =
+            |errno: rustix::io::Errno| MemoryError::Map { base, length, source: errno.into() };
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC).map_err(failed)?;
+        ftruncate(&file, length).map_err(failed)?;
+        let region = RegionSpec { base, length, file: Arc::new(file), file_offset: 0 };
+        let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
+        GuestMemory::with_options(vec![region], options)
     }
 
     /// Maps memory that another process laid out. The layout may be hostile.

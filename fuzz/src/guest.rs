@@ -7,24 +7,18 @@
 //!
 //! After each step the back end has some turns; at the end it has to pause, reset and go in time.
 
-use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
-use std::time::Duration;
 
 use devices::memory::{GuestAddress, GuestMemory};
-use devices::virtio::backend::{
-    BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, RingLayout,
-};
+use devices::virtio::backend::{BackendEvent, BackendRequest, DeviceProfile, RingLayout};
 use devices::virtio::control::ControlRequest;
 use devices::virtio::parts::Parts;
 use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion, QueueLayout, RingFeatures};
-use executor::Executor;
 use executor::sim::{EventId, Faults, Sim, Slice};
-use ipc::{Deadline, Receiver, Reply, Sender};
+use ipc::Reply;
+use sim::actor::Actor;
 
-use crate::devices::memory;
 use crate::script::Script;
 
 /// Memory of the guest.
@@ -42,8 +36,6 @@ const MOST_STEPS: usize = 64;
 const SLICES: usize = 12;
 /// Far more than any answer takes: a hang becomes a failure.
 const PATIENT_SLICES: usize = 100_000;
-/// In the time of the simulation, which leaps.
-const PATIENCE: Duration = Duration::from_hours(1);
 /// Descriptors of a queue: few, so that rings wrap.
 const QUEUE_SIZE: u16 = 8;
 const VERSION_1: u64 = 1 << 32;
@@ -91,61 +83,16 @@ struct Guest<P> {
     profile: DeviceProfile,
     features: u64,
     ports: Vec<Port>,
-    life: Life,
+    actor: Actor,
     /// Queues that the driver does not use.
     left_out: u8,
     next_place: u64,
 }
 
-/// A back end as long as it lives.
-struct Life {
-    executor: Executor,
-    requests: Sender<BackendRequest>,
-    events: Receiver<BackendEvent>,
-    controls: Sender<ControlRequest>,
-    ended: Rc<Cell<bool>>,
-}
-
-impl Life {
-    fn begin<P: Parts + 'static>(
-        sim: &Sim,
-        parts: &P,
-        memory: &GuestMemory,
-        inflight: &OwnedFd,
-    ) -> Self {
-        let (requests, receiver) = ipc::channel(4);
-        let (sender, events) = ipc::channel(4);
-        let (controls, control) = ipc::channel(4);
-        let context = BackendContext {
-            memory: memory.clone(),
-            requests: receiver,
-            controls: control,
-            events: sender,
-            metrics: None,
-            trace: None,
-        };
-        let parts = parts.try_clone().expect("descriptors");
-        let (queues, size) = parts.profile().inflight_size();
-        let inflight = inflight.try_clone().expect("a descriptor");
-        let inflight = InflightRegion::attach(inflight, queues, size).expect("its record");
-        let ended = Rc::new(Cell::new(false));
-        let tell = Rc::clone(&ended);
-        let mut executor = sim.executor();
-        executor.block_on(async {
-            let whole = async move {
-                parts.run(Some(inflight), context).await;
-                tell.set(true);
-            };
-            executor::spawn(whole).detach();
-        });
-        Self { executor, requests, events, controls, ended }
-    }
-}
-
 impl<P: Parts + 'static> Guest<P> {
     fn start(script: &mut Script<'_>, parts: P) -> Self {
         let sim = Sim::new(script.byte().into(), Faults::NONE);
-        let memory = memory(MEMORY_BYTES);
+        let memory = GuestMemory::sparse(MEMORY_BYTES).expect("memory");
         let profile = parts.profile();
         // One in four does without some features.
         let without = if script.byte() & 3 == 3 { script.long() } else { 0 };
@@ -165,7 +112,7 @@ impl<P: Parts + 'static> Guest<P> {
         let (queues, size) = profile.inflight_size();
         let inflight = InflightRegion::create(queues, size).expect("memory for a record");
         let inflight = inflight.file().try_clone_to_owned().expect("a descriptor");
-        let life = Life::begin(&sim, &parts, &memory, &inflight);
+        let actor = start(&sim, &parts, &memory, &inflight);
         let (left_out, next_place) = (0, 0);
         Self {
             sim,
@@ -175,7 +122,7 @@ impl<P: Parts + 'static> Guest<P> {
             profile,
             features,
             ports: all_ports,
-            life,
+            actor,
             left_out,
             next_place,
         }
@@ -287,7 +234,11 @@ impl<P: Parts + 'static> Guest<P> {
     fn activate_again(&mut self) {
         let used = |index: usize| index >= 8 || self.left_out >> index & 1 == 0;
         let queues = self.ports.iter().enumerate().filter(|(index, _)| used(*index));
-        let queues = queues.map(|(index, port)| setup(index as u16, port)).collect();
+        let queues = queues.map(|(index, port)| {
+            let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
+            port.driver.layout().setup(index as u16, clone(&port.kick.0), clone(&port.call.0))
+        });
+        let queues = queues.collect();
         let features = self.features;
         // A refusal is an answer.
         let _ = self.call(move |reply| BackendRequest::Activate { features, queues, reply });
@@ -295,9 +246,8 @@ impl<P: Parts + 'static> Guest<P> {
 
     /// The back end dies on the spot, and a successor goes on.
     fn die(&mut self) {
-        let life = Life::begin(&self.sim, &self.parts, &self.memory, &self.inflight);
-        let Life { executor, .. } = std::mem::replace(&mut self.life, life);
-        self.sim.kill(executor);
+        let successor = start(&self.sim, &self.parts, &self.memory, &self.inflight);
+        self.sim.kill(std::mem::replace(&mut self.actor, successor).executor);
         self.activate_again();
     }
 
@@ -317,30 +267,16 @@ impl<P: Parts + 'static> Guest<P> {
     }
 
     fn statistics(&mut self) {
-        let controls = self.life.controls.clone();
-        let ask = async move {
-            let make = |reply| ControlRequest::Statistics { reply };
-            // A guest that does not say how it is makes the question last.
-            let _ = controls.call(make, Deadline::after(Duration::from_secs(1))).await;
-        };
-        self.life.executor.block_on(async { executor::spawn(ask).detach() });
+        // A guest that does not say how it is makes the question last: nobody waits.
+        let (reply, _) = Reply::pair();
+        self.actor.control(ControlRequest::Statistics { reply });
     }
 
-    fn call<R: ipc::Message>(
-        &mut self,
-        make: impl FnOnce(Reply<R>) -> BackendRequest + 'static,
-    ) -> R {
-        let requests = self.life.requests.clone();
-        let place = Rc::new(RefCell::new(None));
-        let answered = Rc::clone(&place);
-        let ask = async move {
-            let answer = requests.call(make, Deadline::after(PATIENCE)).await;
-            *answered.borrow_mut() = Some(answer.expect("a back end answers its transport"));
-        };
-        self.life.executor.block_on(async { executor::spawn(ask).detach() });
+    fn call<R: ipc::Message>(&mut self, make: impl FnOnce(Reply<R>) -> BackendRequest) -> R {
+        let mut answer = self.actor.ask(make);
         for _ in 0..PATIENT_SLICES {
-            if let Some(answer) = place.borrow_mut().take() {
-                return answer;
+            if let Some(answer) = answer.try_take() {
+                return answer.expect("a back end answers its transport");
             }
             self.go_on();
         }
@@ -349,7 +285,7 @@ impl<P: Parts + 'static> Guest<P> {
 
     /// A slice of time; false if nothing is left to do.
     fn go_on(&mut self) -> bool {
-        match self.sim.run(&mut self.life.executor) {
+        match self.sim.run(&mut self.actor.executor) {
             Slice::Busy => true,
             Slice::Waiting => self.sim.advance(),
             Slice::Crashed => unreachable!("deaths come in between"),
@@ -368,7 +304,7 @@ impl<P: Parts + 'static> Guest<P> {
             }
         }
         let mut broken = false;
-        while let Ok(event) = self.life.events.try_recv() {
+        while let Ok(event) = self.actor.events.try_recv() {
             broken |= matches!(event, BackendEvent::NeedsReset { .. });
         }
         if broken {
@@ -380,11 +316,10 @@ impl<P: Parts + 'static> Guest<P> {
     fn finish(mut self) {
         self.call(|reply| BackendRequest::Pause { reply });
         self.call(|reply| BackendRequest::Reset { reply });
-        let (requests, _) = ipc::channel(1);
-        self.life.requests = requests;
+        self.actor.close();
         for _ in 0..PATIENT_SLICES {
-            if self.life.ended.get() {
-                return self.sim.kill(self.life.executor);
+            if self.actor.has_ended() {
+                return self.sim.kill(self.actor.executor);
             }
             self.go_on();
         }
@@ -392,20 +327,18 @@ impl<P: Parts + 'static> Guest<P> {
     }
 }
 
-fn setup(index: u16, port: &Port) -> QueueSetup {
-    let QueueLayout { size, descriptor_table, available_ring, used_ring, format } =
-        port.driver.layout();
-    QueueSetup {
-        index,
-        size,
-        descriptor_table,
-        available_ring,
-        used_ring,
-        kick: port.kick.0.try_clone().expect("a descriptor").into(),
-        call: Some(port.call.0.try_clone().expect("a descriptor").into()),
-        layout: format,
-        state: None,
-    }
+/// A back end with the record of what is in flight, which outlives it.
+fn start<P: Parts + 'static>(
+    sim: &Sim,
+    parts: &P,
+    memory: &GuestMemory,
+    inflight: &OwnedFd,
+) -> Actor {
+    let parts = parts.try_clone().expect("descriptors");
+    let (queues, size) = parts.profile().inflight_size();
+    let inflight = inflight.try_clone().expect("a descriptor");
+    let inflight = InflightRegion::attach(inflight, queues, size).expect("its record");
+    Actor::start(sim, memory, |context| Box::pin(parts.run(Some(inflight), context)))
 }
 
 fn rings(memory: &GuestMemory, index: usize, layout: RingLayout, features: u64) -> DriverQueue {

@@ -15,7 +15,6 @@
 mod agents;
 mod back_ends;
 mod descriptions;
-mod devices;
 mod files;
 mod guest;
 mod limits;

@@ -11,7 +11,6 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemoryMmap};
 
-use crate::devices::memory;
 use crate::script::Script;
 
 const MEMORY_BYTES: u64 = 64 << 10;
@@ -53,7 +52,7 @@ fn features(script: &mut Script<'_>) -> RingFeatures {
 /// Takes, gives back, puts back, dies and is followed, while the guest writes into its rings.
 fn drive(format: RingLayout, input: &[u8]) {
     let mut script = Script::new(input);
-    let memory = Rc::new(memory(MEMORY_BYTES));
+    let memory = Rc::new(GuestMemory::sparse(MEMORY_BYTES).expect("memory"));
     let (layout, features) = (layout(format, &mut script), features(&mut script));
     let region = InflightRegion::create(1, 16).expect("memory for a record");
     // A record of a predecessor, which may have been hostile as well.
@@ -139,7 +138,7 @@ type Piece = (u64, u32, bool);
 /// must not do.
 pub(crate) fn differential(input: &[u8]) {
     let mut script = Script::new(input);
-    let memory = Rc::new(memory(MEMORY_BYTES));
+    let memory = Rc::new(GuestMemory::sparse(MEMORY_BYTES).expect("memory"));
     let (layout, features) = (layout(RingLayout::Split, &mut script), features(&mut script));
     while !script.is_over() {
         fill(&memory, &mut script);

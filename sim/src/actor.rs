@@ -15,17 +15,20 @@ use crate::model::Running;
 /// Requests that the transport may have under way, events that may wait for it.
 const CAPACITY: usize = 8;
 
-pub(crate) struct Actor {
-    pub(crate) executor: Executor,
+/// A back end and its transport's ends of all channels.
+pub struct Actor {
+    /// What it runs on.
+    pub executor: Executor,
     requests: Option<Sender<BackendRequest>>,
-    pub(crate) events: Receiver<BackendEvent>,
+    /// What it tells its transport.
+    pub events: Receiver<BackendEvent>,
     controls: Sender<ControlRequest>,
     ended: Rc<Cell<bool>>,
 }
 
 impl Actor {
     /// Starts a back end; `make` gets what all of them get.
-    pub(crate) fn start(
+    pub fn start(
         sim: &Sim,
         memory: &GuestMemory,
         make: impl FnOnce(BackendContext) -> Running,
@@ -59,10 +62,7 @@ impl Actor {
     }
 
     /// Sends a request of the transport.
-    pub(crate) fn ask<R: Message>(
-        &self,
-        make: impl FnOnce(Reply<R>) -> BackendRequest,
-    ) -> Answer<R> {
+    pub fn ask<R: Message>(&self, make: impl FnOnce(Reply<R>) -> BackendRequest) -> Answer<R> {
         let (reply, answer) = Reply::pair();
         if let Some(requests) = &self.requests {
             requests.try_send(make(reply)).expect("one request at a time");
@@ -71,16 +71,17 @@ impl Actor {
     }
 
     /// Sends a request of somebody else; it may be too many.
-    pub(crate) fn control(&self, request: ControlRequest) {
+    pub fn control(&self, request: ControlRequest) {
         let _ = self.controls.try_send(request);
     }
 
     /// The transport goes away.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.requests = None;
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Whether it came to its end by itself.
+    pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
 }

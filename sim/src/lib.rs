@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod actor;
 pub mod hunt;
 pub mod machine;
 pub mod minimise;
@@ -23,6 +24,5 @@ pub mod planted;
 pub mod settings;
 pub mod world;
 
-mod actor;
 mod lifecycle;
 mod stage;

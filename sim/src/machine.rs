@@ -1,14 +1,12 @@
 //! The guest's hardware: memory, rings, kicks and interrupts.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use devices::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
+use devices::memory::{GuestAddress, GuestMemory};
 use devices::virtio::backend::{QueueSetup, QueueState};
+use devices::virtio::queue::RingFeatures;
 use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick, Used};
-use devices::virtio::queue::{QueueLayout, RingFeatures};
 use executor::sim::{EventId, Numbers, Sim};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::settings::Settings;
 
@@ -62,17 +60,7 @@ impl Machine {
     /// If the host has no memory or no descriptors.
     pub fn new(sim: &Sim, settings: Settings, bytes: u64, random: &mut Numbers) -> Self {
         assert!(settings.sizes.len() <= MOST_QUEUES, "there is room for the rings");
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memory for a guest");
-        ftruncate(&file, bytes).expect("memory for a guest");
-        let region = RegionSpec {
-            base: GuestAddress(0),
-            length: bytes,
-            file: Arc::new(file),
-            file_offset: 0,
-        };
-        let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
-        let memory =
-            GuestMemory::with_options(vec![region], options).expect("memory can be mapped");
+        let memory = GuestMemory::sparse(bytes).expect("memory for a guest");
         let blank = vec![CANARY; (bytes - FREE) as usize];
         memory.write_slice(GuestAddress(FREE), &blank).expect("there is memory");
         let mut ports = Vec::new();
@@ -198,20 +186,10 @@ impl Machine {
     /// If there are no descriptors left.
     pub fn setups(&self, states: &[QueueState]) -> Vec<QueueSetup> {
         let setup = |(index, port): (usize, &Port)| {
-            let QueueLayout { size, descriptor_table, available_ring, used_ring, format } =
-                port.driver.layout();
-            let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor").into();
-            QueueSetup {
-                index: index as u16,
-                size,
-                descriptor_table,
-                available_ring,
-                used_ring,
-                kick: clone(&port.kick.0),
-                call: Some(clone(&port.call.0)),
-                layout: format,
-                state: states.iter().copied().find(|state| usize::from(state.index) == index),
-            }
+            let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
+            let (kick, call) = (clone(&port.kick.0), clone(&port.call.0));
+            let state = states.iter().copied().find(|state| usize::from(state.index) == index);
+            QueueSetup { state, ..port.driver.layout().setup(index as u16, kick, call) }
         };
         self.ports.iter().enumerate().map(setup).collect()
     }

@@ -62,9 +62,8 @@ fn is_missed(line: &str) -> bool {
 fn tools() -> Result<PathBuf> {
     let mut rustc = Command::new("rustc");
     let sysroot = project::output(rustc.args(["--print", "sysroot"]))?;
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot).trim());
-    let tools = sysroot.join("lib/rustlib").join(host).join("bin");
+    let tools = sysroot.join("lib/rustlib").join(project::host_triple()).join("bin");
     if !tools.join("llvm-cov").exists() {
         bail!("there is no llvm-cov in {}: `rustup component add llvm-tools`", tools.display());
     }

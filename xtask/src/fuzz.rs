@@ -142,8 +142,7 @@ fn build() -> Result<PathBuf> {
     // A toolchain that this program was started by is not the one that is meant.
     rustup.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
     project::run(&mut rustup).context(hint)?;
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    Ok(folder().join(host).join("release/target"))
+    Ok(folder().join(project::host_triple()).join("release/target"))
 }
 
 fn fuzzer(program: &Path, target: &str) -> Command {

@@ -21,6 +21,11 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// The target that rustc builds for here.
+pub(crate) fn host_triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
 /// The folder in which the bed keeps what it downloads, builds and saves.
 pub(crate) fn bed() -> PathBuf {
     target().join("bed")

@@ -3,13 +3,11 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use executor::{Config, DriverChoice, Either, Executor, Fd, Notifications, TaskGroup};
 use ipc::{Deadline, Receiver, Reply, Sender};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use super::backend::{
     BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState, RingLayout,
@@ -18,7 +16,7 @@ use super::control::{Change, ControlRequest, Statistics};
 use super::metrics::{MetricsRegion, QueueCounts};
 use super::queue::driver::{Buffer, DriverQueue, Kick, Used};
 use super::queue::{FEATURE_RING_PACKED, QueueLayout, RingFeatures};
-use crate::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
+use crate::memory::{GuestAddress, GuestMemory};
 
 /// Longer than anything here takes, so that a hang becomes a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -90,16 +88,7 @@ pub(crate) struct TestBed {
 impl TestBed {
     /// A machine for such a device, with so much memory. No back end runs yet.
     pub(crate) fn new(memory_bytes: u64, profile: &DeviceProfile) -> Self {
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, memory_bytes).unwrap();
-        let region = RegionSpec {
-            base: GuestAddress(0),
-            length: memory_bytes,
-            file: Arc::new(file),
-            file_offset: 0,
-        };
-        let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
-        let memory = GuestMemory::with_options(vec![region], options).unwrap();
+        let memory = GuestMemory::sparse(memory_bytes).unwrap();
         let layout = LAYOUT.get();
         let mut features = profile.features | VERSION_1;
         if layout == RingLayout::Split {
@@ -174,18 +163,9 @@ impl TestBed {
     /// All queues, each where it stands if that is given.
     pub(crate) fn setups(&self, states: &[QueueState]) -> Vec<QueueSetup> {
         let setup = |(index, port): (usize, &Port)| {
-            let layout = port.driver.layout();
-            QueueSetup {
-                index: index as u16,
-                size: layout.size,
-                descriptor_table: layout.descriptor_table,
-                available_ring: layout.available_ring,
-                used_ring: layout.used_ring,
-                kick: port.kick.try_clone().unwrap().into(),
-                call: Some(port.call.try_clone().unwrap().into()),
-                layout: layout.format,
-                state: states.get(index).copied(),
-            }
+            let (kick, call) = (port.kick.try_clone().unwrap(), port.call.try_clone().unwrap());
+            let setup = port.driver.layout().setup(index as u16, kick, call);
+            QueueSetup { state: states.get(index).copied(), ..setup }
         };
         self.ports.iter().enumerate().map(setup).collect()
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::contestant::Contestant;
 use super::error::BenchError;
-use super::result::{Measured, rounded};
+use super::result::{Measured, fastest, rounded};
 use crate::folder::Folder;
 
 /// What is to be measured.
@@ -173,8 +173,7 @@ impl<'a> From<&'a FsResult> for Entry<'a> {
 impl FsResult {
     /// Our rate to that of the fastest peer.
     pub fn ratio(&self) -> Option<f64> {
-        let best = self.peers.iter().map(Measured::rate).max_by(f64::total_cmp)?;
-        Some(self.ours.rate() / best)
+        fastest(&self.peers).map(|best| self.ours.rate() / best.rate())
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::contestant::Contestant;
 use super::error::BenchError;
-use super::result::{Line, Measured, rounded};
+use super::result::{Line, Measured, fastest, rounded};
 use crate::folder::Folder;
 
 /// The tap of the plain loop.
@@ -162,14 +162,13 @@ struct All<'a> {
 impl<'a> From<&'a NetResult> for Entry<'a> {
     fn from(result: &'a NetResult) -> Self {
         let NetResult { frames, ours, without_polling, peers, plain } = result;
-        let best = peers.iter().map(Measured::rate).max_by(f64::total_cmp);
         Self {
             way: word(frames.direction),
             bytes: frames.bytes,
             depth: frames.depth,
             frames_per_s: ours.rate() as u64,
             ratio_plain: rounded(ours.rate() / plain.rate()),
-            ratio_peer: best.map(|best| rounded(ours.rate() / best)),
+            ratio_peer: fastest(peers).map(|best| rounded(ours.rate() / best.rate())),
             cpu_ratio_plain: rounded(ours.figures.cpu_us() / plain.figures.cpu_us()),
             cpu_us_per_frame: rounded(ours.figures.cpu_us()),
             syscalls_per_frame: ours.figures.system_calls().map(rounded),

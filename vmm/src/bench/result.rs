@@ -31,6 +31,11 @@ impl Measured {
     }
 }
 
+/// The one with the highest rate.
+pub(super) fn fastest(all: &[Measured]) -> Option<&Measured> {
+    all.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()))
+}
+
 /// All contestants at one depth.
 #[derive(Debug, Clone)]
 pub struct BlkResult {
@@ -58,7 +63,7 @@ pub struct BlkResults {
 impl BlkResult {
     /// The peer with the highest rate.
     pub fn best_peer(&self) -> Option<&Measured> {
-        self.peers.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()))
+        fastest(&self.peers)
     }
 }
 

@@ -39,6 +39,23 @@ enum Kind {
     Fs(FsArgs),
 }
 
+/// How loads that last some time are run.
+#[derive(Debug, Args)]
+struct Runs {
+    /// What the driver does while it waits
+    #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
+    polling: PollingChoice,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Seconds before each run that do not count
+    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
+    warm_up: f64,
+    /// Rounds in which all take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+}
+
 /// Measure disks
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -67,18 +84,8 @@ struct BlkArgs {
     /// Back ends at the same time, each a process with a load of its own; they can only read then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     devices: u16,
-    /// What the driver does while it waits
-    #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
-    polling: PollingChoice,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
-    seconds: f64,
-    /// Seconds before each run that do not count
-    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
-    warm_up: f64,
-    /// Rounds in which all take turns
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    #[command(flatten)]
+    runs: Runs,
     /// A back end to compare with: a known one, or NAME=COMMAND with {socket}, {file} and {queues} in it
     #[arg(long, value_name = "PEER")]
     against: Vec<Contestant>,
@@ -112,18 +119,8 @@ struct NetArgs {
     /// Buffers with the device at a time: 1 to 256
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=256))]
     depth: u16,
-    /// What the driver does while it waits
-    #[arg(long, value_enum, default_value_t = PollingChoice::Adaptive)]
-    polling: PollingChoice,
-    /// Seconds of each run
-    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
-    seconds: f64,
-    /// Seconds before each run that do not count
-    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
-    warm_up: f64,
-    /// Rounds in which all take turns
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    #[command(flatten)]
+    runs: Runs,
     /// A back end to compare with: NAME=COMMAND with {socket} and {tap} in it
     #[arg(long, value_name = "PEER")]
     against: Vec<Contestant>,
@@ -299,15 +296,15 @@ fn plan_net(arguments: NetArgs) -> NetBench {
     NetBench {
         ways: arguments.way.iter().map(way).collect(),
         lengths: arguments.bytes,
-        rounds: arguments.rounds,
+        rounds: arguments.runs.rounds,
         against: arguments.against,
         frames: Frames {
             direction: Direction::Send,
             bytes: 64,
             depth: arguments.depth,
-            polling: arguments.polling.into(),
-            warm_up: Duration::from_secs_f64(arguments.warm_up),
-            duration: Duration::from_secs_f64(arguments.seconds),
+            polling: arguments.runs.polling.into(),
+            warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
+            duration: Duration::from_secs_f64(arguments.runs.seconds),
         },
     }
 }
@@ -352,13 +349,13 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
             block_size,
             depth: 1,
             queues: arguments.queues,
-            polling: arguments.polling.into(),
-            warm_up: Duration::from_secs_f64(arguments.warm_up),
-            duration: Duration::from_secs_f64(arguments.seconds),
+            polling: arguments.runs.polling.into(),
+            warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
+            duration: Duration::from_secs_f64(arguments.runs.seconds),
         },
         depths: arguments.depth,
         devices: arguments.devices,
-        rounds: arguments.rounds,
+        rounds: arguments.runs.rounds,
         against: arguments.against.into_iter().flat_map(both).collect(),
     })
 }

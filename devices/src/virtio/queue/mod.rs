@@ -30,6 +30,7 @@ mod split;
 mod transfer;
 pub(super) mod words;
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 pub use buffers::{GuestBuffers, Side, StatusByte};
@@ -90,6 +91,24 @@ pub struct QueueLayout {
     pub used_ring: u64,
     /// Format.
     pub format: RingLayout,
+}
+
+impl QueueLayout {
+    /// The queue with this index, to be served from its beginning.
+    pub fn setup(&self, index: u16, kick: OwnedFd, call: OwnedFd) -> QueueSetup {
+        let Self { size, descriptor_table, available_ring, used_ring, format } = *self;
+        QueueSetup {
+            index,
+            size,
+            descriptor_table,
+            available_ring,
+            used_ring,
+            kick: kick.into(),
+            call: Some(call.into()),
+            layout: format,
+            state: None,
+        }
+    }
 }
 
 impl From<&QueueSetup> for QueueLayout {

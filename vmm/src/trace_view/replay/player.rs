@@ -1,29 +1,22 @@
 //! A driver and a file that do what a trace says, and a back end between them.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
-use devices::memory::{GuestAddress, GuestMemory, MapOptions, PageAdvice, RegionSpec};
-use devices::virtio::backend::{BackendContext, BackendRequest, QueueSetup, RingLayout};
+use devices::memory::{GuestAddress, GuestMemory};
+use devices::virtio::backend::{BackendContext, BackendRequest, RingLayout};
 use devices::virtio::blk::{BlockBackend, BlockImage, IoStrategy};
+use devices::virtio::queue::RingFeatures;
 use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
-use devices::virtio::queue::{QueueLayout, RingFeatures};
 use executor::Executor;
 use executor::sim::{Asked, AskedFor, EventId, Faults, ScriptId, Sim, Slice};
-use ipc::{Deadline, Reply, Sender};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use ipc::{Reply, Sender};
 use trace::{Began, Operation, Piece, QueuePlace, Record};
 
 use super::extents::Extents;
 
 /// Far more than anything takes: a back end that does not answer does something else than it did.
 const MOST_SLICES: usize = 1_000_000;
-/// In simulated time.
-const PATIENCE: Duration = Duration::from_hours(1);
 /// Pages, so that buffers share none.
 const PAGE: u64 = 4096;
 /// More memory than any trace of a real machine asks for.
@@ -49,7 +42,6 @@ struct Port {
     driver: DriverQueue,
     kick: (OwnedFd, EventId),
     call: (OwnedFd, EventId),
-    place: QueuePlace,
     /// Places for buffers that are free.
     free: Vec<u64>,
 }
@@ -82,7 +74,8 @@ impl Player {
         let rings = DriverQueue::ring_bytes(extents.queue_size.max(1));
         let queues = u64::from(extents.queues);
         let bytes = (rings + u64::from(extents.queue_size) * buffer).checked_mul(queues)?;
-        let memory = memory(bytes.checked_add(PAGE)?)?;
+        let bytes = bytes.checked_add(PAGE).filter(|bytes| *bytes <= MOST_MEMORY)?;
+        let memory = GuestMemory::sparse(bytes).ok()?;
         let (requests, receiver) = ipc::channel(4);
         let (_, controls) = ipc::channel(1);
         let (events, _) = ipc::channel(4);
@@ -161,7 +154,9 @@ impl Player {
         let mut setups = Vec::new();
         for place in queues {
             let port = self.port(*place, features).ok_or("queues that cannot be")?;
-            setups.push(setup(&port).map_err(|error| error.to_string())?);
+            let clone = |file: &OwnedFd| file.try_clone().map_err(|error| error.to_string());
+            let (kick, call) = (clone(&port.kick.0)?, clone(&port.call.0)?);
+            setups.push(port.driver.layout().setup(place.index, kick, call));
             self.ports.insert(place.index, port);
         }
         self.call(move |reply| BackendRequest::Activate { features, queues: setups, reply })?
@@ -179,7 +174,7 @@ impl Player {
         let buffers = base + self.rings;
         let free = (0..u64::from(place.size)).map(|index| buffers + index * self.buffer).collect();
         let (kick, call) = (self.sim.event().ok()?, self.sim.event().ok()?);
-        Some(Port { driver, kick, call, place, free })
+        Some(Port { driver, kick, call, free })
     }
 
     /// A request for the device, as it was.
@@ -296,20 +291,12 @@ impl Player {
 
     fn call<R: ipc::Message>(
         &mut self,
-        make: impl FnOnce(Reply<R>) -> BackendRequest + 'static,
+        make: impl FnOnce(Reply<R>) -> BackendRequest,
     ) -> Result<R, String> {
-        let requests = self.requests.clone();
-        let place = Rc::new(RefCell::new(None));
-        let answered = Rc::clone(&place);
-        self.executor.block_on(async {
-            let ask = async move {
-                let answer = requests.call(make, Deadline::after(PATIENCE)).await;
-                *answered.borrow_mut() = Some(answer);
-            };
-            executor::spawn(ask).detach();
-        });
+        let (reply, mut answer) = Reply::pair();
+        self.requests.try_send(make(reply)).map_err(|error| error.to_string())?;
         for _ in 0..MOST_SLICES {
-            if let Some(answer) = place.borrow_mut().take() {
+            if let Some(answer) = answer.try_take() {
                 return answer.map_err(|error| error.to_string());
             }
             self.go_on();
@@ -330,33 +317,4 @@ fn is_same(asked: &Asked, began: Began) -> bool {
         (Operation::Sync, AskedFor::Sync) => true,
         _ => false,
     }
-}
-
-fn setup(port: &Port) -> std::io::Result<QueueSetup> {
-    let QueueLayout { size, descriptor_table, available_ring, used_ring, format } =
-        port.driver.layout();
-    Ok(QueueSetup {
-        index: port.place.index,
-        size,
-        descriptor_table,
-        available_ring,
-        used_ring,
-        kick: port.kick.0.try_clone()?.into(),
-        call: Some(port.call.0.try_clone()?.into()),
-        layout: format,
-        state: None,
-    })
-}
-
-/// Memory that takes no room where nobody writes.
-fn memory(bytes: u64) -> Option<GuestMemory> {
-    if bytes > MOST_MEMORY {
-        return None;
-    }
-    let file = memfd_create("replay", MemfdFlags::CLOEXEC).ok()?;
-    ftruncate(&file, bytes).ok()?;
-    let region =
-        RegionSpec { base: GuestAddress(0), length: bytes, file: Arc::new(file), file_offset: 0 };
-    let options = MapOptions { pages: PageAdvice::Unspecified, ..MapOptions::default() };
-    GuestMemory::with_options(vec![region], options).ok()
 }
