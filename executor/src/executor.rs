@@ -1,6 +1,8 @@
 //! The executor and its loop.
 
+use std::collections::hash_map::RandomState;
 use std::future::Future;
+use std::hash::BuildHasher;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,6 +136,14 @@ pub fn remote() -> Option<Remote> {
 /// The driver of the executor that runs on this thread, if one does.
 pub fn driver() -> Option<DriverKind> {
     core::with_current(|core| core.map(|core| core.driver().kind()))
+}
+
+/// A number that no other process is likely to have had, for names that must not be taken for those of
+/// others. Not for secrets.
+pub fn random() -> u64 {
+    core::with_current(|core| {
+        core.map_or_else(|| RandomState::new().hash_one(()), |core| core.driver().random())
+    })
 }
 
 /// What the executor that runs on this thread has done so far.

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     }
     let devices = match arguments.device {
         Some(device) => vec![device],
-        None => Device::SURE.to_vec(),
+        None => Device::ALL.to_vec(),
     };
     match arguments.seed {
         Some(seed) => replay(&arguments, &devices, seed),

@@ -10,6 +10,8 @@ pub(crate) mod still;
 pub(crate) mod uring;
 
 use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,6 +124,12 @@ pub(crate) trait Driver {
     /// The time that timers go by.
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    /// A number that nobody else is likely to have had.
+    fn random(&mut self) -> u64 {
+        // Keys that the kernel's random numbers are behind.
+        RandomState::new().hash_one(())
     }
 
     /// Whether the driver wants to choose which ready task runs next.

@@ -24,9 +24,6 @@ impl Device {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Blk, Self::Net, Self::Vsock];
 
-    /// Those that run when none is named: their models say nothing false in many thousand seeds.
-    pub const SURE: [Self; 2] = [Self::Blk, Self::Net];
-
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {

@@ -117,7 +117,7 @@ impl Hub {
                 tasks: TaskGroup::new(),
                 deadlines: VecDeque::new(),
                 sleep: None,
-                next_port: super::FIRST_HOST_PORT,
+                next_port: super::FIRST_HOST_PORT | (executor::random() >> 34) as u32,
                 waker: None,
                 scratch: Box::default(),
                 complaints: LogLimit::new(),

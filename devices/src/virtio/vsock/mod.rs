@@ -85,8 +85,9 @@ pub const BUFFERED_BYTES: u32 = 256 << 20;
 /// its own sockets.
 const MAX_BUFFER: u32 = 256 << 10;
 
-/// Ports of the host that are given to its programs start here, as far from those that somebody
-/// chose as from their end.
+/// Ports of the host that are given to its programs are from here on, as far from those that somebody
+/// chose as from their end. Each back end starts somewhere in the first third: packets about a port
+/// that a dead one gave away may still be on their way, and must not be taken for others.
 const FIRST_HOST_PORT: u32 = 1 << 30;
 
 /// Descriptors of the receive and transmit queues: with buffers of 4 KiB, as Linux gives them, 1 MiB

@@ -435,6 +435,10 @@ impl Driver for SimDriver {
         self.world.borrow().clock.now()
     }
 
+    fn random(&mut self) -> u64 {
+        self.world.borrow_mut().random.next()
+    }
+
     fn schedules(&self) -> bool {
         self.schedules
     }

@@ -75,6 +75,8 @@ pub(super) struct Vsock {
     before_event: bool,
     /// How often it may say so.
     successions: u32,
+    /// So many of the next packets for the guest are of back ends that are gone.
+    stale: u16,
 }
 
 fn listener(kind: SocketType) -> (OwnedFd, SocketAddrUnix) {
@@ -111,6 +113,7 @@ impl Vsock {
             owes_event: false,
             before_event: false,
             successions: 0,
+            stale: 0,
         }
     }
 
@@ -205,11 +208,8 @@ impl Vsock {
             let line = String::from_utf8_lossy(&dial.line).into_owned();
             let port = line.strip_prefix("OK ").and_then(|port| port.parse::<u32>().ok());
             let port = port.unwrap_or_else(|| panic!("a program of the host is told {line:?}"));
-            // Another process gives its ports anew.
-            let named = connections.iter_mut().filter(|known| known.host_port == port);
-            let connection = named.max_by_key(|known| {
-                (known.phase == Phase::Open && known.host.is_none(), !known.doomed)
-            });
+            // No process gives a port that another one gave.
+            let connection = connections.iter_mut().find(|known| known.host_port == port);
             let connection = connection.expect("the guest has answered for this port");
             connection.host = Some(dial.socket.try_clone().expect("a descriptor"));
             false
@@ -261,18 +261,15 @@ impl Vsock {
 
     /// A packet for the guest.
     fn arrived(&mut self, packet: &Packet) {
+        let stale = self.stale > 0;
+        self.stale = self.stale.saturating_sub(1);
         let known = self.connections.iter().rposition(|known| {
             (known.guest_port, known.host_port) == (packet.guest_port, packet.host_port)
                 && known.phase != Phase::Closed
         });
         let Some(index) = known else {
-            return self.arrived_for_nobody(packet);
+            return self.arrived_for_nobody(packet, stale);
         };
-        if packet.op == REQUEST && self.connections[index].doomed {
-            // Another process gives its ports anew.
-            self.connections[index].phase = Phase::Closed;
-            return self.arrived_for_nobody(packet);
-        }
         let before_event = self.before_event;
         let connection = &mut self.connections[index];
         if packet.op == RST {
@@ -301,7 +298,8 @@ impl Vsock {
         }
     }
 
-    fn arrived_for_nobody(&mut self, packet: &Packet) {
+    /// The same, if no connection is called that. Who is gone has taken its connections along.
+    fn arrived_for_nobody(&mut self, packet: &Packet, stale: bool) {
         match packet.op {
             RST => {}
             REQUEST => {
@@ -312,6 +310,7 @@ impl Vsock {
                     Connection::new(number, packet.guest_port, packet.host_port, room);
                 connection.heard(packet);
                 connection.phase = Phase::Open;
+                connection.doomed = stale;
                 self.outbox.push_back(connection.packet(RESPONSE));
                 self.connections.push(connection);
             }
@@ -335,6 +334,7 @@ impl Vsock {
         self.owes_event = false;
         self.before_event = false;
         self.successions = 0;
+        self.stale = 0;
     }
 }
 
@@ -467,7 +467,9 @@ impl Model for Vsock {
         self.forget(machine);
     }
 
-    fn succeeded(&mut self, _machine: &mut Machine, _how: Succession) {
+    fn succeeded(&mut self, machine: &mut Machine, _how: Succession) {
+        // The successor has done nothing yet.
+        self.stale = machine.driver(RX).used_waiting();
         let lost = self.connections.iter().any(|known| known.phase == Phase::Open);
         self.owes_event |= lost;
         self.before_event = true;

@@ -139,6 +139,14 @@ impl DriverQueue {
         }
     }
 
+    /// How many buffers the device gave back that were not taken yet.
+    pub fn used_waiting(&self) -> u16 {
+        match self {
+            Self::Split(queue) => queue.used_waiting(),
+            Self::Packed(queue) => queue.used_waiting(),
+        }
+    }
+
     /// Take the next buffer that the device gave back.
     ///
     /// # Panics

@@ -154,6 +154,20 @@ impl PackedDriver {
     }
 
     /// See [`super::DriverQueue`].
+    pub fn used_waiting(&self) -> u16 {
+        let (mut at, mut buffers, mut passed) = (self.next_used, 0, 0);
+        // No more than the ring has; an id that nobody holds is for `take_used` to find.
+        while passed < self.layout.size && at.is_used(self.ring.flags(at)) {
+            let id = usize::from(self.ring.read(at).id);
+            let count = self.held.get(id).copied().unwrap_or(0).max(1);
+            at = at.after(count, self.layout.size);
+            passed += count;
+            buffers += 1;
+        }
+        buffers
+    }
+
+    /// See [`super::DriverQueue`].
     ///
     /// # Panics
     ///

@@ -162,6 +162,11 @@ impl SplitDriver {
         self.used_header.atomic(1).load(Ordering::Acquire) != self.next_used
     }
 
+    /// How many buffers the device gave back that were not taken yet.
+    pub fn used_waiting(&self) -> u16 {
+        self.used_header.atomic(1).load(Ordering::Acquire).wrapping_sub(self.next_used)
+    }
+
     /// Take the next buffer that the device gave back.
     ///
     /// # Panics
