@@ -106,11 +106,12 @@ impl Tree {
         make: impl FnOnce(std::os::fd::BorrowedFd<'_>, Mode) -> Result<()>,
     ) -> Result<Entry> {
         self.check_writable(parent)?;
+        let owner = self.new_owner(creation.caller)?;
         let at = self.node(parent)?;
         self.mask(creation.umask);
         make(at.as_fd(), Mode::from_raw_mode(creation.mode & 0o7777))?;
         let spot = Spot::Named(at.clone(), *name);
-        self.give(parent, &spot, creation)?;
+        self.give(parent, &spot, owner)?;
         let look = identity::look(&at, name.as_c_str())?;
         self.entry(parent, name, &look)
     }
@@ -127,6 +128,7 @@ impl Tree {
         if !self.handles.has_room() {
             return Err(Errno::MFILE);
         }
+        let owner = self.new_owner(creation.caller)?;
         let at = self.node(parent)?;
         self.mask(creation.umask);
         let permissions = Mode::from_raw_mode(creation.mode & 0o7777);
@@ -147,7 +149,7 @@ impl Tree {
             }
             file => std::fs::File::from(file?),
         };
-        self.give_file(parent, &file, creation)?;
+        self.give_file(parent, &file, creation, owner)?;
         let look = identity::look_at(&file)?;
         let entry = self.entry(parent, name, &look)?;
         match self.keep(entry.inode, flags, file) {
@@ -170,6 +172,7 @@ impl Tree {
         if !self.handles.has_room() {
             return Err(Errno::MFILE);
         }
+        let owner = self.new_owner(creation.caller)?;
         let at = self.node(parent)?;
         self.mask(creation.umask);
         let permissions = Mode::from_raw_mode(creation.mode & 0o7777);
@@ -179,7 +182,7 @@ impl Tree {
             beneath::open(&at, c".", flags | kept | OFlags::TMPFILE, permissions)
         })?;
         let file = std::fs::File::from(file);
-        self.give_file(parent, &file, creation)?;
+        self.give_file(parent, &file, creation, owner)?;
         let look = identity::look_at(&file)?;
         let grant = self.check(parent)?.0.grant;
         let (kind, identity) = (look.attributes.kind(), look.identity);
@@ -222,13 +225,14 @@ impl Tree {
     }
 
     /// Gives what was made to whom it is for.
-    fn give(&mut self, parent: InodeId, spot: &Spot, creation: &Creation) -> Result<()> {
-        let Some((uid, gid)) = self.new_owner(creation.caller)? else { return Ok(()) };
+    fn give(&mut self, parent: InodeId, spot: &Spot, owner: Option<(u32, u32)>) -> Result<()> {
+        let Some((uid, gid)) = owner else { return Ok(()) };
         let gid = (!self.inherits_group(parent)?).then_some(gid);
         spot.set_owner(Some(uid), gid)
     }
 
-    /// Whom something new has to be given to, unless it is the server's already.
+    /// Whom something new has to be given to, unless it is the server's already. To be asked first: what was made for
+    /// somebody who has no number on the host would stay.
     fn new_owner(&self, caller: Caller) -> Result<Option<(u32, u32)>> {
         if self.ids == Ids::Squashed {
             return Ok(None);
@@ -248,8 +252,9 @@ impl Tree {
         parent: InodeId,
         file: &std::fs::File,
         creation: &Creation,
+        owner: Option<(u32, u32)>,
     ) -> Result<()> {
-        let Some((uid, gid)) = self.new_owner(creation.caller)? else { return Ok(()) };
+        let Some((uid, gid)) = owner else { return Ok(()) };
         let gid = (!self.inherits_group(parent)?).then(|| rustix::fs::Gid::from_raw(gid));
         rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), gid)?;
         let special = creation.mode & 0o6000;

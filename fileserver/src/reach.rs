@@ -91,7 +91,7 @@ impl Tree {
                 node
             }
             None => {
-                let node = self.with_spares(|| beneath::open_node(at, name.as_c_str()));
+                let node = self.with_reserve(|| beneath::open_node(at, name.as_c_str()));
                 let node = node.map_err(|errno| match errno {
                     Errno::MFILE | Errno::NFILE | Errno::ACCESS => errno,
                     _ => Errno::STALE,

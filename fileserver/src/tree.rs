@@ -85,7 +85,7 @@ impl Tree {
             }
         }
         let umask = Cell::new(None);
-        let (grants, descriptors, entries) = (Vec::new(), Descriptors::default(), Vec::new());
+        let (grants, descriptors, entries) = (Vec::new(), Descriptors::new(), Vec::new());
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { ids, ledger, inodes, handles, grants, descriptors, umask, own, entries }
     }

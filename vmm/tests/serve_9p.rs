@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use p9::wire::{HEADER_BYTES, Header, NO_FID, Names, Reply, Request, Text, VERSION};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 const ROOT: u32 = 0;
 /// A server that does not answer for so long hangs.
@@ -74,6 +75,14 @@ impl Client {
     /// The answer's type and what is behind its header.
     fn ask(&mut self, request: &Request<'_>, data: &[u8]) -> std::io::Result<(u8, Vec<u8>)> {
         self.0.write_all(&request.encode(1, data))?;
+        self.receive()
+    }
+
+    fn send(&mut self, request: &Request<'_>) {
+        self.0.write_all(&request.encode(1, &[])).expect("is read");
+    }
+
+    fn receive(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
         let mut header = [0; HEADER_BYTES];
         self.0.read_exact(&mut header)?;
         let header = Header::decode(&header);
@@ -162,6 +171,65 @@ fn serving(server: &Server) -> Option<rustix::process::Pid> {
     };
     let pid = child(child(server.0.id())?)?;
     rustix::process::Pid::from_raw(pid as i32)
+}
+
+#[test]
+fn a_client_that_opens_100_000_files_is_refused_some_and_served_on() {
+    let folder = folder();
+    let (shared, socket) = (folder.path().join("shared"), folder.path().join("socket"));
+    fs::write(shared.join("file"), "text").expect("writes");
+    let mut command = vmm();
+    command.arg("--root").arg(&shared).arg("--socket").arg(&socket);
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = Rlimit { current: Some(2000), maximum: Some(2000) };
+            Ok(setrlimit(Resource::Nofile, limit)?)
+        });
+    }
+    let server = Server::start(&mut command);
+    let mut client = Client::connect(&socket);
+    client.begin().expect("a session");
+    let (mut opened, mut refused) = (0, 0);
+    let names: [&[u8]; 1] = [b"file"];
+    // A few at a time, or it takes long.
+    for first in (1..=100_000).step_by(50) {
+        for fid in first..first + 50 {
+            let names = Names::new(&names).expect("few");
+            client.send(&Request::Walk { fid: ROOT, newfid: fid, names });
+            client.send(&Request::Lopen { fid, flags: libc::O_RDONLY as u32 });
+        }
+        for _ in 0..50 {
+            assert_eq!(client.receive().expect("answers").0, 111);
+            let (kind, bytes) = client.receive().expect("answers");
+            match Reply::decode(kind, &bytes).expect("an answer").0 {
+                Reply::Lopen { .. } => opened += 1,
+                Reply::Lerror { code } if code == libc::EMFILE as u32 => refused += 1,
+                reply => panic!("{reply:?}"),
+            }
+        }
+    }
+    assert_eq!(opened + refused, 100_000);
+    assert!((1700..2000).contains(&opened), "{opened} were opened");
+    // Others can come and look around all the same, have no more than one open, and then what this one gives
+    // back.
+    let mut other = Client::connect(&socket);
+    other.begin().expect("a session");
+    for fid in [1, 2] {
+        assert_eq!(other.walk(fid, "file"), 111);
+    }
+    other.ask(&Request::Lopen { fid: 1, flags: 0 }, &[]).expect("answers");
+    let open = Request::Lopen { fid: 2, flags: 0 };
+    let (kind, bytes) = other.ask(&open, &[]).expect("answers");
+    let full = Reply::Lerror { code: libc::EMFILE as u32 };
+    assert_eq!(Reply::decode(kind, &bytes), Ok((full, &[][..])));
+    drop(client);
+    while other.ask(&open, &[]).expect("answers").0 != 13 {}
+    drop(other);
+    let pid = rustix::process::Pid::from_child(&server.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("is there");
+    let (_, said) = server.end();
+    assert!(!said.contains("cut off"), "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod calls;
 mod client;
+mod opening;
 mod programs;
 mod tree;
 
@@ -14,6 +15,7 @@ use std::time::Instant;
 use devices::memory::GuestMemory;
 use devices::virtio::vhost_user::front_end::FrontEnd;
 
+pub use self::opening::OpenedMany;
 pub use self::tree::FsTree;
 
 use self::client::{Client, Program};

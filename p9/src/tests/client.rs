@@ -59,6 +59,17 @@ impl Answer {
     }
 }
 
+pub(super) fn text(text: &str) -> Text<'_> {
+    Text(text.as_bytes())
+}
+
+/// A change of what `valid` says, by `P9_SETATTR_*`.
+pub(super) fn setattr(fid: u32, valid: u32) -> Request<'static> {
+    let (mode, uid, gid, size) = (0o600, 5, 0, 3);
+    let (atime, atime_nsec, mtime, mtime_nsec) = (10, 11, 77, 5);
+    Request::Setattr { fid, valid, mode, uid, gid, size, atime, atime_nsec, mtime, mtime_nsec }
+}
+
 impl World {
     /// With a session, and the root attached.
     pub(super) fn new(access: Access) -> Self {
@@ -68,6 +79,10 @@ impl World {
     }
 
     pub(super) fn idle(access: Access) -> Self {
+        Self::with(access, Ids::Squashed)
+    }
+
+    pub(super) fn with(access: Access, ids: Ids) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("shared")).unwrap();
         fs::write(folder.path().join("secret"), "secret").unwrap();
@@ -78,7 +93,7 @@ impl World {
             // SAFETY: the thread gets its own umask and working directory, nothing else changes.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.unwrap();
             Executor::new(&Config::default()).unwrap().block_on(async {
-                let (ids, options) = (Ids::Squashed, SessionOptions::default());
+                let options = SessionOptions::default();
                 let serving = Serving { directory, access, ids, options };
                 let connections = Connections::new(serving);
                 let (listener, stopped) = (Fd::new(listener), Fd::new(stopped));
@@ -142,8 +157,13 @@ impl Client {
     }
 
     pub(super) fn attach(&mut self, fid: u32) -> Result<Answer, Errno> {
+        self.attach_as(0, fid)
+    }
+
+    /// On behalf of a user.
+    pub(super) fn attach_as(&mut self, uid: u32, fid: u32) -> Result<Answer, Errno> {
         let (user, tree) = (Text(b"root"), Text(b""));
-        self.ask(&Request::Attach { fid, afid: NO_FID, user, tree, uid: 0 })
+        self.ask(&Request::Attach { fid, afid: NO_FID, user, tree, uid })
     }
 
     pub(super) fn send(&mut self, request: &Request<'_>, data: &[u8]) -> u16 {

@@ -12,10 +12,6 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_wi
 use super::client::*;
 use crate::wire::*;
 
-fn text(text: &str) -> Text<'_> {
-    Text(text.as_bytes())
-}
-
 /// Links that the host left in the directory, or that the client made: both are the same.
 fn links(world: &World) -> Vec<(&'static str, PathBuf)> {
     vec![

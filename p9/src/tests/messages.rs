@@ -6,16 +6,6 @@ use fileserver::{Access, Errno};
 use super::client::*;
 use crate::wire::*;
 
-fn text(text: &str) -> Text<'_> {
-    Text(text.as_bytes())
-}
-
-fn setattr(fid: u32, valid: u32) -> Request<'static> {
-    let (mode, uid, gid, size) = (0o600, 5, 0, 3);
-    let (atime, atime_nsec, mtime, mtime_nsec) = (10, 11, 77, 5);
-    Request::Setattr { fid, valid, mode, uid, gid, size, atime, atime_nsec, mtime, mtime_nsec }
-}
-
 #[test]
 fn files_are_made_written_read_and_removed() {
     let mut world = World::new(Access::ReadWrite);
@@ -303,48 +293,6 @@ fn locks_keep_others_out() {
     assert!(locked(client.ask(&lock(1, 0, 1))));
     assert_eq!(client.ask(&lock(3, 0, 1)), Err(Errno::INVAL));
     assert_eq!(client.ask(&lock(0, u64::MAX, 1)), Err(Errno::INVAL));
-}
-
-#[test]
-fn read_only_is_read_only_for_every_message() {
-    let mut world = World::new(Access::ReadOnly);
-    fs::write(world.path("file"), "text").unwrap();
-    fs::create_dir(world.path("d")).unwrap();
-    let client = &mut world.client;
-    client.walk(ROOT, 2, "file").unwrap();
-    client.walk(ROOT, 3, "").unwrap();
-    let new = text("new");
-    for flags in [libc::O_WRONLY, libc::O_RDWR, libc::O_TRUNC] {
-        assert_eq!(client.open(2, flags), Err(Errno::ROFS));
-    }
-    let requests = [
-        Request::Lcreate { fid: 3, name: new, flags: 2, mode: 0o600, gid: 0 },
-        Request::Lcreate { fid: 3, name: text("file"), flags: 0, mode: 0o600, gid: 0 },
-        Request::Symlink { fid: ROOT, name: new, target: text("x"), gid: 0 },
-        Request::Mknod { fid: ROOT, name: new, mode: 0o600, major: 0, minor: 0, gid: 0 },
-        Request::Mkdir { fid: ROOT, name: new, mode: 0o700, gid: 0 },
-        Request::Link { directory: ROOT, fid: 2, name: new },
-        Request::Unlinkat { fid: ROOT, name: text("file"), flags: 0 },
-        Request::Unlinkat { fid: ROOT, name: text("d"), flags: 0x200 },
-        Request::Rename { fid: 2, directory: ROOT, name: new },
-        Request::Renameat { from: ROOT, old: text("file"), to: ROOT, new },
-        setattr(2, 1),
-        setattr(2, 2),
-        setattr(2, 8),
-        setattr(2, 16),
-        Request::Remove { fid: 2 },
-    ];
-    for request in requests {
-        assert_eq!(client.ask(&request), Err(Errno::ROFS), "{request:?}");
-    }
-    client.walk(ROOT, 4, "file").unwrap();
-    let value = Request::Xattrcreate { fid: 4, name: text("user.a"), size: 0, flags: 0 };
-    client.ask(&value).unwrap();
-    assert_eq!(client.clunk(4), Err(Errno::ROFS));
-    client.walk(ROOT, 5, "file").unwrap();
-    client.open(5, libc::O_RDONLY).unwrap();
-    assert_eq!(client.write(5, 0, b"x"), Err(Errno::ROFS));
-    assert_eq!(client.read(5, 0, 10).unwrap(), b"text");
 }
 
 #[test]

@@ -4,3 +4,5 @@ mod client;
 mod escapes;
 mod hostile;
 mod messages;
+mod owners;
+mod read_only;

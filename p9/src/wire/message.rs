@@ -18,6 +18,9 @@ macro_rules! messages {
         }
 
         impl<'a> $enum<'a> {
+            /// The types of all of them.
+            pub const KINDS: &'static [u8] = &[$($kind),*];
+
             /// Reads what is behind a header of that kind, and says what is left.
             fn read(kind: u8, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), WireError> {
                 let mut reader = Reader(bytes);

@@ -29,6 +29,8 @@ pub(super) struct FsBed {
     options: FsOptions,
     shares: Shares,
     unique: u64,
+    /// Whom requests are for: a user and a group of the driver.
+    pub(super) caller: (u32, u32),
 }
 
 /// What the root of the file system is.
@@ -55,7 +57,7 @@ impl FsBed {
         let ledger = Ledger::create(shape(&options)).unwrap();
         let bed = TestBed::new(8 << 20, &profile(&options));
         let folder = tempfile::tempdir().unwrap();
-        let mut this = Self { bed, folder, ledger, options, shares, unique: 1 };
+        let mut this = Self { bed, folder, ledger, options, shares, unique: 1, caller: (0, 0) };
         this.start(None);
         this.activate().await;
         this
@@ -118,8 +120,8 @@ impl FsBed {
             opcode,
             unique: self.unique,
             node,
-            uid: 0,
-            gid: 0,
+            uid: self.caller.0,
+            gid: self.caller.1,
             pid: 1,
             extensions: 0,
             padding: 0,
