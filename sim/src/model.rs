@@ -34,6 +34,12 @@ pub trait Model {
         0
     }
 
+    /// How many of the profile's queues there are with these features.
+    fn queues(&self, features: u64) -> usize {
+        let _ = features;
+        self.profile().queue_sizes.len()
+    }
+
     /// The world begins with what was negotiated.
     fn begin(&mut self, machine: &mut Machine) {
         let _ = machine;

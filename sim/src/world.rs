@@ -100,7 +100,8 @@ impl World {
         let mut random = Numbers::of(plan.seed, SETTINGS);
         let profile = model.profile();
         let settings = Settings::choose(&mut random, &profile, model.droppable());
-        let settings = settings.without(&plan.without);
+        let mut settings = settings.without(&plan.without);
+        settings.sizes.truncate(model.queues(settings.features));
         let region = record(model.as_ref());
         let mut machine = Machine::new(sim, settings.clone(), MEMORY, &mut random);
         model.begin(&mut machine);

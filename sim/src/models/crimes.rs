@@ -10,7 +10,10 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// Breaks a rule on a queue. `free` is memory that nobody uses, of at least 4 KiB. Afterwards the rings
+/// Memory that a crime needs.
+pub(super) const BYTES: usize = 4096;
+
+/// Breaks a rule on a queue. `free` is memory that nobody uses, [`BYTES`] of it. Afterwards the rings
 /// are of no use.
 pub(super) fn break_rings(
     machine: &mut Machine,

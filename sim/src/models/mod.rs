@@ -3,6 +3,9 @@
 mod blk;
 mod crimes;
 mod net;
+mod places;
+mod pmem;
+mod rng;
 mod vsock;
 
 use executor::sim::Sim;
@@ -18,11 +21,15 @@ pub enum Device {
     Net,
     /// Sockets.
     Vsock,
+    /// An entropy source.
+    Rng,
+    /// Persistent memory.
+    Pmem,
 }
 
 impl Device {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Blk, Self::Net, Self::Vsock];
+    pub const ALL: [Self; 5] = [Self::Blk, Self::Net, Self::Vsock, Self::Rng, Self::Pmem];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -30,6 +37,8 @@ impl Device {
             Self::Blk => "blk",
             Self::Net => "net",
             Self::Vsock => "vsock",
+            Self::Rng => "rng",
+            Self::Pmem => "pmem",
         }
     }
 
@@ -44,6 +53,8 @@ impl Device {
             Self::Blk => Box::new(blk::Blk::new(sim, seed)),
             Self::Net => Box::new(net::Net::new(seed)),
             Self::Vsock => Box::new(vsock::Vsock::new()),
+            Self::Rng => Box::new(rng::Rng::new()),
+            Self::Pmem => Box::new(pmem::Pmem::new(sim)),
         }
     }
 }

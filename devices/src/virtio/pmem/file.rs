@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -130,6 +130,11 @@ impl PmemFile {
             return Err(PmemError::Length { path: owned(), length });
         }
         Ok(Self { file, access, length })
+    }
+
+    /// A file that somebody else opened, checked and locked, of so many bytes.
+    pub fn over(file: OwnedFd, access: Access, length: u64) -> Self {
+        Self { file: file.into(), access, length }
     }
 
     /// Bytes in the file.

@@ -96,7 +96,7 @@ impl Flushes {
         if !asked || self.memory.access == Access::ReadOnly {
             return Ok(());
         }
-        self.memory.file.fdatasync().await
+        self.memory.sync().await
     }
 }
 

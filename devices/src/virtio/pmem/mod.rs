@@ -11,18 +11,22 @@
 //!
 //! # After a crash
 //!
-//! Flushes that were under way are done again.
+//! Flushes that were under way are done again. Once one has failed none succeeds any more, here or in
+//! a successor: the kernel takes pages that it could not write for clean, and the next sync of these
+//! says that all is well.
 
 mod failure;
 mod file;
 mod flush;
 mod protocol;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use executor::Fd;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use file::{PmemError, PmemFile};
@@ -81,7 +85,13 @@ impl Parts for PmemParts {
             // The transport sees the channel close.
             Err(error) => return log::error!("the pmem back end cannot use its file: {error}"),
         };
-        let memory = Rc::new(Memory { file, access: self.access, complaints: LogLimit::new() });
+        let memory = Rc::new(Memory {
+            file,
+            access: self.access,
+            lost: Cell::new(inflight.as_ref().is_some_and(InflightRegion::is_marked)),
+            record: inflight.clone(),
+            complaints: LogLimit::new(),
+        });
         worker::serve(PmemDevice { memory, config }, inflight, context).await;
     }
 }
@@ -91,7 +101,30 @@ impl Parts for PmemParts {
 struct Memory {
     file: Fd,
     access: Access,
+    /// A sync has failed, and with it what it should have written.
+    lost: Cell<bool>,
+    /// Where successors learn of that.
+    record: Option<InflightRegion>,
     complaints: LogLimit,
+}
+
+impl Memory {
+    /// What was written before is on the disk after this.
+    async fn sync(&self) -> io::Result<()> {
+        if self.lost.get() {
+            return Err(Errno::IO.into());
+        }
+        let result = self.file.fdatasync().await;
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.lost.set(true);
+            if let Some(record) = &self.record {
+                record.mark();
+            }
+        }
+        result
+    }
 }
 
 struct PmemDevice {

@@ -1,9 +1,12 @@
 //! Persistent memory against a model driver, under both drivers of the executor and over both ring
 //! formats.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::PathBuf;
+use std::rc::Rc;
 
+use executor::sim::{Faults, PerMille, Sim, Slice};
 use tempfile::TempDir;
 
 use super::file::ALIGNMENT;
@@ -177,4 +180,39 @@ fn files_are_checked_before_they_are_used() {
     assert!(matches!(open(&missing, Access::ReadOnly, None), Err(PmemError::Open { .. })));
     let directory = folder.path().to_path_buf();
     assert!(matches!(open(&directory, Access::ReadOnly, None), Err(PmemError::Kind { .. })));
+}
+
+#[test]
+fn after_a_failed_flush_none_succeeds_here_or_in_a_successor() {
+    let sim = Sim::new(1, Faults { sync_error: PerMille(1000), ..Faults::NONE });
+    let (file, _) = sim.disk(vec![0; 4096]).unwrap();
+    let host = sim.clone();
+    let done = Rc::new(Cell::new(false));
+    let tell = done.clone();
+    let mut executor = sim.executor();
+    let test = async move {
+        let file = PmemFile::over(file, Access::ReadWrite, 4096);
+        let parts = || PmemParts::new(&file, GuestAddress(START), 4096).unwrap();
+        let (queues, size) = parts().profile().inflight_size();
+        let region = InflightRegion::create(queues, size).unwrap();
+        let mut bed = TestBed::new(8 << 20, &parts().profile());
+        bed.run(|context| parts().run(Some(region.clone()), context));
+        bed.activate_with(bed.features, bed.setups(&[])).await.unwrap();
+        assert_eq!(request(&mut bed, 0, 1).await, 1);
+        host.set_faults(Faults::NONE);
+        assert_eq!(request(&mut bed, 0, 1).await, 1);
+        bed.kill().await;
+        bed.run(|context| parts().run(Some(region.clone()), context));
+        bed.activate_with(bed.features, bed.setups(&[])).await.unwrap();
+        assert_eq!(request(&mut bed, 0, 1).await, 1);
+        bed.finish().await;
+        tell.set(true);
+    };
+    executor.block_on(async { executor::spawn(test).detach() });
+    while !done.get() {
+        if sim.run(&mut executor) == Slice::Waiting {
+            sim.advance();
+        }
+    }
+    sim.kill(executor);
 }

@@ -235,6 +235,15 @@ impl Sim {
         self.world.borrow_mut().objects.with_disk(disk.0, |disk| disk.contents().to_vec())
     }
 
+    /// Somebody else than the actor changes some bytes: a guest that has the file as its memory.
+    ///
+    /// # Panics
+    ///
+    /// If the disk ends before them.
+    pub fn store(&self, disk: DiskId, offset: usize, bytes: &[u8]) {
+        self.world.borrow_mut().objects.with_disk(disk.0, |disk| disk.write(offset, bytes));
+    }
+
     /// The host lost its power: a disk holds what was made durable, and of the rest what `Kept` says.
     pub fn cut_power(&self, disk: DiskId, kept: Kept) {
         let World { objects, random, .. } = &mut *self.world.borrow_mut();
