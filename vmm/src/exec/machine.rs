@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +11,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use executor::{Fd, PollFlags, TaskGroup};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, set_child_subreaper, wait,
+};
 
 use super::status;
 use crate::outcome;
@@ -20,22 +25,27 @@ const PROGRAM: &str = "/proc/self/exe";
 /// What is kept of the console and of messages, each.
 const TAIL_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 4 << 10;
-/// What a machine gets to end in order. Whoever waits for a status has nothing of it: the guest is cut
-/// off either way.
+/// What a machine gets to put in order what others know by name.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How Linux begins to say that it gives up.
 const PANIC: &[u8] = b"Kernel panic - not syncing";
-
-/// The last bytes of a stream.
-type Tail = Rc<RefCell<VecDeque<u8>>>;
 
 /// A machine that runs.
 pub(super) struct Machine {
     child: Child,
     pidfd: Fd,
-    console: Tail,
-    messages: Tail,
+    console: Stream,
+    messages: Stream,
     readers: TaskGroup,
+}
+
+/// How a machine is ended whose guest is of no more use. The guest is cut off either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It removes its sockets and ends its recordings.
+    InOrder,
+    /// Nobody else knows anything of it: killed, which takes a third of the time.
+    AtOnce,
 }
 
 /// How a machine ended, in the terms of `vmm exec`.
@@ -65,18 +75,17 @@ impl Machine {
         let parent = rustix::process::getpid();
         // SAFETY: between fork and exec only system calls are made.
         unsafe { command.pre_exec(move || die_with(parent)) };
+        // Its processes are ours to wait for when it is gone.
+        set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
         let pidfd = Fd::new(pidfd_open(pid, PidfdFlags::empty())?)?;
         let readers = TaskGroup::new();
-        let (console, messages) = (Tail::default(), Tail::default());
-        if let Some(stdout) = child.stdout.take() {
-            readers.spawn(keep(Fd::new(std::os::fd::OwnedFd::from(stdout))?, Rc::clone(&console)));
-        }
-        if let Some(stderr) = child.stderr.take() {
-            readers.spawn(keep(Fd::new(std::os::fd::OwnedFd::from(stderr))?, Rc::clone(&messages)));
-        }
+        let console = Stream::new(child.stdout.take().map(OwnedFd::from))?;
+        let messages = Stream::new(child.stderr.take().map(OwnedFd::from))?;
+        readers.spawn(console.clone().follow());
+        readers.spawn(messages.clone().follow());
         Ok(Self { child, pidfd, console, messages, readers })
     }
 
@@ -84,23 +93,30 @@ impl Machine {
     pub(super) async fn ended(&mut self) -> io::Result<End> {
         self.pidfd.poll(PollFlags::IN).await?;
         let status = self.child.wait()?;
-        // All that it has written is in the pipes.
-        self.readers.wait().await;
+        // All that it has written is in the pipes. Their end may come much later: the kernel closes what an
+        // io_uring knew when it finds the time.
+        self.readers.cancel_all().await;
+        self.console.take();
+        self.messages.take();
         Ok(self.judge(status))
     }
 
-    /// Ends it, in order if it can.
-    pub(super) async fn stop(mut self) -> io::Result<()> {
+    /// Ends it and all its processes.
+    pub(super) async fn stop(mut self, farewell: Farewell) -> io::Result<()> {
         if self.child.try_wait()?.is_none() {
-            self.signal(Signal::TERM);
-            let ended = self.pidfd.poll(PollFlags::IN);
-            if executor::timeout(PATIENCE, ended).await.is_err() {
+            let is_over = farewell == Farewell::InOrder && {
+                self.signal(Signal::TERM);
+                executor::timeout(PATIENCE, self.pidfd.poll(PollFlags::IN)).await.is_ok()
+            };
+            if !is_over {
                 self.signal(Signal::KILL);
                 self.pidfd.poll(PollFlags::IN).await?;
             }
             self.child.wait()?;
         }
         self.readers.cancel_all().await;
+        // What they have open is free for the next machine.
+        while !matches!(wait(WaitOptions::empty()), Err(Errno::CHILD)) {}
         Ok(())
     }
 
@@ -113,17 +129,17 @@ impl Machine {
 
     /// The last output on the console.
     pub(super) fn console(&self) -> String {
-        text(&self.console)
+        self.console.text()
     }
 
     /// The last messages of the machine.
     pub(super) fn messages(&self) -> String {
-        text(&self.messages)
+        self.messages.text()
     }
 
     /// A kernel without a driver for the panic device says it on the console alone.
     fn judge(&self, status: ExitStatus) -> End {
-        let mut console = self.console.borrow_mut();
+        let mut console = self.console.tail.borrow_mut();
         let panicked = console.make_contiguous().windows(PANIC.len()).any(|text| text == PANIC);
         match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) if code == outcome::Outcome::GuestPanic.exit_code() => End::Panic,
@@ -154,26 +170,59 @@ fn die_with(parent: Pid) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-/// Reads to the end and keeps the last bytes.
-async fn keep(from: Fd, tail: Tail) {
-    let mut buffer = Vec::with_capacity(READ_BYTES);
-    loop {
-        buffer.clear();
-        let (read, filled) = from.read(buffer).await;
-        buffer = filled;
-        if !read.is_ok_and(|count| count > 0) {
-            return;
+/// What a process writes: its last bytes.
+#[derive(Clone)]
+struct Stream {
+    from: Option<Fd>,
+    tail: Rc<RefCell<VecDeque<u8>>>,
+}
+
+impl Stream {
+    fn new(from: Option<OwnedFd>) -> io::Result<Self> {
+        if let Some(from) = &from {
+            rustix::fs::fcntl_setfl(from, OFlags::NONBLOCK)?;
         }
-        let mut tail = tail.borrow_mut();
-        tail.extend(&buffer);
-        let surplus = tail.len().saturating_sub(TAIL_BYTES);
-        tail.drain(..surplus);
+        Ok(Self { from: from.map(Fd::new).transpose()?, tail: Rc::default() })
+    }
+
+    /// Reads to the end.
+    async fn follow(self) {
+        let Some(from) = &self.from else { return };
+        while from.poll(PollFlags::IN).await.is_ok() && self.take() == More::MayCome {}
+    }
+
+    /// Reads what is there.
+    fn take(&self) -> More {
+        let mut buffer = [0; READ_BYTES];
+        loop {
+            match self.from.as_ref().map_or(Ok(0), |from| rustix::io::read(from, &mut buffer)) {
+                Ok(0) => return More::WillNotCome,
+                Ok(count) => {
+                    let mut tail = self.tail.borrow_mut();
+                    tail.extend(&buffer[..count]);
+                    let surplus = tail.len().saturating_sub(TAIL_BYTES);
+                    tail.drain(..surplus);
+                }
+                Err(Errno::AGAIN) => return More::MayCome,
+                Err(Errno::INTR) => {}
+                Err(_) => return More::WillNotCome,
+            }
+        }
+    }
+
+    /// Without anything that could control a terminal.
+    fn text(&self) -> String {
+        let mut tail = self.tail.borrow_mut();
+        let text = String::from_utf8_lossy(tail.make_contiguous());
+        text.chars()
+            .filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t'))
+            .collect()
     }
 }
 
-/// Without anything that could control a terminal.
-fn text(tail: &Tail) -> String {
-    let mut tail = tail.borrow_mut();
-    let text = String::from_utf8_lossy(tail.make_contiguous());
-    text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
+/// Whether a stream goes on.
+#[derive(PartialEq, Eq)]
+enum More {
+    MayCome,
+    WillNotCome,
 }

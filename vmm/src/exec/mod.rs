@@ -53,6 +53,7 @@ use crate::logs::Log;
 use crate::signals::Signals;
 use first_root::Contents;
 use kernels::KernelModules;
+use machine::Farewell;
 use root::Plan;
 
 /// Drivers without which there is no agent.
@@ -155,6 +156,7 @@ struct Prepared {
     description: PathBuf,
     /// Disks that somebody may look at afterwards.
     disks: Disks,
+    farewell: Farewell,
 }
 
 /// Whether the guest has to put its disks in order before it goes.
@@ -203,6 +205,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);
     options.cmdline.insert(0, words);
 
+    let farewell = farewell(&options);
     // One that has a name is there for others, too.
     let vsock = options.vsock.take().unwrap_or_else(|| VsockConfig {
         path: folder.file("vsock"),
@@ -227,7 +230,18 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
         .open(&description)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(Error::host("write the machine's description"))?;
-    Ok(Prepared { guest: Guest::new(socket), secret, description, disks })
+    Ok(Prepared { guest: Guest::new(socket), secret, description, disks, farewell })
+}
+
+/// What has a name that its user chose is left in order.
+fn farewell(options: &MachineOptions) -> Farewell {
+    let is_known = options.vsock.is_some()
+        || options.control.is_some()
+        || options.trace.is_some()
+        || options.serial.is_some()
+        || options.debugcon.is_some()
+        || !options.consoles.is_empty();
+    if is_known { Farewell::InOrder } else { Farewell::AtOnce }
 }
 
 /// Where the guest has this host's root, a command is where it would be here, and finds what it would

@@ -126,14 +126,14 @@ pub(super) async fn in_new(
                 // If it does not, it is ended all the same.
                 let _ = executor::timeout(SHUTDOWN, machine.ended()).await;
             }
-            machine.stop().await.map_err(Error::host("end the machine"))?;
+            machine.stop(prepared.farewell).await.map_err(Error::host("end the machine"))?;
             conclude(ending)
         }
         Came::Down(end) => {
             end.map(|end| explain(&machine, end)).map_err(Error::host("wait for the machine"))
         }
         Came::Error(error @ Error::Guest(_)) => {
-            machine.stop().await.map_err(Error::host("end the machine"))?;
+            machine.stop(prepared.farewell).await.map_err(Error::host("end the machine"))?;
             Err(error)
         }
         // A guest that goes down takes its connections with it, a moment before.
@@ -142,7 +142,7 @@ pub(super) async fn in_new(
                 end.map(|end| explain(&machine, end)).map_err(Error::host("wait for the machine"))
             }
             Err(_) => {
-                machine.stop().await.map_err(Error::host("end the machine"))?;
+                machine.stop(prepared.farewell).await.map_err(Error::host("end the machine"))?;
                 Err(error)
             }
         },

@@ -94,6 +94,7 @@ const LONG: &[&str] = &[
     "exec/logs",
     "exec/start",
     "exec/thousand-in-a-row",
+    "exec/within-three-seconds",
     "fs/ten-thousand-files",
     "net/addresses-and-links",
     "net/filters",
