@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
             GIVE_AND_TAKE,
             "finish 0\nlacks 'wrong'\nhas 'all right'\n",
         ),
+        case("cycles-leave-nothing", CYCLES, COSTS, ""),
         case("a-server-is-killed", LOAD, KILLS, "grep -q 'rounds, 0 bad' output || exit 1\n"),
     ];
     for case in &mut cases {
@@ -166,6 +167,50 @@ until_output 'ready to lose one'
 vmm unshare vm.sock one || fail 'unshare'
 vmm unshare vm.sock one && fail 'unshare twice'
 vmm share vm.sock four --tag host || fail 'share --tag'
+"#;
+
+/// Each round says so where the host sees it.
+const CYCLES: &str = r"
+driver=/sys/bus/virtio/drivers/virtiofs
+device=$(basename $(readlink $driver/virtio*))
+cycles() {
+    for turn in $(seq $1); do
+        umount /s && echo $device >$driver/unbind && echo $device >$driver/bind &&
+            mount -t virtiofs src /s && cat /s/data >/dev/null || echo bad turn
+    done
+}
+cycles 10; touch /s/warm; until [ -e /s/go ]; do sleep 0.1; done
+cycles 100; touch /s/cycled; until [ -e /s/end ]; do cat /s/data >/dev/null || echo bad turn; done
+";
+const COSTS: &str = r#"
+share '' >output 2>log </dev/null &
+vmm=$!
+until_file() { until [ -e shared/$1 ]; do kill -0 $vmm || fail "vmm ended before: $1"; sleep 0.1; done; }
+# It is the child of a shell.
+costs() { echo "vmm $(cost $(pgrep -P $vmm -x vmm | head -n 1))"; echo "share $(cost $(served_by 'share shared'))"; }
+# What is just being served takes descriptors, too, but not for long.
+leaves_nothing() {
+    for turn in $(seq 50); do
+        costs >$1
+        if (no_leaks before $1 512) >/dev/null; then break; fi
+        sleep 0.1
+    done
+    no_leaks before $1 512
+}
+until_file warm
+costs >before
+touch shared/go
+until_file cycled
+leaves_nothing cycled
+for turn in $(seq 100); do
+    pid=$(served_by 'share shared')
+    kill -KILL "$pid"
+    until_other "$pid" 'share shared'
+done
+leaves_nothing killed
+touch shared/end
+finish 0
+lacks 'bad turn'
 "#;
 
 /// Changes names and verifies data until it has been killed often enough.

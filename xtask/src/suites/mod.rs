@@ -95,6 +95,7 @@ const LONG: &[&str] = &[
     "exec/start",
     "exec/thousand-in-a-row",
     "exec/within-three-seconds",
+    "fs/cycles",
     "fs/ten-thousand-files",
     "net/addresses-and-links",
     "net/filters",
