@@ -57,6 +57,7 @@ mod reply;
 mod sender;
 mod sending;
 mod spin;
+mod sync;
 mod tap;
 mod timer;
 mod waiters;

@@ -14,13 +14,12 @@
 //! and no further load on the path without waiters. The consumer writes only its head, and producers
 //! read that only when the queue seems full: what one side writes, the other mostly does not touch.
 
-use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::link::channel::RemoteEnds;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, IS_MODEL, UnsafeCell};
 use crate::waiters::Waiters;
 
 /// The consumer sleeps and its waker is in the cell.
@@ -39,7 +38,7 @@ const SENDERS_WAITING: usize = 1;
 
 /// Looks of the consumer at a slot that a producer has claimed and not yet filled. Filling takes
 /// nanoseconds; only a producer that lost its processor in between takes longer.
-const FILL_SPINS: u32 = 128;
+const FILL_SPINS: u32 = if IS_MODEL { 1 } else { 128 };
 
 /// Two cache lines: adjacent lines are fetched in pairs.
 #[repr(align(128))]
@@ -172,7 +171,7 @@ impl<T> Queue<T> {
                     let slot = self.slot(position);
                     // SAFETY: the exchange made this thread the only one to have claimed the
                     // position, and the head, acquired before, is past what the slot held.
-                    unsafe { (*slot.message.get()).write(message) };
+                    slot.message.with_mut(|slot| unsafe { (*slot).write(message) });
                     slot.stamp.store(position + 1, Ordering::Release);
                     if word & RECEIVER_WAITING != 0 {
                         // SAFETY: the exchange cleared the flag.
@@ -242,7 +241,7 @@ impl<T> Queue<T> {
     #[cold]
     unsafe fn wake_sleeper(&self) {
         // SAFETY: the caller owns the cell until `armed` is cleared.
-        let waker = unsafe { (*self.sleeper.waker.get()).take() };
+        let waker = self.sleeper.waker.with_mut(|waker| unsafe { (*waker).take() });
         self.sleeper.armed.store(false, Ordering::Release);
         if let Some(waker) = waker {
             waker.wake();
@@ -270,7 +269,7 @@ impl<T> Consumer<T> {
         }
         // SAFETY: the stamp says that the slot holds the message of this position, and only this
         // consumer reads slots; moving the head below gives the slot back exactly once.
-        let message = unsafe { (*slot.message.get()).assume_init_read() };
+        let message = slot.message.with_mut(|slot| unsafe { (*slot).assume_init_read() });
         self.position += 1;
         let head = queue.head.0.swap(self.position << SHIFT, Ordering::AcqRel);
         if head & SENDERS_WAITING != 0 {
@@ -311,10 +310,11 @@ impl<T> Consumer<T> {
             return Poll::Pending;
         }
         // SAFETY: `reclaim_sleeper` says that the consumer owns the cell.
-        let stored = unsafe { &mut *self.queue.sleeper.waker.get() };
-        if !stored.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            *stored = Some(context.waker().clone());
-        }
+        self.queue.sleeper.waker.with_mut(|stored| unsafe {
+            if !(*stored).as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                *stored = Some(context.waker().clone());
+            }
+        });
         self.queue.sleeper.armed.store(true, Ordering::Relaxed);
         let word = self.queue.tail.0.word.fetch_or(RECEIVER_WAITING, Ordering::AcqRel);
         if word >> SHIFT == self.position {
@@ -330,7 +330,7 @@ impl<T> Consumer<T> {
             if let Some(message) = self.try_pop() {
                 return Poll::Ready(Some(message));
             }
-            std::hint::spin_loop();
+            crate::sync::spin_loop();
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -357,7 +357,7 @@ impl<T> Consumer<T> {
             match self.try_pop() {
                 Some(message) => visit(message),
                 // Claimed, not yet filled: the producer is about to.
-                None => std::thread::yield_now(),
+                None => crate::sync::yield_now(),
             }
         }
         self.queue.full_waiters.notify_all();
@@ -376,7 +376,7 @@ impl<T> Drop for Consumer<T> {
         if self.reclaim_sleeper() {
             // SAFETY: the consumer owns the cell. The waker would keep its task alive for as long
             // as a producer lives.
-            drop(unsafe { (*self.queue.sleeper.waker.get()).take() });
+            drop(self.queue.sleeper.waker.with_mut(|waker| unsafe { (*waker).take() }));
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Those who wait for room: a list in order of arrival, only touched when there is no room.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// A place in the list of those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ struct List {
 }
 
 impl Waiters {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { list: Mutex::new(List { queue: VecDeque::new(), next_ticket: 0 }) }
     }
 

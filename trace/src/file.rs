@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::record::Record;
-use crate::stream::Records;
+use crate::stream::Decoder;
 
 const MAGIC: &[u8; 8] = b"vmmtrace";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const START_BYTES: u64 = 16;
 const CHUNK_HEADER_BYTES: usize = 24;
 const KIND_NAME: u16 = 1;
@@ -270,6 +270,7 @@ struct Line<'a> {
     /// Where in `bytes`, and in all that the actor wrote.
     at: usize,
     position: u64,
+    decoder: Decoder,
     time: u64,
     next: Option<Result<Event, TraceError>>,
 }
@@ -284,6 +285,7 @@ impl<'a> Line<'a> {
             bytes: Vec::new(),
             at: 0,
             position: 0,
+            decoder: Decoder::default(),
             time: 0,
             next: None,
         }
@@ -304,11 +306,9 @@ impl<'a> Line<'a> {
 
     fn advance(&mut self) -> Option<Result<Event, TraceError>> {
         loop {
-            let rest = &self.bytes[self.at..];
-            let mut records = Records::new(rest, self.position);
-            match records.next() {
-                Some(Ok(record)) => {
-                    let used = records.position().wrapping_sub(self.position);
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            match self.decoder.next(rest, self.position) {
+                Some(Ok((record, used))) => {
                     self.at += used as usize;
                     self.position = self.position.wrapping_add(used);
                     match record {

@@ -9,11 +9,14 @@
 //! An actor in a sandbox gets the memory of its ring and nothing else. It may write anything there: who
 //! reads a ring or a file takes it for hostile.
 
+mod block;
 mod file;
 mod memory;
 mod record;
 mod ring;
+mod short;
 mod stream;
+mod sync;
 
 pub use file::{Appender, Entry, Event, Timeline, TraceError, TraceFile};
 pub use record::{Began, Operation, Piece, QueuePlace, Record};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use trace::{Began, Piece, QueuePlace, Record, Ring, Writer};
 
 use super::backend::{QueueSetup, RingLayout};
-use super::queue::{Chain, Segment, Tag};
+use super::queue::{Chain, Tag};
 
 /// As many bytes of a request as tell what is asked: a header, and ranges of a disk behind it.
 const HEADER_BYTES: usize = 288;
@@ -182,9 +182,11 @@ impl Scribe {
         let wanted = if has_data { SHORT_HEADER_BYTES } else { HEADER_BYTES };
         self.known = chain.peek(&mut self.header[..wanted]);
         self.pieces.clear();
-        let piece = |segment: &Segment, writable| Piece { length: segment.len() as u32, writable };
-        let readable = chain.readable().iter().map(|segment| piece(segment, false));
-        let writable = chain.writable().iter().map(|segment| piece(segment, true));
-        self.pieces.extend(readable.chain(writable).take(MOST_PIECES));
+        for (segments, writable) in [(chain.readable(), false), (chain.writable(), true)] {
+            let count = segments.len().min(MOST_PIECES - self.pieces.len());
+            for segment in &segments[..count] {
+                self.pieces.push(Piece { length: segment.len() as u32, writable });
+            }
+        }
     }
 }

@@ -164,6 +164,9 @@ impl Chain {
     pub fn peek(&self, out: &mut [u8]) -> usize {
         let mut done = 0;
         for segment in self.readable() {
+            if done == out.len() {
+                break;
+            }
             let part = segment.len().min(out.len() - done);
             // SAFETY: as in `read_exact`.
             unsafe {

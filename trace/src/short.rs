@@ -1,0 +1,153 @@
+//! What the short forms of [`crate::stream`] say: requests of disks like those before.
+
+use std::borrow::Cow;
+
+use crate::record::{Began, Operation, Piece, Record};
+
+/// Slots that shapes are remembered in.
+pub(crate) const SLOTS: usize = 64;
+/// Pieces of a shape that is worth to be remembered.
+const MOST_PIECES: usize = 20;
+/// Bytes of the headers that are meant: what to do, then at which sector.
+const KIND_BYTES: usize = 8;
+const SECTOR_SHIFT: u32 = 9;
+/// What queues are called in one word with other things.
+const MOST_QUEUES: u16 = 1 << 6;
+const QUEUE_SHIFT: u32 = 16;
+const SLOT_SHIFT: u32 = 22;
+const READ_SHIFT: u32 = 22;
+
+/// All of a request but its place, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shape {
+    kind: [u8; KIND_BYTES],
+    began: Option<(Operation, u64)>,
+    pieces: Vec<Piece>,
+}
+
+/// A request as far as the short form can say it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    kind: [u8; KIND_BYTES],
+    sector: u32,
+    began: Option<(Operation, u64)>,
+    pieces: &'a [Piece],
+    queue: u16,
+    head: u16,
+}
+
+impl<'a> Request<'a> {
+    /// None if only the long form can.
+    #[inline]
+    pub(crate) fn of(record: &'a Record<'_>) -> Option<Self> {
+        let Record::Taken { queue, head, header, pieces, began } = record else { return None };
+        let (kind, sector) = header.split_first_chunk::<KIND_BYTES>()?;
+        let sector = u64::from_le_bytes(sector.try_into().ok()?);
+        let is_there = began.is_none_or(|began| began.offset == place(began.operation, sector));
+        let sector = u32::try_from(sector).ok()?;
+        if !is_there || *queue >= MOST_QUEUES || pieces.len() > MOST_PIECES {
+            return None;
+        }
+        let began = began.map(|began| (began.operation, began.length));
+        Some(Self { kind: *kind, sector, began, pieces, queue: *queue, head: *head })
+    }
+
+    /// The slot that is its own, shared with others that have the same sum.
+    #[inline]
+    pub(crate) fn slot(&self) -> usize {
+        let start = u64::from_le_bytes(self.kind) ^ (self.pieces.len() as u64) << 32;
+        let sum = self
+            .pieces
+            .iter()
+            .fold(start, |sum, piece| sum.wrapping_mul(31).wrapping_add(u64::from(piece.length)));
+        (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOTS.ilog2())) as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_like(&self, shape: &Shape) -> bool {
+        self.kind == shape.kind && self.began == shape.began && self.pieces == shape.pieces
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { kind: self.kind, began: self.began, pieces: self.pieces.to_vec() }
+    }
+
+    /// What the short form says: the names, and the sector.
+    #[inline]
+    pub(crate) fn words(&self, slot: usize) -> (u32, u32) {
+        let names = (slot as u32) << SLOT_SHIFT | u32::from(self.queue) << QUEUE_SHIFT;
+        (names | u32::from(self.head), self.sector)
+    }
+}
+
+/// Where in its file an operation begins that a request for this sector asks for.
+fn place(operation: Operation, sector: u64) -> u64 {
+    match operation {
+        Operation::Sync => 0,
+        Operation::Read | Operation::Write | Operation::Range => sector.wrapping_shl(SECTOR_SHIFT),
+    }
+}
+
+impl Shape {
+    /// That of a request whose long form was read.
+    pub(crate) fn of(record: &Record<'_>) -> Option<Self> {
+        Request::of(record).map(|request| request.shape())
+    }
+}
+
+/// Shapes that a reader remembers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Slots(Vec<Option<Shape>>);
+
+impl Slots {
+    /// None if there is no such slot.
+    pub(crate) fn remember(&mut self, slot: usize, shape: Shape) -> Option<()> {
+        self.0.resize(SLOTS, None);
+        *self.0.get_mut(slot)? = Some(shape);
+        Some(())
+    }
+
+    /// A request like one that was remembered.
+    pub(crate) fn taken(&self, names: u32, sector: u32) -> Option<Record<'static>> {
+        let shape = self.0.get((names >> SLOT_SHIFT) as usize)?.as_ref()?;
+        let sector = u64::from(sector);
+        let header = [shape.kind, sector.to_le_bytes()].concat();
+        let began = shape.began.map(|(operation, length)| Began {
+            operation,
+            offset: place(operation, sector),
+            length,
+        });
+        let (queue, head) = queue_and_head(names);
+        let pieces = Cow::Owned(shape.pieces.clone());
+        Some(Record::Taken { queue, head, header: header.into(), pieces, began })
+    }
+}
+
+fn queue_and_head(names: u32) -> (u16, u16) {
+    ((names >> QUEUE_SHIFT) as u16 & (MOST_QUEUES - 1), names as u16)
+}
+
+/// The short form of a buffer that was given back. None if only the long form can say it.
+#[inline]
+pub(crate) fn given_words(record: &Record<'_>) -> Option<(u32, u32)> {
+    let Record::Given { queue, head, result: Some(result), written, status: 0 } = record else {
+        return None;
+    };
+    let bytes = u32::try_from(*result).ok()?;
+    let read = match written {
+        1 => 0,
+        written if *written == bytes + 1 => 1,
+        _ => return None,
+    };
+    if *queue >= MOST_QUEUES {
+        return None;
+    }
+    Some((read << READ_SHIFT | u32::from(*queue) << QUEUE_SHIFT | u32::from(*head), bytes))
+}
+
+/// What that says.
+pub(crate) fn given(names: u32, bytes: u32) -> Record<'static> {
+    let (queue, head) = queue_and_head(names);
+    let written = if names >> READ_SHIFT & 1 == 1 { bytes.wrapping_add(1) } else { 1 };
+    Record::Given { queue, head, result: Some(bytes as i32), written, status: 0 }
+}
