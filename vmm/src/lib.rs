@@ -15,6 +15,7 @@ pub mod kvm;
 pub mod logs;
 pub mod machine;
 mod markup;
+mod names;
 pub mod outcome;
 pub mod pstore;
 pub mod sandbox;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::agent_secret;
 use crate::error::Report;
 use crate::exec::{Files, Local, Progress, Transfer, copy};
+use crate::names::VsockOf;
 use crate::outcome::BAD_INPUT;
 
 const EXAMPLES: &str = "\
@@ -17,7 +17,7 @@ Examples:
   vmm cp *.deb vm.sock:/root                 into a folder of it
   tar c . | vmm cp - vm.sock:/tmp/all.tar    from standard input
 
-A path of the guest is SOCKET:/PATH. Regular files alone are copied, with their permissions;
+A path of the guest is MACHINE:/PATH, MACHINE being its name or its --vsock socket. Regular files alone are copied, with their permissions;
 folders go better with `vmm exec --mount` or through tar.";
 
 /// Copy files into a virtual machine that runs, or out of it
@@ -48,7 +48,7 @@ pub(super) struct CpArgs {
 /// What makes no sense together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum UsageError {
-    #[error("one side has to be in a guest: SOCKET:/PATH")]
+    #[error("one side has to be in a guest: MACHINE:/PATH")]
     NoGuest,
     #[error("one side has to be on this host")]
     TwoGuests,
@@ -71,7 +71,14 @@ pub(super) fn run(arguments: CpArgs) -> u8 {
             return BAD_INPUT;
         }
     };
-    let secret = arguments.agent_secret.unwrap_or_else(|| agent_secret::beside(&socket));
+    let VsockOf { socket, secret, .. } = match VsockOf::parse(socket.as_os_str()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            super::run::say(&Report::new(&error).to_string());
+            return BAD_INPUT;
+        }
+    };
+    let secret = arguments.agent_secret.unwrap_or(secret);
     let progress = match (arguments.progress, arguments.no_progress) {
         (true, _) => Progress::Always,
         (_, true) => Progress::Never,
@@ -116,7 +123,7 @@ fn plan(from: &[OsString], to: &OsStr) -> Result<(PathBuf, Files), UsageError> {
     }
 }
 
-/// `SOCKET:/PATH` is in a guest, everything else is here.
+/// `MACHINE:/PATH` is in a guest, everything else is here.
 fn end(text: &OsStr) -> End {
     let bytes = text.as_bytes();
     match bytes.windows(2).position(|pair| pair == b":/") {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
-use crate::agent_secret;
 use crate::crashes::{self, Crash, Store, StoreError, Taker};
 use crate::error::Report;
+use crate::names::VsockOf;
 use crate::outcome::BAD_INPUT;
 
 const EXAMPLES: &str = "\
@@ -48,13 +49,13 @@ enum Command {
     },
     /// Take those of a machine that runs, until a signal
     Collect {
-        /// The machine's --vsock socket
-        #[arg(value_name = "SOCKET")]
-        socket: PathBuf,
+        /// The machine: its name, or its --vsock socket
+        #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| VsockOf::parse(&text)))]
+        machine: VsockOf,
         /// File with the secret of the machine's agent [default: SOCKET.secret]
         #[arg(long, value_name = "FILE")]
         agent_secret: Option<PathBuf>,
-        /// What the machine is called [default: SOCKET's name without its ending]
+        /// What the machine is called [default: its name, or that of its socket without the ending]
         #[arg(long, value_name = "TEXT")]
         tag: Option<String>,
     },
@@ -70,10 +71,10 @@ pub(super) fn run(arguments: CrashesArgs) -> u8 {
     let text = match command {
         Command::List => list(&store, json),
         Command::Show { id, path } => show(&store, &id, path, json),
-        Command::Collect { socket, agent_secret, tag } => {
-            let secret = agent_secret.unwrap_or_else(|| agent_secret::beside(&socket));
-            let stem = || socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let taker = Taker { store: Some(store), machine: tag.unwrap_or_else(stem) };
+        Command::Collect { machine, agent_secret, tag } => {
+            let VsockOf { socket, secret, name } = machine;
+            let secret = agent_secret.unwrap_or(secret);
+            let taker = Taker { store: Some(store), machine: tag.unwrap_or(name) };
             return match crashes::collect(socket, secret, taker) {
                 Ok(()) => 0,
                 Err(error) => {

@@ -1,9 +1,9 @@
 //! `vmm ctl`: asks something of a machine that runs.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::run::report_error;
 use crate::config::{ByteCount, MemorySize, key_value};
 use crate::control::{Answer, Client, ClientError, Event, LinkTo, Request, Status, Traffic};
 use crate::error::Report;
+use crate::names::ControlOf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,9 +29,9 @@ The exit status is 0 when the machine did it, else 35.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CtlArgs {
-    /// The machine's control socket
-    #[arg(value_name = "SOCK")]
-    socket: PathBuf,
+    /// The machine: its name, or its control socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| ControlOf::parse(&text)))]
+    machine: ControlOf,
     #[command(subcommand)]
     command: CtlCommand,
     /// Answer with one line of JSON
@@ -157,9 +158,9 @@ pub(super) fn run(arguments: CtlArgs) -> u8 {
 }
 
 fn ask(arguments: CtlArgs) -> Result<u8, ClientError> {
-    let CtlArgs { socket, command, json } = arguments;
+    let CtlArgs { machine, command, json } = arguments;
     let request = command.request();
-    let mut client = Client::connect(&socket)?;
+    let mut client = Client::connect(&machine.0)?;
     let answer = client.ask(&request)?;
     match request {
         Request::Events => return show_events(&mut client, json),

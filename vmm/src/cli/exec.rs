@@ -7,15 +7,16 @@ use std::str::FromStr;
 
 use agent_client::Command;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use proto::mounts::Access;
 
-use crate::agent_secret;
 use crate::config::MachineOptions;
 use crate::error::{Hint, Report};
 use crate::exec::{
     self, Expose, Place, Ports, Publish, Request, Root, SharedFolder, Time, Wanted, Writes,
 };
 use crate::logs::{Format, Log, RotatingFile, Sink};
+use crate::names::VsockOf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,9 +70,10 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "DIR", help_heading = HEADING)]
     modules: Option<PathBuf>,
 
-    /// Run in the machine with this --vsock socket instead of a new one
-    #[arg(long = "in", value_name = "SOCKET", help_heading = HEADING)]
-    running: Option<PathBuf>,
+    /// Run in a machine that runs instead of a new one: its name, or its --vsock socket
+    #[arg(long = "in", value_name = "MACHINE", help_heading = HEADING,
+          value_parser = OsStringValueParser::new().try_map(|text| VsockOf::parse(&text)))]
+    running: Option<VsockOf>,
 
     /// Reach a port of the guest's localhost here; may be repeated
     #[arg(long, value_name = "[ADDRESS:]PORT[:GUESTPORT]", help_heading = HEADING)]
@@ -163,9 +165,8 @@ fn request(arguments: ExecArgs) -> Result<Request, crate::config::Error> {
     }
     let mut options = options.overlay(arguments.machine);
     let place = match arguments.running {
-        Some(socket) => {
-            let secret = options.agent_secret.take();
-            let secret = secret.unwrap_or_else(|| agent_secret::beside(&socket));
+        Some(VsockOf { socket, secret, .. }) => {
+            let secret = options.agent_secret.take().unwrap_or(secret);
             Place::Running { socket, secret }
         }
         None => {

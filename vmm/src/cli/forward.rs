@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use crate::agent_secret;
 use crate::error::Report;
 use crate::exec::{Expose, Forwarding, Ports, Publish, Wanted, forward};
+use crate::names::VsockOf;
 
 /// Forward ports between this host and a virtual machine that runs
 #[derive(Debug, Args)]
@@ -19,9 +20,9 @@ Examples:
 
 No network device is needed. It ends with a signal, or with the guest.")]
 pub(super) struct ForwardArgs {
-    /// The machine's --vsock socket
-    #[arg(value_name = "SOCKET")]
-    socket: PathBuf,
+    /// The machine: its name, or its --vsock socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| VsockOf::parse(&text)))]
+    machine: VsockOf,
 
     /// File with the secret of the machine's agent [default: SOCKET.secret]
     #[arg(long, value_name = "FILE")]
@@ -42,10 +43,11 @@ pub(super) struct ForwardArgs {
 
 /// Forwards until a signal, and gives the exit status of the process.
 pub(super) fn run(arguments: ForwardArgs) -> u8 {
-    let ForwardArgs { socket, agent_secret, publish, expose, all } = arguments;
-    let secret = agent_secret.unwrap_or_else(|| agent_secret::beside(&socket));
+    let ForwardArgs { machine, agent_secret, publish, expose, all } = arguments;
+    let secret = agent_secret.unwrap_or(machine.secret);
     let all = if all { Wanted::Yes } else { Wanted::No };
-    let forwarding = Forwarding { socket, secret, ports: Ports { publish, expose }, all };
+    let forwarding =
+        Forwarding { socket: machine.socket, secret, ports: Ports { publish, expose }, all };
     let tell = |what: &str| super::run::say(&format!("vmm: {what}"));
     match forward(forwarding, tell) {
         Ok(()) => 0,

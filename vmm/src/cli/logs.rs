@@ -5,11 +5,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use crate::agent_secret;
 use crate::config::ByteCount;
 use crate::error::Report;
 use crate::logs::{self, Format, Log, Request, RotatingFile, Sink};
+use crate::names::VsockOf;
 use crate::outcome::BAD_INPUT;
 
 /// What a file of logs may have before it becomes an older one.
@@ -21,15 +22,15 @@ pub(super) const FILE_BYTES: u64 = 1 << 20;
 Programs of the guest log to /dev/log and /dev/kmsg, and the kernel's own log is there from its first line. The
 guest's agent hands everything over once, to whoever listens; it ends with a signal.")]
 pub(super) struct LogsArgs {
-    /// The machine's --vsock socket
-    #[arg(value_name = "SOCKET")]
-    socket: PathBuf,
+    /// The machine: its name, or its --vsock socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| VsockOf::parse(&text)))]
+    machine: VsockOf,
 
     /// File with the secret of the machine's agent [default: SOCKET.secret]
     #[arg(long, value_name = "FILE")]
     agent_secret: Option<PathBuf>,
 
-    /// What lines are marked with [default: SOCKET's name without its ending]
+    /// What lines are marked with [default: its name, or that of its socket without the ending]
     #[arg(long, value_name = "TEXT")]
     tag: Option<String>,
 
@@ -53,8 +54,8 @@ pub(super) struct LogsArgs {
 
 /// Takes logs until a signal, and gives the exit status of the process.
 pub(super) fn run(arguments: LogsArgs) -> u8 {
-    let socket = arguments.socket.clone();
-    let secret = arguments.agent_secret.clone().unwrap_or_else(|| agent_secret::beside(&socket));
+    let VsockOf { socket, secret, .. } = arguments.machine.clone();
+    let secret = arguments.agent_secret.clone().unwrap_or(secret);
     let log = match log(arguments) {
         Ok(log) => log,
         Err((what, error)) => {
@@ -72,11 +73,10 @@ pub(super) fn run(arguments: LogsArgs) -> u8 {
 }
 
 fn log(arguments: LogsArgs) -> Result<Log, (String, io::Error)> {
-    let LogsArgs { socket, tag, format, file, file_size, syslog, .. } = arguments;
-    let stem = || socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let LogsArgs { machine, tag, format, file, file_size, syslog, .. } = arguments;
     // A tag is one word of a line.
     let tag: String = tag
-        .unwrap_or_else(stem)
+        .unwrap_or(machine.name)
         .chars()
         .map(|letter| if letter.is_ascii_graphic() { letter } else { '_' })
         .collect();

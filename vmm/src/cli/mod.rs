@@ -1,4 +1,4 @@
-//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`,
+//! The command line: `vmm run`, `vmm exec`, `vmm shell`, `vmm cp`, `vmm list`, `vmm logs`, `vmm crashes`, `vmm test`, `vmm bench`,
 //! `vmm ctl`, `vmm device`, `vmm doctor`, `vmm pstore`, `vmm seccomp`, `vmm serve-9p`, `vmm share`, `vmm unshare`,
 //! `vmm trace`, `vmm version`,
 //! `vmm completion`.
@@ -10,6 +10,7 @@ mod ctl;
 mod device;
 mod exec;
 mod forward;
+mod list;
 mod logging;
 mod logs;
 mod pstore;
@@ -52,6 +53,7 @@ enum Command {
     Shell(shell::ShellArgs),
     Cp(cp::CpArgs),
     Forward(forward::ForwardArgs),
+    List(list::ListArgs),
     Logs(logs::LogsArgs),
     Crashes(crashes::CrashesArgs),
     Test(test::TestArgs),
@@ -108,11 +110,7 @@ pub fn main<E: Hint + 'static>(run_machine: fn(&MachineConfig) -> Result<Outcome
 
 /// Whether a command in a guest was meant, whose statuses are its own.
 fn is_exec(arguments: &[OsString]) -> bool {
-    arguments
-        .iter()
-        .skip(1)
-        .find(|word| !word.as_encoded_bytes().starts_with(b"-"))
-        .is_some_and(|word| word == "exec")
+    usage::subcommand(arguments) == Some("exec")
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
@@ -135,6 +133,7 @@ fn dispatch<E: Hint + 'static>(
         Command::Shell(arguments) => shell::run(arguments),
         Command::Cp(arguments) => cp::run(arguments),
         Command::Forward(arguments) => forward::run(arguments),
+        Command::List(arguments) => list::run(&arguments),
         Command::Logs(arguments) => logs::run(arguments),
         Command::Crashes(arguments) => crashes::run(arguments),
         Command::Test(arguments) => test::run(&arguments),

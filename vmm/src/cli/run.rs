@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::config::{Error, MachineConfig, MachineOptions};
 use crate::error::{Hint, Report};
 use crate::exec::{self, RootDir};
+use crate::names::Claim;
 use crate::outcome::{self, BuiltInSummary, Outcome, signal_name};
 use crate::terminal;
 
@@ -58,6 +59,14 @@ pub(super) fn run<E: Hint + 'static>(
     let booted = root_dir.as_ref().map(|root| exec::boot_from(root, &mut options));
     let _boot_files = match booted.transpose() {
         Ok(files) => files,
+        Err(error) => {
+            report_error(&Report::new(&error), json);
+            return outcome::BAD_INPUT;
+        }
+    };
+    // As long as the machine lives, too.
+    let _name = match Claim::of(&mut options) {
+        Ok(name) => name,
         Err(error) => {
             report_error(&Report::new(&error), json);
             return outcome::BAD_INPUT;

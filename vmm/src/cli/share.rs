@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use super::run::report_error;
 use crate::control::{Client, ClientError, Request};
 use crate::error::Report;
+use crate::names::ControlOf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,9 +21,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ShareArgs {
-    /// The machine's control socket
-    #[arg(value_name = "SOCK")]
-    socket: PathBuf,
+    /// The machine: its name, or its control socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| ControlOf::parse(&text)))]
+    machine: ControlOf,
     /// The directory
     path: PathBuf,
     /// What the guest finds it by [default: the directory's own name]
@@ -38,9 +40,9 @@ pub(super) struct ShareArgs {
 /// Share a directory no more
 #[derive(Debug, Args)]
 pub(super) struct UnshareArgs {
-    /// The machine's control socket
-    #[arg(value_name = "SOCK")]
-    socket: PathBuf,
+    /// The machine: its name, or its control socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| ControlOf::parse(&text)))]
+    machine: ControlOf,
     /// What the guest finds it by
     name: String,
     /// The share that it is in, where a machine has several
@@ -50,7 +52,7 @@ pub(super) struct UnshareArgs {
 
 /// Gives the exit status of the process.
 pub(super) fn share(arguments: ShareArgs) -> u8 {
-    let ShareArgs { socket, path, name, read_only, tag } = arguments;
+    let ShareArgs { machine, path, name, read_only, tag } = arguments;
     // The machine has a working directory of its own.
     let path = match std::fs::canonicalize(&path) {
         Ok(path) => path,
@@ -61,13 +63,13 @@ pub(super) fn share(arguments: ShareArgs) -> u8 {
     let Some(name) = name.or_else(|| Some(path.file_name()?.to_str()?.to_owned())) else {
         return report_error(&Report::new(&ShareError::Nameless { path }), false);
     };
-    ask(&socket, &Request::Share { id: tag, path, name, read_only })
+    ask(&machine.0, &Request::Share { id: tag, path, name, read_only })
 }
 
 /// Gives the exit status of the process.
 pub(super) fn unshare(arguments: UnshareArgs) -> u8 {
-    let UnshareArgs { socket, name, tag } = arguments;
-    ask(&socket, &Request::Unshare { id: tag, name })
+    let UnshareArgs { machine, name, tag } = arguments;
+    ask(&machine.0, &Request::Unshare { id: tag, name })
 }
 
 fn ask(socket: &Path, request: &Request) -> u8 {

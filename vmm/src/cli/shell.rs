@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use agent_client::Command;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use crate::agent_secret;
 use crate::exec::{Place, Ports, Request, Wanted};
+use crate::names::VsockOf;
 
 /// The agent says in SHELL what the user's shell is.
 const LOGIN: [&str; 3] = ["/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l"];
@@ -20,9 +21,9 @@ const LOGIN: [&str; 3] = ["/bin/sh", "-c", "exec \"${SHELL:-/bin/sh}\" -l"];
     after_help = "With a terminal here there is one in the guest; otherwise the shell reads commands."
 )]
 pub(super) struct ShellArgs {
-    /// The machine's --vsock socket
-    #[arg(value_name = "SOCKET")]
-    socket: PathBuf,
+    /// The machine: its name, or its --vsock socket
+    #[arg(value_name = "MACHINE", value_parser = OsStringValueParser::new().try_map(|text| VsockOf::parse(&text)))]
+    machine: VsockOf,
 
     /// File with the secret of the machine's agent [default: SOCKET.secret]
     #[arg(long, value_name = "FILE")]
@@ -43,11 +44,11 @@ pub(super) struct ShellArgs {
 
 /// Runs the shell and gives its exit status.
 pub(super) fn run(arguments: ShellArgs) -> u8 {
-    let ShellArgs { socket, agent_secret, env, user, cwd } = arguments;
-    let secret = agent_secret.unwrap_or_else(|| agent_secret::beside(&socket));
+    let ShellArgs { machine, agent_secret, env, user, cwd } = arguments;
+    let secret = agent_secret.unwrap_or(machine.secret);
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     super::exec::perform(Request {
-        place: Place::Running { socket, secret },
+        place: Place::Running { socket: machine.socket, secret },
         command: Command {
             argv: LOGIN.map(|word| word.as_bytes().to_vec()).to_vec(),
             env: env.iter().filter_map(super::exec::variable).collect(),

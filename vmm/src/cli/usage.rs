@@ -16,6 +16,8 @@ use crate::outcome::BAD_INPUT;
 struct ValueRefused {
     argument: String,
     value: String,
+    /// The subcommand, and a space.
+    command: String,
     source: Reason,
 }
 
@@ -26,7 +28,7 @@ struct Reason(String);
 
 impl Hint for ValueRefused {
     fn hint(&self) -> Option<std::borrow::Cow<'static, str>> {
-        Some("`vmm run --help` lists what it can be".into())
+        Some(format!("`vmm {}--help` lists what it can be", self.command).into())
     }
 }
 
@@ -38,7 +40,7 @@ pub(super) fn finish(error: &clap::Error, arguments: &[OsString]) -> u8 {
         return 0;
     }
     let wants_json = arguments.iter().any(|argument| argument == "--json");
-    if let Some(refused) = value_refused(error) {
+    if let Some(refused) = value_refused(error, arguments) {
         return report_error(&Report::new(&refused), wants_json);
     }
     // Standard error that cannot be written leaves nothing to say it on.
@@ -49,7 +51,7 @@ pub(super) fn finish(error: &clap::Error, arguments: &[OsString]) -> u8 {
     BAD_INPUT
 }
 
-fn value_refused(error: &clap::Error) -> Option<ValueRefused> {
+fn value_refused(error: &clap::Error, arguments: &[OsString]) -> Option<ValueRefused> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -59,7 +61,14 @@ fn value_refused(error: &clap::Error) -> Option<ValueRefused> {
         // `--cpus <N>`: the flag alone says enough.
         argument: text(ContextKind::InvalidArg)?.split(' ').next()?.to_owned(),
         value: text(ContextKind::InvalidValue)?,
+        command: subcommand(arguments).map(|word| format!("{word} ")).unwrap_or_default(),
     })
+}
+
+/// Options that have values come after it.
+pub(super) fn subcommand(arguments: &[OsString]) -> Option<&str> {
+    let mut words = arguments.iter().skip(1);
+    words.find(|word| !word.as_encoded_bytes().starts_with(b"-"))?.to_str()
 }
 
 /// The first line of the parser's message, without usage and tips.

@@ -6,9 +6,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MemorySize, NetConfig, PmemConfig,
-    PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig, TraceConfig,
-    VsockConfig, WatchdogAction,
+    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineName, MemorySize, NetConfig,
+    PmemConfig, PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig,
+    TraceConfig, VsockConfig, WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -124,6 +124,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<SerialConfig>,
 
+    /// What the machine is called: `vmm shell NAME`, `vmm ctl NAME`; it has a vsock and a control socket then
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<MachineName>,
+
     /// Listen on this Unix socket for `vmm ctl`; for this user and root alone
     #[arg(long, value_name = "SOCK")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +199,7 @@ impl MachineOptions {
             trace: over.trace.or(self.trace),
             serial: over.serial.or(self.serial),
             debugcon: over.debugcon.or(self.debugcon),
+            name: over.name.or(self.name),
             control: over.control.or(self.control),
             single_process: over.single_process.or(self.single_process),
             rings: over.rings.or(self.rings),

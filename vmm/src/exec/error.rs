@@ -8,6 +8,7 @@ use agent_client::CallError;
 
 use crate::config::ShareValueError;
 use crate::error::Hint;
+use crate::names::NameError;
 
 /// The statuses that are not the command's: as timeout(1) and shells have them, and two more.
 pub mod status {
@@ -45,6 +46,9 @@ pub enum Error {
         /// The module.
         name: &'static str,
     },
+    /// The machine cannot be called so.
+    #[error("cannot name the machine")]
+    Name(#[from] NameError),
     /// There is nothing on an image that could be a root.
     #[error("there is no file system on `{}`", path.display())]
     NoFileSystem {
@@ -124,6 +128,7 @@ impl Hint for Error {
                  partition table that has one"
                     .into(),
             ),
+            Self::Name(error) => error.hint(),
             _ => None,
         }
     }

@@ -50,6 +50,7 @@ use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
 use crate::crashes::{Store, Taker};
 use crate::folder::Folder;
 use crate::logs::Log;
+use crate::names::Claim;
 use crate::signals::Signals;
 use first_root::Contents;
 use kernels::KernelModules;
@@ -157,6 +158,8 @@ struct Prepared {
     /// Disks that somebody may look at afterwards.
     disks: Disks,
     farewell: Farewell,
+    /// By which others reach the machine.
+    _name: Option<Claim>,
 }
 
 /// Whether the guest has to put its disks in order before it goes.
@@ -205,6 +208,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
     let words = format!("{KERNEL_WORDS} rdinit={}", first_root::INIT);
     options.cmdline.insert(0, words);
 
+    let name = Claim::of(&mut options)?;
     let farewell = farewell(&options);
     // One that has a name is there for others, too.
     let vsock = options.vsock.take().unwrap_or_else(|| VsockConfig {
@@ -230,7 +234,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
         .open(&description)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(Error::host("write the machine's description"))?;
-    Ok(Prepared { guest: Guest::new(socket), secret, description, disks, farewell })
+    Ok(Prepared { guest: Guest::new(socket), secret, description, disks, farewell, _name: name })
 }
 
 /// What has a name that its user chose is left in order.

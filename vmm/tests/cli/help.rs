@@ -24,6 +24,7 @@ fn help_is_as_recorded() {
         (&["shell", "--help"], "help-shell.txt"),
         (&["cp", "--help"], "help-cp.txt"),
         (&["forward", "--help"], "help-forward.txt"),
+        (&["list", "--help"], "help-list.txt"),
         (&["logs", "--help"], "help-logs.txt"),
         (&["test", "--help"], "help-test.txt"),
         (&["ctl", "--help"], "help-ctl.txt"),

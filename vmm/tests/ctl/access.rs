@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::machine::{ENDLESS, Machine, Said, ctl_at, has_kvm};
+use crate::machine::{ENDLESS, Machine, Said, ctl_at, has_kvm, vmm_at};
 
 /// The user that no file belongs to.
 const NOBODY: u32 = 65534;
@@ -23,7 +23,7 @@ fn assert_refused(said: &Said, words: &[&str]) {
 fn what_is_no_machine_is_told_apart() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let path = folder.path();
-    let said = ctl_at(path, &["missing.sock", "status"]);
+    let said = ctl_at(path, &["./missing.sock", "status"]);
     assert_refused(&said, &["cannot reach a machine", "No such file", "hint: it has ended"]);
     std::fs::write(path.join("file"), "text").expect("written");
     let said = ctl_at(path, &["file", "status"]);
@@ -31,6 +31,27 @@ fn what_is_no_machine_is_told_apart() {
     drop(UnixListener::bind(path.join("dead.sock")).expect("listens"));
     let said = ctl_at(path, &["dead.sock", "status"]);
     assert_refused(&said, &["cannot reach a machine", "hint: the machine that made this socket"]);
+}
+
+#[test]
+fn a_machine_is_reached_by_its_name() {
+    if !has_kvm() {
+        return;
+    }
+    let mut machine = Machine::start(ENDLESS, &["--name", "web"]);
+    let folder = machine.folder.path().to_owned();
+    let vmm = |arguments: &[&str]| vmm_at(&folder, arguments);
+    let all: serde_json::Value = serde_json::from_str(&vmm(&["list", "--json"]).out).expect("JSON");
+    assert_eq!(all[0]["name"], "web");
+    assert_eq!(all[0]["control"], folder.join("vm.sock").to_str().expect("a plain path"));
+    assert!(vmm(&["list"]).out.starts_with("web "));
+    assert_eq!(vmm(&["ctl", "web", "status"]).status, Some(0));
+    assert_refused(&vmm(&["run", "--name", "web"]), &["called `web` runs already", "vmm list"]);
+    assert_refused(&vmm(&["ctl", "mail", "status"]), &["no machine is called `mail`"]);
+    assert_refused(&vmm(&["run", "--name", "../web"]), &["as --name", "a name has 1 to 40"]);
+    assert_eq!(vmm(&["ctl", "web", "stop"]).status, Some(0));
+    assert_eq!(machine.wait(), Some(36));
+    assert_eq!(vmm(&["list", "--json"]).out, "[]\n");
 }
 
 #[test]

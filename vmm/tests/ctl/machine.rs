@@ -59,9 +59,14 @@ impl From<Output> for Said {
 }
 
 pub(crate) fn ctl_at(folder: &Path, arguments: &[&str]) -> Said {
+    vmm_at(folder, &[&["ctl"], arguments].concat())
+}
+
+/// Names of machines are kept in the same folder.
+pub(crate) fn vmm_at(folder: &Path, arguments: &[&str]) -> Said {
     let mut command = Command::new(VMM);
-    command.arg("ctl").args(arguments).current_dir(folder).stdin(Stdio::null());
-    command.output().expect("the binary starts").into()
+    command.args(arguments).current_dir(folder).env("XDG_RUNTIME_DIR", folder);
+    command.stdin(Stdio::null()).output().expect("the binary starts").into()
 }
 
 /// A machine with a disk, `disk.img`, and a socket, `vm.sock`. It ends with this.
@@ -81,6 +86,7 @@ impl Machine {
         let mut command = Command::new(VMM);
         command.args(["run", "--control", "vm.sock", "--disk", "path=disk.img,id=data"]);
         command.args(["--cmdline", words]).args(options).current_dir(folder.path());
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command.stdin(Stdio::null()).stdout(output).stderr(log).env_remove("VMM_LOG");
         let child = command.spawn().expect("the binary starts");
         let mut machine = Self { folder, child };
