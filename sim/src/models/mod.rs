@@ -1,6 +1,8 @@
 //! The devices that can be simulated.
 
+mod balloon;
 mod blk;
+mod console;
 mod crimes;
 mod net;
 mod places;
@@ -21,15 +23,20 @@ pub enum Device {
     Net,
     /// Sockets.
     Vsock,
+    /// A console.
+    Console,
     /// An entropy source.
     Rng,
+    /// A balloon.
+    Balloon,
     /// Persistent memory.
     Pmem,
 }
 
 impl Device {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Blk, Self::Net, Self::Vsock, Self::Rng, Self::Pmem];
+    pub const ALL: [Self; 7] =
+        [Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Balloon, Self::Pmem];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -37,7 +44,9 @@ impl Device {
             Self::Blk => "blk",
             Self::Net => "net",
             Self::Vsock => "vsock",
+            Self::Console => "console",
             Self::Rng => "rng",
+            Self::Balloon => "balloon",
             Self::Pmem => "pmem",
         }
     }
@@ -53,7 +62,9 @@ impl Device {
             Self::Blk => Box::new(blk::Blk::new(sim, seed)),
             Self::Net => Box::new(net::Net::new(seed)),
             Self::Vsock => Box::new(vsock::Vsock::new()),
+            Self::Console => Box::new(console::Console::new(seed)),
             Self::Rng => Box::new(rng::Rng::new()),
+            Self::Balloon => Box::new(balloon::Balloon::new(seed)),
             Self::Pmem => Box::new(pmem::Pmem::new(sim)),
         }
     }
