@@ -35,6 +35,15 @@ impl Cost {
     }
 }
 
+/// Whether system calls are counted. That makes each of them dearer, by more than a tenth of a microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemCalls {
+    /// They are.
+    Counted,
+    /// They are not.
+    Uncounted,
+}
+
 /// A process and all that come from it.
 pub struct Processes {
     threads: Vec<Thread>,
@@ -49,12 +58,12 @@ struct Thread {
 
 impl Processes {
     /// Looks at a process, its descendants and all their threads as they are now, and begins to count.
-    pub fn watch(root: u32) -> io::Result<Self> {
+    pub fn watch(root: u32, calls: SystemCalls) -> io::Result<Self> {
         let mut threads = Vec::new();
         for pid in family(root)? {
             let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
             for task in tasks.flatten() {
-                threads.push(Thread::watch(task.path()));
+                threads.push(Thread::watch(task.path(), calls));
             }
         }
         Ok(Self { threads })
@@ -63,36 +72,42 @@ impl Processes {
     /// Looks at this thread alone, and begins to count.
     pub fn this_thread() -> Self {
         let folder = format!("/proc/self/task/{}", rustix::thread::gettid());
-        Self { threads: vec![Thread::watch(folder.into())] }
+        Self { threads: vec![Thread::watch(folder.into(), SystemCalls::Counted)] }
+    }
+
+    /// System calls until now, if they are counted.
+    pub fn system_calls(&mut self) -> Option<u64> {
+        self.threads.iter_mut().map(|thread| thread.calls.as_mut()?.read().ok()).sum()
     }
 
     /// What was spent since then.
     pub fn cost(mut self) -> Cost {
-        let mut sum = Cost { system_calls: Some(0), ..Cost::default() };
-        for thread in &mut self.threads {
+        let mut sum = Cost { system_calls: self.system_calls(), ..Cost::default() };
+        for thread in &self.threads {
             let cost = thread.cost();
             sum.cpu += cost.cpu;
             sum.switches += cost.switches;
-            sum.system_calls = sum.system_calls.zip(cost.system_calls).map(|(a, b)| a + b);
         }
         sum
     }
 }
 
 impl Thread {
-    fn watch(folder: PathBuf) -> Self {
+    fn watch(folder: PathBuf, calls: SystemCalls) -> Self {
         let tid = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let tid = tid.filter(|_| calls == SystemCalls::Counted);
         let calls = tid.and_then(|tid| count_calls(tid).ok());
         let before = spent(&folder);
         Self { folder, calls, before }
     }
 
-    fn cost(&mut self) -> Cost {
+    /// What it has spent beside system calls.
+    fn cost(&self) -> Cost {
         let now = spent(&self.folder);
         Cost {
             // A thread that has ended is counted until it was last seen: not at all.
             cpu: now.cpu.saturating_sub(self.before.cpu),
-            system_calls: self.calls.as_mut().and_then(|calls| calls.read().ok()),
+            system_calls: None,
             switches: now.switches.saturating_sub(self.before.switches),
         }
     }
@@ -162,7 +177,7 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let family = family(std::process::id()).unwrap();
         assert!(family.contains(&std::process::id()) && family.contains(&child.id()));
-        let spent = Processes::watch(child.id()).unwrap().cost();
+        let spent = Processes::watch(child.id(), SystemCalls::Counted).unwrap().cost();
         assert!(spent.cpu < Duration::from_mins(1));
         drop(child.stdin.take());
         child.wait().unwrap();

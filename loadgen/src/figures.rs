@@ -17,6 +17,8 @@ pub struct Figures {
     pub latency: Histogram<u64>,
     /// What the processes that carried them out spent.
     pub cost: Cost,
+    /// Requests that came back while system calls were counted, if that was in a time of its own.
+    pub counted: Option<u64>,
 }
 
 impl Figures {
@@ -28,6 +30,7 @@ impl Figures {
             elapsed: Duration::ZERO,
             latency: latency.expect("the bounds are those of a histogram"),
             cost: Cost::default(),
+            counted: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Figures {
     pub fn add(&mut self, other: &Self) {
         self.operations += other.operations;
         self.cost = self.cost.and(other.cost);
+        self.counted = self.counted.zip(other.counted).map(|(ours, theirs)| ours + theirs);
         self.latency.add(&other.latency).expect("the bounds are the same");
     }
 
@@ -61,7 +65,8 @@ impl Figures {
 
     /// System calls for each request, where they could be counted.
     pub fn system_calls(&self) -> Option<f64> {
-        self.cost.system_calls.map(|calls| calls as f64 / self.operations.max(1) as f64)
+        let operations = self.counted.unwrap_or(self.operations).max(1);
+        self.cost.system_calls.map(|calls| calls as f64 / operations as f64)
     }
 
     /// Context switches for each request.

@@ -23,7 +23,7 @@ pub mod virtio_fs;
 pub mod virtio_net;
 mod workload;
 
-pub use cost::{Cost, Processes};
+pub use cost::{Cost, Processes, SystemCalls};
 pub use figures::Figures;
 pub use workload::{Access, Order, Polling, Workload};
 

@@ -1,10 +1,12 @@
 //! The driver of a virtio disk, without a guest: rings and buffers in memory that is shared with a
 //! vhost-user back end. Virtio 1.3 section 5.2.
 
+use std::io;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use devices::memory::{GuestAddress, GuestMemory};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
@@ -12,7 +14,7 @@ use devices::virtio::vhost_user::front_end::FrontEnd;
 
 use crate::ring::{self, EVENT_IDX, INDIRECT_DESC, PATIENCE, Ring, USUAL_SIZE, VERSION_1};
 use crate::workload::Blocks;
-use crate::{Figures, LoadError, Processes, Workload};
+use crate::{Cost, Figures, LoadError, Processes, SystemCalls, Workload};
 
 const MQ: u64 = 1 << 12;
 /// Without it a device makes each write durable before it completes.
@@ -31,6 +33,10 @@ const WRITE_TABLE_AT: u64 = 80;
 /// Descriptors of a request.
 const DESCRIPTORS: u16 = 3;
 const PAGE: u64 = 4096;
+
+/// For how long system calls are counted, and how long it may take to begin with that.
+const COUNTING: Duration = Duration::from_millis(100);
+const SETTING_UP: Duration = Duration::from_millis(30);
 
 /// A disk behind a socket, and memory for requests.
 pub struct VirtioBlk {
@@ -72,36 +78,71 @@ impl VirtioBlk {
     /// Makes the requests of the workload, all queues at once. The cost is that of the family of a
     /// process.
     pub fn run(&self, process: u32) -> Result<Figures, LoadError> {
-        let begin = Instant::now() + self.workload.warm_up;
-        let end = begin + self.workload.duration;
+        let phases = &Phases::of(&self.workload, Instant::now());
         thread::scope(|scope| {
             let queues: Vec<_> = (0..self.workload.queues)
-                .map(|index| scope.spawn(move || self.run_queue(index, begin, end)))
+                .map(|index| scope.spawn(move || self.run_queue(index, phases)))
                 .collect();
-            thread::sleep(begin.saturating_duration_since(Instant::now()));
-            let processes = Processes::watch(process);
-            thread::sleep(end.saturating_duration_since(Instant::now()));
-            let cost = processes.map(Processes::cost);
-            let mut figures = Figures::new();
-            for queue in queues {
-                figures.add(&queue.join().unwrap_or_else(|panic| {
-                    std::panic::resume_unwind(panic);
-                })?);
-            }
+            let costs = phases.watch(process);
+            let nothing = Figures { counted: Some(0), ..Figures::new() };
+            let mut figures = queues.into_iter().try_fold(nothing, |mut figures, queue| {
+                let queue = queue.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                figures.add(&queue?);
+                Ok::<_, LoadError>(figures)
+            })?;
             figures.elapsed = self.workload.duration;
-            figures.cost = cost.map_err(LoadError::system("look at processes"))?;
+            figures.cost = costs.map_err(LoadError::system("look at processes"))?;
             Ok(figures)
         })
     }
 
-    fn run_queue(&self, index: u16, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
+    fn run_queue(&self, index: u16, phases: &Phases) -> Result<Figures, LoadError> {
         let mut queue = Queue::start(self, index)?;
-        let outcome = queue.run(begin, end);
+        let outcome = queue.run(phases);
         // The first trouble is the one to tell of.
         let stopped = ring::locked(&self.front_end).stop_ring(index);
         let figures = outcome?;
         stopped?;
         Ok(figures)
+    }
+}
+
+/// The parts of a run. System calls are counted in one of their own: that makes them dearer.
+///
+/// ```text
+///   warm-up │ figures │ counters are set up │ system calls │
+///         begin      end                 counted       counted.end
+/// ```
+#[derive(Debug, Clone)]
+struct Phases {
+    begin: Instant,
+    end: Instant,
+    counted: Range<Instant>,
+}
+
+impl Phases {
+    fn of(workload: &Workload, now: Instant) -> Self {
+        let begin = now + workload.warm_up;
+        let end = begin + workload.duration;
+        let counted = end + SETTING_UP;
+        Self { begin, end, counted: counted..counted + COUNTING }
+    }
+
+    /// Looks at the processes at the right times; returns at the end.
+    fn watch(&self, process: u32) -> io::Result<Cost> {
+        let until = |time: Instant| {
+            thread::sleep(time.saturating_duration_since(Instant::now()));
+        };
+        until(self.begin);
+        let processes = Processes::watch(process, SystemCalls::Uncounted);
+        until(self.end);
+        let cost = processes?.cost();
+        let mut processes = Processes::watch(process, SystemCalls::Counted)?;
+        until(self.counted.start);
+        let before = processes.system_calls();
+        until(self.counted.end);
+        let calls = processes.system_calls().zip(before).map(|(after, before)| after - before);
+        Ok(Cost { system_calls: calls, ..cost })
     }
 }
 
@@ -191,27 +232,33 @@ impl<'a> Queue<'a> {
         [Buffer::Readable { address: place, length: 16 }, data, status]
     }
 
-    fn run(&mut self, begin: Instant, end: Instant) -> Result<Figures, LoadError> {
+    fn run(&mut self, phases: &Phases) -> Result<Figures, LoadError> {
+        let Phases { begin, end, counted } = phases;
+        let over = counted.end;
         let mut figures = Figures::new();
+        let mut in_counted = 0;
         let mut under_way = self.disk.workload.depth;
         for slot in 0..under_way {
             self.make(slot, Instant::now())?;
         }
         // It only ends a run that is stuck.
-        let given_up = end + 2 * PATIENCE;
+        let given_up = over + 2 * PATIENCE;
         self.ring.driver.disable_interrupts();
         self.ring.publish()?;
         while under_way > 0 {
             let mut came = 0;
             let now = self.ring.wait(given_up)?;
+            let counts = (*begin..*end).contains(&now);
             while let Some(used) = self.ring.driver.take_used() {
                 let index = self.owners[usize::from(used.head)];
                 let slot = self.slots[usize::from(index)];
                 self.check(index, slot)?;
-                if now >= begin && now < end {
+                if counts {
                     figures.count(now - slot.made_at);
+                } else if counted.contains(&now) {
+                    in_counted += 1;
                 }
-                if now < end {
+                if now < over {
                     self.make(index, now)?;
                     came += 1;
                 } else {
@@ -222,6 +269,7 @@ impl<'a> Queue<'a> {
                 self.ring.publish()?;
             }
         }
+        figures.counted = Some(in_counted);
         Ok(figures)
     }
 

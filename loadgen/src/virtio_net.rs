@@ -12,7 +12,7 @@ use devices::virtio::vhost_user::front_end::FrontEnd;
 
 use crate::frames::{Direction, Frames, HEADER};
 use crate::ring::{self, EVENT_IDX, Ring, USUAL_SIZE, VERSION_1};
-use crate::{Figures, LoadError, Processes};
+use crate::{Figures, LoadError, Processes, SystemCalls};
 
 /// The queues of the first pair.
 const RECEIVE: u16 = 0;
@@ -51,7 +51,7 @@ impl VirtioNet {
         thread::scope(|scope| {
             let thread = scope.spawn(|| self.drive(begin, end));
             thread::sleep(begin.saturating_duration_since(Instant::now()));
-            let processes = Processes::watch(process);
+            let processes = Processes::watch(process, SystemCalls::Counted);
             thread::sleep(end.saturating_duration_since(Instant::now()));
             let cost = processes.map(Processes::cost);
             let joined = thread.join();

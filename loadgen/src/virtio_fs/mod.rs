@@ -21,7 +21,7 @@ pub use self::tree::FsTree;
 use self::client::{Client, Program};
 use self::programs::Run;
 use crate::ring::{self, EVENT_IDX, INDIRECT_DESC, Ring, VERSION_1};
-use crate::{Figures, LoadError, Polling, Processes};
+use crate::{Figures, LoadError, Polling, Processes, SystemCalls};
 
 /// Of the queue for what is forgotten and the one for all else. Where there are no indirect descriptors, a
 /// request of a mebibyte takes 260.
@@ -115,7 +115,7 @@ impl VirtioFs {
         programs
             .iter()
             .map(|program| {
-                let processes = Processes::watch(process);
+                let processes = Processes::watch(process, SystemCalls::Counted);
                 let processes = processes.map_err(LoadError::system("look at processes"))?;
                 let begin = Instant::now();
                 match *program {

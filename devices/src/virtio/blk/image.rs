@@ -253,11 +253,16 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
         // On a block device this fails if it is mounted, and keeps it from being mounted.
         flags |= OFlags::EXCL;
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(writable)
-        .custom_flags(flags.bits() as i32)
-        .open(&options.path);
+    let open = |flags: OFlags| {
+        let mut open = OpenOptions::new();
+        open.read(true).write(writable).custom_flags(flags.bits() as i32).open(&options.path)
+    };
+    // Nobody asks when an image was read last, and each read would look whether to write that down. Owners may
+    // leave it away.
+    let opened = open(flags | OFlags::NOATIME).or_else(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => open(flags),
+        _ => Err(error),
+    });
     opened.map_err(|source| {
         let path = options.path.clone();
         match source.kind() {

@@ -68,6 +68,15 @@ pub enum Wait {
     ForMemory,
 }
 
+impl Wait {
+    fn flags(self) -> i32 {
+        match self {
+            Self::Never => libc::RWF_NOWAIT,
+            Self::ForMemory => 0,
+        }
+    }
+}
+
 /// What became of a transfer on the spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
@@ -306,18 +315,21 @@ fn transfer_now(
     offset: u64,
 ) -> Option<u32> {
     let (fd, offset) = (file.as_raw_fd(), i64::try_from(offset).ok()?);
-    let flags = match wait {
-        Wait::Never => libc::RWF_NOWAIT,
-        Wait::ForMemory => 0,
-    };
     let segments = as_iovecs(buffers.segments());
     let count = segments.len().min(libc::UIO_MAXIOV as usize) as i32;
     let iovecs = segments.as_ptr().cast::<libc::iovec>();
     // SAFETY: the segments lie in guest memory that `buffers` keeps mapped during the call.
     let moved = unsafe {
-        match side {
-            Side::Writable => libc::preadv2(fd, iovecs, count, offset, flags),
-            Side::Readable => libc::pwritev2(fd, iovecs, count, offset, flags),
+        match (segments, wait, side) {
+            // Without a vector there is none for the kernel to copy.
+            ([one], Wait::ForMemory, Side::Writable) => {
+                libc::pread(fd, one.iov_base.cast(), one.iov_len, offset)
+            }
+            ([one], Wait::ForMemory, Side::Readable) => {
+                libc::pwrite(fd, one.iov_base.cast(), one.iov_len, offset)
+            }
+            (_, _, Side::Writable) => libc::preadv2(fd, iovecs, count, offset, wait.flags()),
+            (_, _, Side::Readable) => libc::pwritev2(fd, iovecs, count, offset, wait.flags()),
         }
     };
     u32::try_from(moved).ok().filter(|moved| *moved > 0)
