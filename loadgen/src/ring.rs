@@ -51,7 +51,12 @@ pub(crate) fn share_memory(
     let memory = GuestMemory::new(vec![region]);
     let memory =
         memory.map_err(|error| LoadError::Unfit(format!("cannot be given memory: {error}")))?;
-    front_end.set_memory(&[SharedRegion { guest: 0, size: length, file: file.as_fd() }])?;
+    front_end.set_memory(&[SharedRegion {
+        guest: 0,
+        size: length,
+        file: file.as_fd(),
+        offset: 0,
+    }])?;
     Ok(memory)
 }
 

@@ -25,6 +25,7 @@ use super::net::NetParts;
 use super::pmem::PmemParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
+use super::vhost_user::remote::RemoteParts;
 use super::vsock::VsockParts;
 use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
 
@@ -73,6 +74,8 @@ pub enum DeviceParts {
     Fs(FsParts),
     /// Persistent memory.
     Pmem(PmemParts),
+    /// A device that another program serves.
+    Remote(RemoteParts),
 }
 
 /// Does the same with each kind.
@@ -87,6 +90,7 @@ macro_rules! each {
             DeviceParts::Balloon($parts) => $then,
             DeviceParts::Fs($parts) => $then,
             DeviceParts::Pmem($parts) => $then,
+            DeviceParts::Remote($parts) => $then,
         }
     };
 }
@@ -106,6 +110,7 @@ impl Parts for DeviceParts {
             Self::Balloon(parts) => Self::Balloon(parts.try_clone()?),
             Self::Fs(parts) => Self::Fs(parts.try_clone()?),
             Self::Pmem(parts) => Self::Pmem(parts.try_clone()?),
+            Self::Remote(parts) => Self::Remote(parts.try_clone()?),
         })
     }
 

@@ -21,7 +21,7 @@ use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
     MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
-    ShareConfig,
+    ShareConfig, VhostUserConfig,
 };
 use crate::pstore::SIZES;
 
@@ -96,6 +96,7 @@ impl MachineOptions {
             check_new_file(Role::Control, path, NewFile::Socket)?;
         }
         check_shares(&self.shares)?;
+        check_vhost_user(&self.vhost_user)?;
         let single_process = self.single_process == Some(true);
         Ok(MachineConfig {
             kernel: self.kernel,
@@ -114,6 +115,7 @@ impl MachineOptions {
             consoles: self.consoles,
             balloon: self.balloon,
             shares: self.shares,
+            vhost_user: self.vhost_user,
             pmems,
             pstore: self.pstore,
             watchdog: self.watchdog,
@@ -352,6 +354,29 @@ fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
         }
         if shares[..index].iter().any(|other| other.tag == share.tag) {
             return Err(Error::SameTag { tag: share.tag.as_str().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn check_vhost_user(remotes: &[VhostUserConfig]) -> Result<(), Error> {
+    if remotes.len() > MachineConfig::MAX_VHOST_USER {
+        return Err(Error::TooManyVhostUser { count: remotes.len() });
+    }
+    for (index, remote) in remotes.iter().enumerate() {
+        let socket = &remote.socket;
+        if let Some(key) = remote.stray_key() {
+            return Err(Error::StrayKey { key, kind: remote.kind.name() });
+        }
+        if remotes[..index].iter().any(|other| other.socket == *socket) {
+            return Err(Error::SameSocket { socket: socket.clone() });
+        }
+        let problem = |source| Error::File { role: Role::VhostUser, path: socket.clone(), source };
+        let metadata =
+            fs::metadata(socket).map_err(|error| problem(FileProblem::Missing(error)))?;
+        if !metadata.file_type().is_socket() {
+            let found = kind_name(&metadata);
+            return Err(problem(FileProblem::Kind { found, wanted: "a socket" }));
         }
     }
     Ok(())

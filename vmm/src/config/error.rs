@@ -156,6 +156,29 @@ pub enum Error {
         /// The tag.
         tag: String,
     },
+    /// There are more devices of other programs than a guest can have.
+    #[error(
+        "{count} vhost-user devices are more than the {} of a machine",
+        MachineConfig::MAX_VHOST_USER
+    )]
+    TooManyVhostUser {
+        /// What was asked for.
+        count: usize,
+    },
+    /// A device of another program has a key of other kinds.
+    #[error("a vhost-user device of type {kind} has no `{key}`")]
+    StrayKey {
+        /// The key.
+        key: &'static str,
+        /// The type.
+        kind: &'static str,
+    },
+    /// A back end serves one device at a time.
+    #[error("two vhost-user devices have the socket `{}`", socket.display())]
+    SameSocket {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// Two devices have one id.
     #[error("two devices have the id `{id}`")]
     SameId {
@@ -210,6 +233,8 @@ pub enum Role {
     Vsock,
     /// A directory that the guest sees.
     Share,
+    /// Where another program serves a device.
+    VhostUser,
 }
 
 impl std::fmt::Display for Role {
@@ -222,6 +247,7 @@ impl std::fmt::Display for Role {
             Self::Control => "control socket",
             Self::Vsock => "vsock",
             Self::Share => "shared directory",
+            Self::VhostUser => "vhost-user socket",
         })
     }
 }
@@ -330,6 +356,7 @@ impl Hint for Error {
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
             Self::HalfMapped { .. } => Some("give it `uid-map` and `gid-map`".into()),
             Self::SameTag { .. } => Some("give each its own `tag`".into()),
+            Self::SameSocket { .. } => Some("start the program once for each device".into()),
             Self::SocketPath { .. } => {
                 Some("use a shorter path, or one relative to where you are".into())
             }
@@ -345,6 +372,8 @@ impl Hint for Error {
             | Self::TooManyPmems { .. }
             | Self::TooManyNets { .. }
             | Self::TooManyShares { .. }
+            | Self::TooManyVhostUser { .. }
+            | Self::StrayKey { .. }
             | Self::CommandLine { .. } => None,
         }
     }
@@ -361,7 +390,11 @@ impl FileProblem {
             {
                 Some("make the folder first".into())
             }
-
+            (Self::Missing(source), Role::VhostUser)
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Some("start the program that serves it first; it makes the socket".into())
+            }
             (Self::Access { .. }, Role::Disk) => Some(
                 "change its owner or mode, or add `ro` to the disk if the guest need not write"
                     .into(),

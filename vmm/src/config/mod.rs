@@ -36,6 +36,7 @@ mod serial;
 mod share;
 mod suggest;
 mod trace;
+mod vhost_user;
 mod vsock;
 mod watchdog;
 
@@ -66,6 +67,7 @@ pub use serial::{SerialConfig, SerialError};
 pub use share::{ShareConfig, ShareQueues, ShareTag, ShareValueError};
 pub use suggest::nearest;
 pub use trace::TraceConfig;
+pub use vhost_user::VhostUserConfig;
 pub use vsock::{ConnectionLimit, GuestCid, VsockConfig, VsockValueError};
 pub use watchdog::WatchdogAction;
 
@@ -104,6 +106,8 @@ pub struct MachineConfig {
     pub balloon: Option<BalloonConfig>,
     /// Directories of the host that the guest sees.
     pub shares: Vec<ShareConfig>,
+    /// Devices that other programs serve.
+    pub vhost_user: Vec<VhostUserConfig>,
     /// Persistent memory in the order in which the guest sees it; the root comes first.
     pub pmems: Vec<PmemConfig>,
     /// Memory for the last words of the guest's kernel.
@@ -178,6 +182,8 @@ pub enum Placement {
 impl MachineConfig {
     /// The most shared directories of a machine: the bus has no room for many more devices.
     pub const MAX_SHARES: usize = 16;
+    /// The most devices that other programs serve, for the same reason.
+    pub const MAX_VHOST_USER: usize = 16;
     /// The most files of persistent memory: each takes a slot of the host's KVM.
     pub const MAX_PMEMS: usize = 8;
 
@@ -196,6 +202,7 @@ impl MachineConfig {
             self.rng != RngConfig::Absent,
             self.balloon.is_some(),
             !self.shares.is_empty(),
+            !self.vhost_user.is_empty(),
             !self.pmems.is_empty(),
         ];
         present.contains(&true)
@@ -259,6 +266,7 @@ mod tests {
             consoles: Vec::new(),
             balloon: None,
             shares: Vec::new(),
+            vhost_user: Vec::new(),
             pmems: Vec::new(),
             pstore: None,
             watchdog: None,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineName, MemorySize, NetConfig,
     PmemConfig, PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig,
-    TraceConfig, VsockConfig, WatchdogAction,
+    TraceConfig, VhostUserConfig, VsockConfig, WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -102,6 +102,12 @@ pub struct MachineOptions {
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
 
+    /// Device that another program serves over vhost-user: type=blk|net|fs|vsock|rng,socket=SOCKET
+    /// [,queues=1..16][,tag=TAG][,mac=..]; may be repeated
+    #[arg(long = "vhost-user", value_name = "LIST")]
+    #[serde(rename = "vhost-user", skip_serializing_if = "Vec::is_empty")]
+    pub vhost_user: Vec<VhostUserConfig>,
+
     /// Persistent memory: path=FILE[,ro][,size=SIZE][,root]; may be repeated
     #[arg(long = "pmem", value_name = "LIST")]
     #[serde(rename = "pmem", skip_serializing_if = "Vec::is_empty")]
@@ -193,6 +199,7 @@ impl MachineOptions {
             consoles: join(self.consoles, over.consoles),
             balloon: over.balloon.or(self.balloon),
             shares: join(self.shares, over.shares),
+            vhost_user: join(self.vhost_user, over.vhost_user),
             pmems: join(self.pmems, over.pmems),
             pstore: over.pstore.or(self.pstore),
             watchdog: over.watchdog.or(self.watchdog),
@@ -226,7 +233,8 @@ impl MachineOptions {
         let others = others.chain(self.trace.iter_mut().map(|trace| &mut trace.path));
         let pmems = self.pmems.iter_mut().map(|pmem| &mut pmem.path);
         let pstore = self.pstore.iter_mut().map(|pstore| &mut pstore.path);
-        let disks = disks.chain(pmems).chain(pstore).chain(shares);
+        let remotes = self.vhost_user.iter_mut().map(|remote| &mut remote.socket);
+        let disks = disks.chain(pmems).chain(pstore).chain(shares).chain(remotes);
         for path in files.chain(disks).chain(vsock).chain(ends).chain(others) {
             *path = folder.join(&*path);
         }

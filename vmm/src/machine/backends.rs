@@ -14,6 +14,7 @@ use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
+use devices::virtio::vhost_user::remote::{RemoteOptions, RemoteParts};
 use executor::{Executor, TaskGroup};
 use ipc::{Receiver, Sender};
 use trace::Ring;
@@ -24,7 +25,9 @@ use super::host_sockets::HostSockets;
 use super::supervisor::{Blueprint, Ward};
 use super::tracing::Tracer;
 use super::user_net::UserNet;
-use crate::config::{DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig};
+use crate::config::{
+    DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig, VhostUserConfig,
+};
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::serial_port::Bridge;
 use crate::warden::{ActorId, ActorKind, Spawner};
@@ -105,6 +108,9 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
     for share in &config.shares {
         open.devices.push(super::shares::open(share)?);
     }
+    for remote in &config.vhost_user {
+        open.devices.push(open_remote(remote, config)?);
+    }
     Ok(open)
 }
 
@@ -116,6 +122,20 @@ fn rng(config: RngConfig) -> Option<OpenDevice> {
     };
     let limits = RateLimits { bytes, operations: None };
     Some(OpenDevice { name: "rng".into(), parts: DeviceParts::Rng(RngParts::new(limits)) })
+}
+
+fn open_remote(remote: &VhostUserConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {
+    let kind = remote.kind;
+    let options = RemoteOptions {
+        kind,
+        socket: remote.socket.clone(),
+        queues: remote.queues.unwrap_or_else(|| QueueCount::for_cpus(config.cpus)).get(),
+        tag: remote.tag.as_ref().map(|tag| tag.as_str().to_owned()),
+        mac: remote.mac,
+    };
+    let parts = RemoteParts::open(options).map_err(Error::Remote)?;
+    let name = format!("vhost-user {} at {}", kind.name(), remote.socket.display());
+    Ok(OpenDevice { name, parts: DeviceParts::Remote(parts) })
 }
 
 fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {
@@ -178,14 +198,16 @@ pub(super) fn start(
         let actor = names.next(&device.parts);
         let trace = tracer.ring(&actor).map_err(Error::host("make memory for a trace"))?;
         let notes = Traced { tracer: tracer.clone(), actor, trace };
-        match spawner {
-            Some(spawner) => {
+        match (spawner, ActorKind::of(&device.parts)) {
+            (Some(spawner), Some(kind)) => {
                 let id = ActorId(index as u64);
-                let (ward, handle) = start_process(id, device, memory, spawner, notes, &bus)?;
+                let (ward, handle) =
+                    start_process((id, kind), device, memory, spawner, notes, &bus)?;
                 back_ends.wards.push(ward);
                 back_ends.handles.push(handle);
             }
-            None => {
+            // Who talks to another program that has all of the guest's memory needs no sandbox besides.
+            _ => {
                 let (attached, handle) = start_thread(device, memory, notes, &bus)?;
                 back_ends.threads.push(attached);
                 back_ends.handles.push(handle);
@@ -208,7 +230,7 @@ struct ActorNames(HashMap<&'static str, usize>);
 
 impl ActorNames {
     fn next(&mut self, parts: &DeviceParts) -> String {
-        let kind = ActorKind::of(parts).name();
+        let kind = ActorKind::of(parts).map_or("vhost-user", ActorKind::name);
         let count = self.0.entry(kind).or_default();
         *count += 1;
         format!("{kind}{}", *count - 1)
@@ -216,7 +238,7 @@ impl ActorNames {
 }
 
 fn start_process(
-    id: ActorId,
+    (id, kind): (ActorId, ActorKind),
     device: OpenDevice,
     memory: &GuestMemory,
     spawner: &Spawner,
@@ -230,6 +252,7 @@ fn start_process(
     let metrics = metrics(queues)?;
     let parts = SharedParts::new(parts);
     let blueprint = Blueprint {
+        kind,
         name: name.clone(),
         parts: parts.clone(),
         inflight,

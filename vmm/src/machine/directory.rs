@@ -248,8 +248,9 @@ impl Directory {
 /// What devices of a kind are called.
 fn kind(parts: &DeviceParts) -> &'static str {
     match ActorKind::of(parts) {
-        ActorKind::Blk => "disk",
-        kind => kind.name(),
+        Some(ActorKind::Blk) => "disk",
+        Some(kind) => kind.name(),
+        None => "vhost-user",
     }
 }
 

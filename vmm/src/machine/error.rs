@@ -13,6 +13,7 @@ use devices::virtio::net::NetError;
 use devices::virtio::pci::TransportError;
 use devices::virtio::pmem::PmemError;
 use devices::virtio::queue::InflightError;
+use devices::virtio::vhost_user::remote::RemoteError;
 
 use super::host_sockets::HostSocketError;
 use super::{BootFailure, RamError, UserNetError};
@@ -65,6 +66,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The back end of another program cannot be used.
+    #[error("cannot use a vhost-user device")]
+    Remote(#[source] RemoteError),
     /// A file cannot be persistent memory.
     #[error("cannot use persistent memory")]
     Pmem(#[source] PmemError),
@@ -162,6 +166,9 @@ impl Hint for Error {
             Self::UserNet(error) => error.hint().map(Into::into),
             Self::Control(error) => error.hint(),
             Self::Warden(error) => error.hint(),
+            Self::Remote(RemoteError::Connect { .. }) => {
+                Some("start the program that serves it first; it makes the socket".into())
+            }
             Self::Sandbox(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"
                     .into(),

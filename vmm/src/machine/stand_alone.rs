@@ -181,5 +181,6 @@ impl Processes {
 }
 
 async fn spawn(spawner: &Spawner, id: ActorId, device: &DeviceParts) -> Result<ActorLink, Error> {
-    Ok(spawner.spawn(id, ActorKind::of(device), shares::device_privileges(device)).await?)
+    let kind = ActorKind::of(device).ok_or(Error::NeverBegan)?;
+    Ok(spawner.spawn(id, kind, shares::device_privileges(device)).await?)
 }

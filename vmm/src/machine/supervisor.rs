@@ -53,6 +53,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What a back end is made of, kept to make it again.
 #[derive(Debug)]
 pub(super) struct Blueprint {
+    pub(super) kind: ActorKind,
     pub(super) name: String,
     pub(super) parts: SharedParts,
     pub(super) inflight: InflightRegion,
@@ -81,11 +82,7 @@ pub(super) struct Process {
 impl Blueprint {
     /// Starts the first process, from a thread without an executor.
     pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
-        self.send_off(id, spawner.spawn_blocking(id, self.kind(), self.privileges())?)
-    }
-
-    fn kind(&self) -> ActorKind {
-        ActorKind::of(&self.parts.lock())
+        self.send_off(id, spawner.spawn_blocking(id, self.kind, self.privileges())?)
     }
 
     fn privileges(&self) -> Privileges {
@@ -304,7 +301,7 @@ impl Supervisor {
         let actor = match self
             .warden
             .spawner()
-            .spawn(id, charge.blueprint.kind(), charge.blueprint.privileges())
+            .spawn(id, charge.blueprint.kind, charge.blueprint.privileges())
             .await
         {
             Ok(actor) => actor,

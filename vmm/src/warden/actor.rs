@@ -88,17 +88,18 @@ impl ActorKind {
         Self::Probe,
     ];
 
-    /// What serves such a device.
-    pub fn of(device: &DeviceParts) -> Self {
+    /// What serves such a device. None if another program does.
+    pub fn of(device: &DeviceParts) -> Option<Self> {
         match device {
-            DeviceParts::Blk(_) => Self::Blk,
-            DeviceParts::Net(_) => Self::Net,
-            DeviceParts::Vsock(_) => Self::Vsock,
-            DeviceParts::Console(_) => Self::Console,
-            DeviceParts::Rng(_) => Self::Rng,
-            DeviceParts::Balloon(_) => Self::Balloon,
-            DeviceParts::Fs(_) => Self::Fs,
-            DeviceParts::Pmem(_) => Self::Pmem,
+            DeviceParts::Blk(_) => Some(Self::Blk),
+            DeviceParts::Net(_) => Some(Self::Net),
+            DeviceParts::Vsock(_) => Some(Self::Vsock),
+            DeviceParts::Console(_) => Some(Self::Console),
+            DeviceParts::Rng(_) => Some(Self::Rng),
+            DeviceParts::Balloon(_) => Some(Self::Balloon),
+            DeviceParts::Fs(_) => Some(Self::Fs),
+            DeviceParts::Pmem(_) => Some(Self::Pmem),
+            DeviceParts::Remote(_) => None,
         }
     }
 
@@ -280,13 +281,13 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i3
         return 0;
     };
     match (kind, start) {
-        (kind, Start::Virtio(start)) if kind == ActorKind::of(&start.device) => {
+        (kind, Start::Virtio(start)) if Some(kind) == ActorKind::of(&start.device) => {
             if let Err(reason) = start.run().await {
                 log::error!("a {} process cannot start: {reason}", kind.name());
                 return FAILED;
             }
         }
-        (kind, Start::VhostUser(start)) if kind == ActorKind::of(&start.device) => {
+        (kind, Start::VhostUser(start)) if Some(kind) == ActorKind::of(&start.device) => {
             if let Err(reason) = start.run().await {
                 log::error!("{reason}");
                 return FAILED;

@@ -112,6 +112,7 @@ const LONG: &[&str] = &[
     "pmem/fsync-outlasts-sigkill",
     "pmem/unbound",
     "pmem/writes-to-read-only-memory",
+    "vhost-user/linux-on",
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
     "posix/",

@@ -1,6 +1,6 @@
-//! The front end's side of the protocol: what load generators and tests say to a back end.
+//! The front end's side of the protocol: what a machine, a load generator and tests say to a back end.
 //!
-//! It waits for each answer, so that whatever a back end does not like is known at once.
+//! It waits for each answer, so that whatever a back end does not like is known at once. Answers are untrusted.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,8 +51,10 @@ pub struct SharedRegion<'a> {
     pub guest: u64,
     /// Bytes.
     pub size: u64,
-    /// The memory; the region begins at its beginning.
+    /// The memory.
     pub file: BorrowedFd<'a>,
+    /// Where in it the region begins.
+    pub offset: u64,
 }
 
 /// A connection with a back end.
@@ -65,9 +67,14 @@ pub struct FrontEnd {
 impl FrontEnd {
     /// Agrees on the protocol's features over a connection.
     pub fn new(socket: UnixStream) -> Result<Self, FrontEndError> {
+        Self::with_patience(socket, PATIENCE)
+    }
+
+    /// [`FrontEnd::new`] for a back end that may take so long for an answer.
+    pub fn with_patience(socket: UnixStream, patience: Duration) -> Result<Self, FrontEndError> {
         let broken = |source| FrontEndError::Broken { request: "set up the socket", source };
-        socket.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
-        socket.set_write_timeout(Some(PATIENCE)).map_err(broken)?;
+        socket.set_read_timeout(Some(patience)).map_err(broken)?;
+        socket.set_write_timeout(Some(patience)).map_err(broken)?;
         let mut front_end = Self { socket, protocol_features: 0 };
         front_end.tell(Request::SetOwner, "SET_OWNER", &[], &[])?;
         let features = front_end.features()?;
@@ -80,6 +87,31 @@ impl FrontEnd {
             front_end.protocol_features = wanted;
         }
         Ok(front_end)
+    }
+
+    /// Goes on with a connection whose [`FrontEnd::agreed`] is known.
+    pub fn resume(socket: UnixStream, agreed: u64) -> Self {
+        Self { socket, protocol_features: agreed }
+    }
+
+    /// What was agreed on of the protocol's own features.
+    pub fn agreed(&self) -> u64 {
+        self.protocol_features
+    }
+
+    /// The connection, to see whether it ends.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// The connection for [`FrontEnd::resume`].
+    pub fn into_socket(self) -> UnixStream {
+        self.socket
+    }
+
+    /// Whether it has a configuration space of its own.
+    pub fn has_config(&self) -> bool {
+        self.protocol_features & protocol::CONFIG != 0
     }
 
     /// The virtio features that it offers, with the bit for the protocol's own.
@@ -119,8 +151,8 @@ impl FrontEnd {
     pub fn set_memory(&mut self, regions: &[SharedRegion<'_>]) -> Result<(), FrontEndError> {
         let mut payload = RegionCount::of(regions.len() as u32).as_bytes().to_vec();
         for region in regions {
-            let SharedRegion { guest, size, .. } = *region;
-            let message = RegionMessage { guest, size, user: guest, offset: 0 };
+            let SharedRegion { guest, size, offset, .. } = *region;
+            let message = RegionMessage { guest, size, user: guest, offset };
             payload.extend_from_slice(message.as_bytes());
         }
         let files: Vec<_> = regions.iter().map(|region| region.file).collect();

@@ -22,6 +22,7 @@ mod connection;
 pub mod front_end;
 mod message;
 mod regions;
+pub mod remote;
 mod requests;
 mod rings;
 mod served;

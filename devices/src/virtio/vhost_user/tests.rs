@@ -1,5 +1,7 @@
 //! A disk behind the protocol, and front ends good and bad before it.
 
+mod remote;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -47,18 +49,21 @@ fn disk() -> (NamedTempFile, DeviceParts) {
 /// Serves one front end on a thread of its own.
 fn serve(device: &DeviceParts) -> (UnixStream, JoinHandle<Result<(), String>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    (ours, serve_on(device, theirs))
+}
+
+fn serve_on(device: &DeviceParts, connection: UnixStream) -> JoinHandle<Result<(), String>> {
     let (queues, size) = device.profile().inflight_size();
     let inflight = InflightRegion::create(queues, size).unwrap();
     let start = VhostUserStart {
         device: device.try_clone().unwrap(),
         inflight: inflight.file().try_clone_to_owned().unwrap().into(),
-        connection: OwnedFd::from(theirs).into(),
+        connection: OwnedFd::from(connection).into(),
     };
-    let thread = thread::spawn(|| {
+    thread::spawn(|| {
         let mut executor = Executor::new(&Config::default()).unwrap();
         executor.block_on(start.run())
-    });
-    (ours, thread)
+    })
 }
 
 /// A guest with one queue.
@@ -89,7 +94,7 @@ impl Guest {
     }
 
     fn region(&self) -> SharedRegion<'_> {
-        SharedRegion { guest: 0, size: MEMORY, file: self.file.as_fd() }
+        SharedRegion { guest: 0, size: MEMORY, file: self.file.as_fd(), offset: 0 }
     }
 
     fn begin(&self, front_end: &mut FrontEnd, base: u16) -> Result<(), FrontEndError> {
@@ -236,8 +241,9 @@ fn what_is_acknowledged_is_refused_and_the_connection_goes_on() {
     let mut front_end = FrontEnd::new(socket).unwrap();
     let mut guest = Guest::new();
     let null = File::open("/dev/null").unwrap();
-    let far = SharedRegion { guest: u64::MAX - 4095, size: 1 << 20, file: guest.file.as_fd() };
-    let no_memory = SharedRegion { guest: 0, size: MEMORY, file: null.as_fd() };
+    let far =
+        SharedRegion { guest: u64::MAX - 4095, size: 1 << 20, file: guest.file.as_fd(), offset: 0 };
+    let no_memory = SharedRegion { guest: 0, size: MEMORY, file: null.as_fd(), offset: 0 };
     front_end.set_features(VERSION_1).unwrap();
     for region in [far, no_memory] {
         let (kick, call) = (guest.kick.as_fd(), guest.call.as_fd());

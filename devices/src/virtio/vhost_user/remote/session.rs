@@ -1,0 +1,424 @@
+//! The conversation with the other program, for as long as the device lives.
+//!
+//! ```text
+//!            connected, asked, rings handed over
+//!     Down ───────────────────────────────────────► Up
+//!      ▲  every RETRY, without end                  │
+//!      └──────── the connection ends ◄──────────────┘
+//! ```
+//!
+//! The driver notices nothing of it but a pause: what it starts while nobody is there waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use executor::{Either, Fd, PollFlags, select};
+use ipc::{Receiver, Sender};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::super::front_end::{FrontEnd, FrontEndError, InflightHandle, SharedRegion};
+use super::profile;
+use super::{PATIENCE, RemoteError, RemoteKind, RemoteOptions, connect};
+use crate::log_limit::LogLimit;
+use crate::memory::{GuestAddress, GuestMemory};
+use crate::virtio::backend::{
+    BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState,
+    RingLayout, RingPosition,
+};
+use crate::virtio::control::{ControlRequest, Statistics};
+use crate::virtio::queue::QueueLayout;
+
+/// How often to look for a back end that is gone: a start of one takes as long.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// The other program.
+enum Link {
+    /// It is there; the second is the same connection, to see it end.
+    Up(FrontEnd, Fd),
+    /// It is gone; when to look for it again.
+    Down(Instant),
+}
+
+/// What the driver has set up.
+enum Served {
+    Nothing,
+    Rings { features: u64, rings: Vec<Ring>, motion: Motion },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Motion {
+    Going,
+    Paused,
+}
+
+/// A queue, and where whoever serves it next begins.
+struct Ring {
+    setup: QueueSetup,
+    base: Base,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    /// Nothing is in flight.
+    At(u16),
+    /// Somebody serves it, or has died doing so: behind what was given back.
+    AsUsed,
+}
+
+pub(super) struct Session {
+    options: RemoteOptions,
+    profile: DeviceProfile,
+    memory: GuestMemory,
+    requests: Receiver<BackendRequest>,
+    controls: Receiver<ControlRequest>,
+    events: Sender<BackendEvent>,
+    link: Link,
+    served: Served,
+    /// The back end's own record of what is in flight.
+    inflight: Option<InflightHandle>,
+    log: LogLimit,
+}
+
+/// Why a ring is not served.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    FrontEnd(#[from] FrontEndError),
+    #[error("it does not offer what the driver uses: features {0:#x}")]
+    Features(u64),
+    #[error("queue {0}: its rings are not in the guest's memory")]
+    NoMemory(u16),
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+impl Session {
+    pub(super) fn new(
+        options: RemoteOptions,
+        profile: DeviceProfile,
+        context: BackendContext,
+        front_end: Option<FrontEnd>,
+    ) -> Self {
+        let BackendContext { memory, requests, controls, events, .. } = context;
+        let link = front_end
+            .and_then(|front_end| watched(front_end).ok())
+            .unwrap_or(Link::Down(Instant::now()));
+        Self {
+            options,
+            profile,
+            memory,
+            requests,
+            controls,
+            events,
+            link,
+            served: Served::Nothing,
+            inflight: None,
+            log: LogLimit::new(),
+        }
+    }
+
+    /// Ends with the transport.
+    pub(super) async fn run(mut self) {
+        loop {
+            let others = select(turned(&self.link), next(&mut self.controls));
+            let turn = select(self.requests.recv(), others).await;
+            match turn {
+                Either::Left(Ok(request)) => self.carry_out(request),
+                Either::Left(Err(_)) => break,
+                Either::Right(Either::Left(())) => match self.link {
+                    Link::Up(..) => self.lose("the connection has ended"),
+                    Link::Down(_) => self.look().await,
+                },
+                Either::Right(Either::Right(request)) => refuse(request),
+            }
+        }
+        // What was taken is carried out.
+        self.halt();
+    }
+
+    fn carry_out(&mut self, request: BackendRequest) {
+        match request {
+            BackendRequest::Activate { features, queues, reply } => {
+                reply.send(self.activate(features, queues));
+            }
+            BackendRequest::Reset { reply } => {
+                self.halt();
+                self.forget();
+                reply.send(());
+            }
+            BackendRequest::Pause { reply } => {
+                self.halt();
+                if let Served::Rings { motion, .. } = &mut self.served {
+                    *motion = Motion::Paused;
+                }
+                reply.send(self.states());
+            }
+            BackendRequest::Resume { reply } => {
+                if let Served::Rings { motion, .. } = &mut self.served {
+                    *motion = Motion::Going;
+                    if let Err(failure) = self.hand_over() {
+                        self.lose(&failure.to_string());
+                    }
+                }
+                reply.send(());
+            }
+            BackendRequest::Detach { reply } => {
+                self.halt();
+                reply.send(self.states());
+                self.forget();
+            }
+            BackendRequest::ReadConfig { offset, length, reply } => {
+                let bytes = self.profile.config.iter().skip(offset as usize);
+                reply.send(bytes.take(length as usize).copied().collect());
+            }
+            BackendRequest::WriteConfig { reply, .. } => reply.send(()),
+        }
+    }
+
+    fn activate(&mut self, features: u64, queues: Vec<QueueSetup>) -> Result<(), String> {
+        if !matches!(self.served, Served::Nothing) {
+            return Err("the device is active already".into());
+        }
+        let ring = |setup: QueueSetup| {
+            let base = match setup.state.map(|state| state.position) {
+                Some(RingPosition::Split { next_available, .. }) => Base::At(next_available),
+                _ => Base::At(0),
+            };
+            Ring { setup, base }
+        };
+        if queues.iter().any(|queue| queue.layout == RingLayout::Packed) {
+            return Err("its rings are packed, which was not offered".into());
+        }
+        let rings = queues.into_iter().map(ring).collect();
+        self.served = Served::Rings { features, rings, motion: Motion::Going };
+        match self.hand_over() {
+            Ok(()) => Ok(()),
+            // It will be served as soon as somebody is there again.
+            Err(Failure::FrontEnd(error @ FrontEndError::Broken { .. })) => {
+                self.lose(&error.to_string());
+                Ok(())
+            }
+            Err(failure) => {
+                self.forget();
+                Err(failure.to_string())
+            }
+        }
+    }
+
+    /// Has the rings served, if there are any and somebody is there.
+    fn hand_over(&mut self) -> Result<(), Failure> {
+        let (Link::Up(front_end, _), Served::Rings { features, rings, motion: Motion::Going }) =
+            (&mut self.link, &mut self.served)
+        else {
+            return Ok(());
+        };
+        front_end.set_features(*features)?;
+        let regions: Vec<_> = self
+            .memory
+            .regions()
+            .map(|region| SharedRegion {
+                guest: region.guest_base.0,
+                size: region.length,
+                file: region.file,
+                offset: region.file_offset,
+            })
+            .collect();
+        front_end.set_memory(&regions)?;
+        match &self.inflight {
+            Some(record) => front_end.restore_inflight(record)?,
+            None => {
+                let (queues, size) = self.profile.inflight_size();
+                self.inflight = front_end.inflight(queues, size)?;
+            }
+        }
+        for Ring { setup, base } in rings {
+            let at = match *base {
+                Base::At(at) => at,
+                Base::AsUsed => used_index(&self.memory, setup)?,
+            };
+            let layout = QueueLayout::from(&*setup);
+            // Some back ends end if they cannot say what nobody wants to hear.
+            let nobody = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+            let call = setup.call.as_ref().map_or(nobody.as_fd(), AsFd::as_fd);
+            front_end.start_ring(setup.index, &layout, at, setup.kick.as_fd(), call)?;
+            if *base == Base::AsUsed {
+                // Whoever died may have taken a kick without looking, or published without saying so.
+                signal(setup.kick.as_fd());
+                signal(call);
+            }
+            *base = Base::AsUsed;
+        }
+        Ok(())
+    }
+
+    /// Has what is in flight carried out and no more taken. Where nobody is there nothing is.
+    fn halt(&mut self) {
+        let (Link::Up(front_end, _), Served::Rings { rings, motion: Motion::Going, .. }) =
+            (&mut self.link, &mut self.served)
+        else {
+            return;
+        };
+        let mut stopped = Ok(());
+        for ring in rings {
+            match front_end.stop_ring(ring.setup.index) {
+                // A split ring's index has 16 bits.
+                Ok(base) => ring.base = Base::At(base as u16),
+                Err(error) => stopped = Err(error),
+            }
+            if stopped.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = stopped {
+            self.lose(&error.to_string());
+        }
+    }
+
+    fn forget(&mut self) {
+        self.served = Served::Nothing;
+        self.inflight = None;
+    }
+
+    fn states(&self) -> Vec<QueueState> {
+        let Served::Rings { rings, .. } = &self.served else { return Vec::new() };
+        let state = |ring: &Ring| {
+            let at = match ring.base {
+                Base::At(at) => at,
+                Base::AsUsed => used_index(&self.memory, &ring.setup).unwrap_or(0),
+            };
+            let position = RingPosition::Split { next_available: at, next_used: at };
+            QueueState { index: ring.setup.index, position }
+        };
+        rings.iter().map(state).collect()
+    }
+
+    /// The connection is of no use any more.
+    fn lose(&mut self, why: &str) {
+        if let Link::Up(front_end, _) = &self.link {
+            // There may be other handles of it, which must not keep the other side waiting.
+            let _ = front_end.socket().shutdown(std::net::Shutdown::Both);
+            self.complain(&format!("{why}; the driver's requests wait for a successor"));
+        }
+        self.link = Link::Down(Instant::now() + RETRY);
+    }
+
+    /// Looks for a successor.
+    async fn look(&mut self) {
+        let event = match self.find() {
+            Ok(Some(config)) if config != self.profile.config => {
+                self.profile.config.clone_from(&config);
+                Some(BackendEvent::ConfigChanged { config })
+            }
+            Ok(_) => None,
+            Err(failure) => return self.complain(&failure.to_string()),
+        };
+        if !matches!(self.link, Link::Up(..)) {
+            return;
+        }
+        if let Some(queue) = self.lost_queue() {
+            let reason = "its back end died and keeps no record of what was in flight".into();
+            // A closed channel ends the loop next.
+            let _ = self.events.send(BackendEvent::NeedsReset { queue, reason }).await;
+            self.forget();
+        }
+        if let Err(failure) = self.hand_over() {
+            return self.lose(&failure.to_string());
+        }
+        let (kind, socket) = (self.options.kind.name(), self.options.socket.display());
+        log::info!("vhost-user {kind} at {socket}: there is a back end again");
+        if let Some(event) = event {
+            let _ = self.events.send(event).await;
+        }
+    }
+
+    /// Connects, if somebody listens, and sees whether it is the same device; gives its configuration space
+    /// where that may be another than before.
+    fn find(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        self.link = Link::Down(Instant::now() + RETRY);
+        let Ok(socket) = connect(&self.options.socket) else { return Ok(None) };
+        let mut front_end = FrontEnd::with_patience(socket, PATIENCE)?;
+        let offer = profile::ask(&mut front_end, self.options.kind)?;
+        if let Served::Rings { features, .. } = &self.served
+            && *features & !offer.features != 0
+        {
+            return Err(Failure::Features(*features & !offer.features));
+        }
+        let config = match self.options.kind {
+            RemoteKind::Blk => Some(profile::of(&self.options, offer)?.config),
+            _ => None,
+        };
+        self.link = watched(front_end)?;
+        Ok(config)
+    }
+
+    /// A queue of which nobody knows any more what is in flight. Networks and the like give buffers back in
+    /// the order in which they got them: these go on behind the last.
+    fn lost_queue(&self) -> Option<u16> {
+        let Served::Rings { rings, .. } = &self.served else { return None };
+        if self.inflight.is_some() || !matches!(self.options.kind, RemoteKind::Blk | RemoteKind::Fs)
+        {
+            return None;
+        }
+        let lost = |ring: &&Ring| {
+            let available = index_of(&self.memory, ring.setup.available_ring);
+            ring.base == Base::AsUsed && available != index_of(&self.memory, ring.setup.used_ring)
+        };
+        rings.iter().find(lost).map(|ring| ring.setup.index)
+    }
+
+    fn complain(&self, why: &str) {
+        let (kind, socket) = (self.options.kind.name(), self.options.socket.display());
+        self.log.warn(format_args!("vhost-user {kind} at {socket}: {why}"));
+    }
+}
+
+/// A connection, and a handle to see it end.
+fn watched(front_end: FrontEnd) -> std::io::Result<Link> {
+    let watch = Fd::unregistered(OwnedFd::from(front_end.socket().try_clone()?))?;
+    Ok(Link::Up(front_end, watch))
+}
+
+/// Ready when the connection has ended, or when it is time to look for another.
+async fn turned(link: &Link) {
+    match link {
+        Link::Up(_, watch) => {
+            // Nothing comes that was not asked for: whatever there is to read is the end.
+            let _ = watch.poll(PollFlags::IN | PollFlags::RDHUP).await;
+        }
+        Link::Down(until) => executor::sleep_until(*until).await,
+    }
+}
+
+/// The next request of others than the transport, of whom there may be none.
+async fn next(controls: &mut Receiver<ControlRequest>) -> ControlRequest {
+    match controls.recv().await {
+        Ok(request) => request,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn refuse(request: ControlRequest) {
+    match request {
+        ControlRequest::Change { reply, .. } => {
+            reply.send(Err("another program serves this device: ask that one".into()));
+        }
+        ControlRequest::Statistics { reply } => reply.send(Statistics::None),
+    }
+}
+
+/// `idx` of either ring (virtio 1.3 sections 2.7.6 and 2.7.8).
+fn index_of(memory: &GuestMemory, ring: u64) -> Option<u16> {
+    let at = GuestAddress(ring).checked_add(2)?;
+    memory.read_obj::<u16>(at).ok().map(u16::from_le)
+}
+
+fn used_index(memory: &GuestMemory, setup: &QueueSetup) -> Result<u16, Failure> {
+    index_of(memory, setup.used_ring).ok_or(Failure::NoMemory(setup.index))
+}
+
+fn signal(event: BorrowedFd<'_>) {
+    // A counter that is full is as good.
+    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+}
