@@ -19,9 +19,11 @@ use crate::files::Files;
 use crate::init::{Later, Problem};
 use crate::latch::Latch;
 use crate::logs::{self, Logs};
+use crate::options::Options;
 use crate::ports::Ports;
 use crate::process::{Owner, Processes, reaper};
 use crate::service::{self, Session};
+use crate::services;
 use crate::shutdown;
 use crate::signals::{Event, Signals};
 use crate::streams::Streams;
@@ -71,12 +73,13 @@ pub(crate) struct Agent {
 /// Serves until a shutdown is asked for, and ends the processes then. The host hears of a problem that
 /// there was before; modules that can wait are loaded when it has.
 pub(crate) async fn run(
-    transport: Transport,
+    options: Options,
     secret: Secret,
     role: Role,
     (problem, later): (Option<Problem>, Later),
     signals: Signals,
 ) -> io::Result<Mode> {
+    let transport = options.transport;
     let agent = Rc::new(Agent {
         secret,
         role,
@@ -105,6 +108,9 @@ pub(crate) async fn run(
     }
     executor::spawn(logs::run(Rc::clone(&agent), transport)).detach();
 
+    if let Some(folder) = &options.services {
+        services::start(&agent, folder);
+    }
     let mut signals = signals.listen()?;
     let mode = loop {
         match select(agent.shutdown.wait(), signals.next()).await {

@@ -33,6 +33,7 @@ mod process;
 mod random;
 mod secret;
 mod service;
+mod services;
 mod shutdown;
 mod signals;
 mod statistics;
@@ -50,7 +51,6 @@ use agent::Role;
 use init::Later;
 use options::{Options, SecretSource, Wanted};
 use signals::Signals;
-use transport::Transport;
 
 /// Enough for some dozens of streams in one turn; a ring costs memory all the time.
 const RING_ENTRIES: u32 = 64;
@@ -59,9 +59,8 @@ const RING_ENTRIES: u32 = 64;
 pub fn main() -> ExitCode {
     logging::start();
     let role = if std::process::id() == 1 { Role::Init } else { Role::Service };
-    // The kernel hands words of its command line to process 1.
     let options = match role {
-        Role::Init => Options { transport: Transport::Vsock, secret: SecretSource::Firmware },
+        Role::Init => Options::of_init(),
         Role::Service => match options::parse(std::env::args_os().skip(1)) {
             Ok(Wanted::Serve(options)) => options,
             Ok(Wanted::Report(crashed)) => return crashes::report(&crashed),
@@ -116,13 +115,7 @@ fn serve(options: Options, role: Role) -> io::Result<()> {
     let config =
         Config { entries: RING_ENTRIES, without: KernelFeatures::FIXED_FILES, ..Config::default() };
     let mut executor = Executor::new(&config).map_err(io::Error::other)?;
-    let mode = executor.block_on(agent::run(
-        options.transport,
-        secret,
-        role,
-        (problem, later),
-        signals,
-    ))?;
+    let mode = executor.block_on(agent::run(options, secret, role, (problem, later), signals))?;
     if role.is_init() {
         return Err(shutdown::end_machine(mode));
     }

@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::crashes::Crashed;
+use crate::services;
 use crate::transport::Transport;
 
 pub(crate) const USAGE: &str = "\
-Usage: vmm-agent [--unix SOCKET --secret-file FILE]
+Usage: vmm-agent [--unix SOCKET --secret-file FILE] [--services DIR]
 
 Serves the host on vsock, with the secret of the SMBIOS tables; or on a Unix socket, with the secret
-of a file. As process 1 it also sets the guest up.
+of a file. Keeps the services running that the files of a folder describe. As process 1 it also sets
+the guest up, and the folder is /etc/vmm/services.
 ";
 
 /// What the agent shall do.
@@ -26,6 +28,15 @@ pub(crate) enum Wanted {
 pub(crate) struct Options {
     pub(crate) transport: Transport,
     pub(crate) secret: SecretSource,
+    pub(crate) services: Option<PathBuf>,
+}
+
+impl Options {
+    /// The kernel hands words of its own command line to process 1.
+    pub(crate) fn of_init() -> Self {
+        let services = Some(services::FOLDER.into());
+        Self { transport: Transport::Vsock, secret: SecretSource::Firmware, services }
+    }
 }
 
 #[derive(Debug)]
@@ -49,12 +60,16 @@ pub(crate) enum UsageError {
 
 pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Wanted, UsageError> {
     let mut words = words;
-    let (mut unix, mut secret) = (None, None);
+    let (mut unix, mut secret, mut services) = (None, None, None);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--unix") => unix = Some(words.next().ok_or(UsageError::NoValue("--unix"))?),
             Some("--secret-file") => {
                 secret = Some(words.next().ok_or(UsageError::NoValue("--secret-file"))?);
+            }
+            Some("--services") => {
+                let folder = words.next().ok_or(UsageError::NoValue("--services"))?;
+                services = Some(PathBuf::from(folder));
             }
             Some("--crashed") => {
                 return Crashed::parse(words).map(Wanted::Report).ok_or(UsageError::Crash);
@@ -75,6 +90,7 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Wanted, Usa
         (_, secret) => Ok(Wanted::Serve(Options {
             transport,
             secret: secret.unwrap_or(SecretSource::Firmware),
+            services,
         })),
     }
 }

@@ -203,11 +203,7 @@ fn make_private(path: &Path) -> Result<(), NameError> {
     let found = fs::symlink_metadata(path).map_err(failed_at(path))?;
     let ours = found.is_dir() && found.uid() == rustix::process::getuid().as_raw();
     let for_others = found.mode() % 0o100;
-    if ours && for_others == 0 {
-        Ok(())
-    } else {
-        Err(NameError::Exposed { path: path.into() })
-    }
+    if ours && for_others == 0 { Ok(()) } else { Err(NameError::Exposed { path: path.into() }) }
 }
 
 fn failed_at(path: &Path) -> impl FnOnce(io::Error) -> NameError {

@@ -92,6 +92,7 @@ const LONG: &[&str] = &[
     "exec/large-input",
     "exec/last-words",
     "exec/logs",
+    "exec/services",
     "exec/start",
     "exec/thousand-in-a-row",
     "exec/within-three-seconds",

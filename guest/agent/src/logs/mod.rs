@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proto::v1::LogRecord;
+use proto::v1::{LogRecord, log_record::Source};
 
 use crate::latch::Latch;
 #[cfg(feature = "fuzzing")]
@@ -62,6 +62,11 @@ impl Logs {
         if let Some(latch) = came.take() {
             latch.set(());
         }
+    }
+
+    /// Logs what the agent knows of.
+    pub(crate) fn say(&self, priority: u32, text: Vec<u8>) {
+        self.push(LogRecord { source: Source::User.into(), priority, time_ns: now(), text });
     }
 
     /// Counts records that are lost.

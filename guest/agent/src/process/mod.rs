@@ -70,6 +70,14 @@ struct Process {
     _offers: Vec<Offer>,
 }
 
+/// A process that the guest itself asked for.
+pub(crate) struct Service {
+    pub(crate) pid: u32,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) exit: Latch<Exit>,
+}
+
 /// All of them, by number.
 #[derive(Default)]
 pub(crate) struct Processes {
@@ -96,6 +104,32 @@ impl Processes {
             Err(refused) => Outcome::NotStarted(refused),
         };
         Ok(v1::StartReply { result: Some(result) })
+    }
+
+    /// Starts a process that belongs to no connection. Its output has to be read.
+    pub(crate) fn start_service(&self, request: &v1::StartRequest) -> Result<Service, String> {
+        spawn::check(request).map_err(|status| status.message().to_owned())?;
+        let spawned = spawn::spawn(request).map_err(|refused| refused.message)?;
+        let Spawned { pid, stdout, stderr, .. } = spawned;
+        let exit = Latch::new();
+        self.insert(Process {
+            pid,
+            program: request.argv.first().cloned().unwrap_or_default(),
+            owner: Cell::new(None),
+            terminal: None,
+            exit: exit.clone(),
+            collected: Cell::new(false),
+            held: Cell::new(false),
+            _offers: Vec::new(),
+        });
+        Ok(Service { pid: number(pid), stdout, stderr, exit })
+    }
+
+    fn insert(&self, process: Process) -> u64 {
+        let id = self.last.get() + 1;
+        self.last.set(id);
+        self.table.borrow_mut().insert(id, Rc::new(process));
+        id
     }
 
     fn enter(
@@ -129,22 +163,17 @@ impl Processes {
                 return Err(Status::resource_exhausted(error.to_string()));
             }
         };
-        let id = self.last.get() + 1;
-        self.last.set(id);
-        let program = request.argv.first().cloned().unwrap_or_default();
-        let process = Process {
+        let id = self.insert(Process {
             pid,
-            program,
+            program: request.argv.first().cloned().unwrap_or_default(),
             owner: Cell::new(Some(owner)),
             terminal,
             exit,
             collected: Cell::new(false),
             held: Cell::new(false),
             _offers: offers,
-        };
-        self.table.borrow_mut().insert(id, Rc::new(process));
-        let pid = pid.as_raw_nonzero().get() as u32;
-        Ok(v1::Started { id, pid, stdin, stdout, stderr })
+        });
+        Ok(v1::Started { id, pid: number(pid), stdin, stdout, stderr })
     }
 
     fn get(&self, id: u64) -> Result<Rc<Process>, Status> {
@@ -208,7 +237,7 @@ impl Processes {
             .iter()
             .map(|(&id, process)| v1::Process {
                 id,
-                pid: process.pid.as_raw_nonzero().get() as u32,
+                pid: number(process.pid),
                 program: process.program.clone(),
                 ended: process.exit.get().is_some(),
             })
@@ -307,6 +336,10 @@ impl Process {
             let _ = rustix::process::kill_process_group(self.pid, signal);
         }
     }
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get() as u32
 }
 
 /// A size as the kernel has it; larger ones are cut off.

@@ -4,4 +4,5 @@ mod access;
 mod commands;
 mod ends;
 mod files;
+mod services;
 mod support;

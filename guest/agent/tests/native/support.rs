@@ -22,6 +22,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent and waits until it says that it is ready.
     pub(crate) async fn start() -> Self {
+        Self::with_services(None).await
+    }
+
+    /// The same, for one that keeps services running.
+    pub(crate) async fn with_services(services: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let secret = Secret::new([0x5a; 32]);
         let secret_file = folder.path().join("secret");
@@ -33,6 +38,7 @@ impl Agent {
             .arg(guest.path())
             .arg("--secret-file")
             .arg(secret_file)
+            .args(services.into_iter().flat_map(|folder| [Path::new("--services"), folder]))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

@@ -208,5 +208,22 @@ fn long() -> Vec<Case> {
           status 125 stock --rootfs / --write -- true </dev/null
           says err 'the guest says'"#,
     );
-    vec![large, roots]
+    let services = case(
+        "exec/services",
+        r#"mkdir -p tree/bin tree/etc/vmm/services; cp "$(command -v busybox)" tree/bin/sh
+          for name in cat mkfifo rm; do ln -s sh tree/bin/$name; done
+          echo 'command = ["/bin/sh", "-c", "echo started; echo >/ready; cat /life"]' >tree/etc/vmm/services/living.toml
+          echo 'command = ["/bin/sh", "-c", "exit 7"]' >tree/etc/vmm/services/dying.toml
+          echo 'commands = []' >tree/etc/vmm/services/wrong.toml
+          mkfifo tree/ready tree/life
+          # It is let go, and has to come again.
+          status 0 stock --name keeper --rootfs tree --log log -- sh -c 'cat /ready; : >/life; cat /ready' </dev/null
+          [ -z "$(vmm list)" ] || fail 'a name was left'
+          cat log
+          [ $(grep -c 'user.info: living.[0-9]*.: started' log) -ge 2 ] || fail 'it was not started again'
+          says log 'user.notice: vmm-agent: living has ended$'
+          says log 'user.notice: vmm-agent: dying has ended with status 7'
+          says log 'wrong.toml: line 1: unknown field'"#,
+    );
+    vec![large, roots, services]
 }
