@@ -267,6 +267,8 @@ fn what_cannot_be_served_is_told() {
         (&["--root", "shared", "--socket", "none/s"], "cannot listen on the socket `none/s`"),
         (&["--root", "shared", "--fd", "99"], "descriptor 99 is no socket"),
         (&["--root", "shared", "--fd", "2"], "descriptor 2 is no socket"),
+        (&["--root", "shared", "--vsock", "564"], "--accept-cid <N>"),
+        (&["--root", "shared", "--socket", "s", "--accept-cid", "3"], "cannot be used with"),
         (&["--root", "shared"], "--socket <PATH>"),
         (&["--socket", "s"], "--root <DIR>"),
         (&["--root", "shared", "--socket", "s", "--msize", "100"], "4096..=524288"),

@@ -14,6 +14,7 @@ mod file_lock;
 pub mod fs;
 pub mod metrics;
 pub mod net;
+pub mod p9;
 pub mod parts;
 pub mod pci;
 pub mod pmem;

@@ -22,6 +22,7 @@ use super::control::{Change, ControlRequest};
 use super::fs::FsParts;
 use super::metrics::MetricsRegion;
 use super::net::NetParts;
+use super::p9::P9Parts;
 use super::pmem::PmemParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
@@ -72,6 +73,8 @@ pub enum DeviceParts {
     Balloon(BalloonParts),
     /// A shared directory.
     Fs(FsParts),
+    /// A shared directory, over 9P.
+    P9(P9Parts),
     /// Persistent memory.
     Pmem(PmemParts),
     /// A device that another program serves.
@@ -89,6 +92,7 @@ macro_rules! each {
             DeviceParts::Rng($parts) => $then,
             DeviceParts::Balloon($parts) => $then,
             DeviceParts::Fs($parts) => $then,
+            DeviceParts::P9($parts) => $then,
             DeviceParts::Pmem($parts) => $then,
             DeviceParts::Remote($parts) => $then,
         }
@@ -109,6 +113,7 @@ impl Parts for DeviceParts {
             Self::Rng(parts) => Self::Rng(parts.try_clone()?),
             Self::Balloon(parts) => Self::Balloon(parts.try_clone()?),
             Self::Fs(parts) => Self::Fs(parts.try_clone()?),
+            Self::P9(parts) => Self::P9(parts.try_clone()?),
             Self::Pmem(parts) => Self::Pmem(parts.try_clone()?),
             Self::Remote(parts) => Self::Remote(parts.try_clone()?),
         })

@@ -1,7 +1,8 @@
 //! All clients of a server.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,11 +46,14 @@ impl Connections {
         Self { serving, budget: Budget::default(), open, tasks: TaskGroup::new() }
     }
 
-    /// Accepts clients for ever.
-    pub async fn accept(&self, listener: &Fd) {
+    /// Accepts clients for ever, as far as `check` lets them.
+    pub async fn accept(&self, listener: &Fd, check: impl Fn(BorrowedFd<'_>) -> io::Result<()>) {
         loop {
             match listener.accept().await {
-                Ok(socket) => self.add(socket),
+                Ok(socket) => match check(socket.as_fd()) {
+                    Ok(()) => self.add(socket),
+                    Err(error) => log::warn!("a client of 9P is turned away: {error}"),
+                },
                 Err(error) => {
                     // Of descriptors or memory there may be more when another client has gone.
                     log::warn!("a client of 9P is not accepted: {error}");

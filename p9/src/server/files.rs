@@ -124,7 +124,8 @@ impl Session {
         }
         let handle = self.of_a_file(fid)?;
         check_range(offset, count)?;
-        Ok(Outcome::Write { file: self.tree.file_to_write(handle)?, offset, count })
+        let file = self.tree.file_to_write(handle)?;
+        Ok(Outcome::Write { file, offset, count, durable: self.tree.is_durable(handle) })
     }
 
     fn of_a_file(&self, fid: Fid) -> Result<HandleId> {

@@ -61,6 +61,8 @@ pub enum Outcome {
         offset: u64,
         /// How many bytes.
         count: u32,
+        /// Whether it waits for the disk.
+        durable: bool,
     },
     /// The request's data is for [`Session::take_value`]: 64 KiB at most.
     Value {

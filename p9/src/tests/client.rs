@@ -98,7 +98,7 @@ impl World {
                 let connections = Connections::new(serving);
                 let (listener, stopped) = (Fd::new(listener), Fd::new(stopped));
                 let (listener, stopped) = (listener.unwrap(), stopped.unwrap());
-                let accept = std::pin::pin!(connections.accept(&listener));
+                let accept = std::pin::pin!(connections.accept(&listener, |_| Ok(())));
                 let stop = std::pin::pin!(stopped.read(Vec::with_capacity(1)));
                 match select(accept, stop).await {
                     Either::Left(()) | Either::Right(_) => {}

@@ -17,6 +17,7 @@ Examples:
   vmm serve-9p --root /srv/src --read-only --socket src.sock
   mount -t 9p -o trans=unix,version=9p2000.L,msize=524288 src.sock /mnt     Linux, as root
   vmm serve-9p --root /srv/src --socket vm.sock_564     for the guest with --vsock path=vm.sock
+  vmm serve-9p --root /srv/src --vsock 564 --accept-cid 3     for a guest of another machine's vhost-vsock
 
 It ends with status 0 when the only client of --fd has gone, with 128+N after signal N.";
 
@@ -51,14 +52,22 @@ pub(super) struct Serve9pArgs {
 
     #[command(flatten)]
     listen: ListenArgs,
+
+    /// The context id of the only guest that is let in
+    #[arg(long, value_name = "N", requires = "vsock", conflicts_with_all = ["socket", "fd"])]
+    accept_cid: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct ListenArgs {
     /// Listen on a Unix socket, for the owner and root alone
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", alias = "unix")]
     socket: Option<PathBuf>,
+
+    /// Listen on a port of this host's vsock, for the guest of --accept-cid
+    #[arg(long, value_name = "PORT", requires = "accept_cid")]
+    vsock: Option<u32>,
 
     /// Take an inherited descriptor: a socket that listens, or one client
     #[arg(long, value_name = "N")]
@@ -67,10 +76,12 @@ struct ListenArgs {
 
 /// Serves and gives the exit status of the process.
 pub(super) fn run(arguments: Serve9pArgs) -> u8 {
-    let listen = match (arguments.listen.socket, arguments.listen.fd) {
-        (Some(path), _) => Listen::Path(path),
-        (None, Some(number)) => Listen::Descriptor(number),
-        (None, None) => unreachable!("one of them is required"),
+    let ListenArgs { socket, vsock, fd } = arguments.listen;
+    let listen = match (socket, vsock.zip(arguments.accept_cid), fd) {
+        (Some(path), ..) => Listen::Path(path),
+        (None, Some((port, cid)), _) => Listen::Vsock { port, cid },
+        (None, None, Some(number)) => Listen::Descriptor(number),
+        (None, None, None) => unreachable!("one of them is required"),
     };
     let config = Config {
         root: arguments.root,

@@ -21,7 +21,7 @@ use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
     MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
-    ShareConfig, VhostUserConfig,
+    ShareConfig, ShareProtocol, VhostUserConfig,
 };
 use crate::pstore::SIZES;
 
@@ -351,6 +351,13 @@ fn check_shares(shares: &[ShareConfig]) -> Result<(), Error> {
         }
         if share.uid_map.is_some() != share.gid_map.is_some() {
             return Err(Error::HalfMapped { tag: share.tag.as_str().to_owned() });
+        }
+        let tag = || share.tag.as_str().to_owned();
+        if let Some(key) = share.foreign_key() {
+            return Err(Error::ForeignKey { tag: tag(), key });
+        }
+        if share.path.is_none() && share.protocol == ShareProtocol::P9 {
+            return Err(Error::EmptyShare { tag: tag() });
         }
         if shares[..index].iter().any(|other| other.tag == share.tag) {
             return Err(Error::SameTag { tag: share.tag.as_str().to_owned() });

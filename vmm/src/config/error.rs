@@ -179,6 +179,20 @@ pub enum Error {
         /// The socket.
         socket: PathBuf,
     },
+    /// A directory over 9P has a key of virtio-fs.
+    #[error("the share `{tag}` is one over 9P, where `{key}` has no meaning")]
+    ForeignKey {
+        /// The tag.
+        tag: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// A share over 9P has no directory.
+    #[error("the share `{tag}` is one over 9P and has no path")]
+    EmptyShare {
+        /// The tag.
+        tag: String,
+    },
     /// Two devices have one id.
     #[error("two devices have the id `{id}`")]
     SameId {
@@ -354,6 +368,12 @@ impl Hint for Error {
             Self::PstoreSize { .. } => Some("a power of two from 128K to 64M, such as 1M".into()),
             Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
+            Self::ForeignKey { .. } => {
+                Some("the guest says how it caches when it mounts: `-o cache=loose`".into())
+            }
+            Self::EmptyShare { .. } => {
+                Some("directories come and go in shares over virtio-fs: leave `type=9p` out".into())
+            }
             Self::HalfMapped { .. } => Some("give it `uid-map` and `gid-map`".into()),
             Self::SameTag { .. } => Some("give each its own `tag`".into()),
             Self::SameSocket { .. } => Some("start the program once for each device".into()),

@@ -64,7 +64,7 @@ pub use restart::{RestartLimit, RestartLimitError};
 pub use rings::RingFormat;
 pub use rng::{RngConfig, RngError};
 pub use serial::{SerialConfig, SerialError};
-pub use share::{ShareConfig, ShareQueues, ShareTag, ShareValueError};
+pub use share::{ShareConfig, ShareProtocol, ShareQueues, ShareTag, ShareValueError};
 pub use suggest::nearest;
 pub use trace::TraceConfig;
 pub use vhost_user::VhostUserConfig;

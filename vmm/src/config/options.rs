@@ -96,7 +96,7 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<BalloonConfig>,
 
-    /// Shared directory, or a place for some: [path=DIR,]tag=TAG[,ro][,cache=never|auto|always][,writeback][,acl]
+    /// Shared directory, or a place for some: [path=DIR,]tag=TAG[,type=fs|9p][,ro][,cache=never|auto|always][,writeback][,acl]
     /// [,queues=1..16][,uid-map=MAP,gid-map=MAP]; may be repeated
     #[arg(long = "share", value_name = "LIST")]
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]

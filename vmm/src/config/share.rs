@@ -11,8 +11,8 @@ use thiserror::Error;
 use super::{OwnerMap, key_value};
 
 /// A shared directory: `--share
-/// path=DIR,tag=T[,ro][,cache=..][,writeback][,acl][,queues=N][,uid-map=M,gid-map=M]` or a `[[share]]`
-/// table.
+/// path=DIR,tag=T[,type=fs|9p][,ro][,cache=..][,writeback][,acl][,queues=N][,uid-map=M,gid-map=M]` or a
+/// `[[share]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ShareConfig {
@@ -21,6 +21,9 @@ pub struct ShareConfig {
     pub path: Option<PathBuf>,
     /// What the guest mounts it by.
     pub tag: ShareTag,
+    /// What the guest speaks.
+    #[serde(default, rename = "type")]
+    pub protocol: ShareProtocol,
     /// The guest cannot change anything.
     #[serde(default, rename = "ro")]
     pub read_only: bool,
@@ -50,11 +53,23 @@ impl ShareConfig {
         OwnerMap::ids(self.uid_map.as_ref(), self.gid_map.as_ref())
     }
 
+    /// The first key that its protocol has no meaning for.
+    pub fn foreign_key(&self) -> Option<&'static str> {
+        let set = [
+            ("cache", self.cache != Cache::default()),
+            ("writeback", self.writeback),
+            ("queues", self.queues != ShareQueues::default()),
+        ];
+        let foreign = set.into_iter().find(|(_, set)| *set).map(|(key, _)| key);
+        foreign.filter(|_| self.protocol == ShareProtocol::P9)
+    }
+
     /// A writable directory with nothing but defaults.
     pub fn new(path: impl Into<PathBuf>, tag: ShareTag) -> Self {
         Self {
             path: Some(path.into()),
             tag,
+            protocol: ShareProtocol::default(),
             read_only: false,
             cache: Cache::default(),
             writeback: false,
@@ -72,6 +87,18 @@ impl FromStr for ShareConfig {
     fn from_str(text: &str) -> Result<Self, key_value::Error> {
         key_value::from_str(text)
     }
+}
+
+/// What a guest speaks with the server of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ShareProtocol {
+    /// FUSE, by a virtio file system.
+    #[default]
+    #[serde(rename = "fs")]
+    Fs,
+    /// 9P2000.L, by a virtio 9P transport.
+    #[serde(rename = "9p")]
+    P9,
 }
 
 /// What a directory is mounted by: 1 to 36 printable ASCII characters.
@@ -157,15 +184,16 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text =
-            "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4,uid-map=same,gid-map=7:0";
+        let text = "path=/srv,tag=src,ro,cache=always,writeback,acl,queues=4,uid-map=same,gid-map=7:0,type=9p";
         let share: ShareConfig = text.parse().expect("all keys");
+        assert_eq!((share.protocol, share.foreign_key()), (ShareProtocol::P9, Some("cache")));
         assert_eq!((share.path, share.tag.as_str()), (Some(PathBuf::from("/srv")), "src"));
         assert!(share.read_only && share.writeback && share.acl);
         assert_eq!((share.cache, share.queues.get()), (Cache::Always, 4));
         assert_eq!((share.uid_map, share.gid_map), ("same".parse().ok(), "7:0".parse().ok()));
         let share: ShareConfig = "path=.,tag=a".parse().expect("defaults");
         assert_eq!((share.cache, share.queues.get(), share.read_only), (Cache::Auto, 1, false));
+        assert_eq!((share.protocol, share.foreign_key()), (ShareProtocol::Fs, None));
     }
 
     #[test]
@@ -179,6 +207,7 @@ mod tests {
             "path=.,tag=a,queues=0",
             "path=.,tag=a,queues=17",
             "path=.,tag=a,cache=no",
+            "path=.,tag=a,type=nfs",
             "path=.,tag=a,uid-map=1",
             "path=.,tag=a,rw",
         ];

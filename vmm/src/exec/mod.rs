@@ -46,7 +46,7 @@ pub use time::{Time, TimeError};
 pub use transfer::{Files, Local, Progress, Transfer, copy};
 
 use crate::agent_secret;
-use crate::config::{ConnectionLimit, GuestCid, MachineOptions, VsockConfig};
+use crate::config::{ConnectionLimit, GuestCid, MachineOptions, ShareProtocol, VsockConfig};
 use crate::crashes::{Store, Taker};
 use crate::folder::Folder;
 use crate::logs::Log;
@@ -262,13 +262,16 @@ fn at_home(command: &mut Command, plan: &Plan) {
 
 /// Drivers of the devices that the machine has for its user.
 fn devices(options: &MachineOptions) -> impl Iterator<Item = &'static str> {
+    let shares = |protocol| options.shares.iter().any(|share| share.protocol == protocol);
     [
         ("virtio_blk", options.root.is_some() || !options.disks.is_empty()),
         ("virtio_net", !options.nets.is_empty()),
         ("virtio_console", !options.consoles.is_empty()),
         ("virtio-rng", options.rng.is_some()),
         ("virtio_balloon", options.balloon.is_some()),
-        ("virtiofs", !options.shares.is_empty()),
+        ("virtiofs", shares(ShareProtocol::Fs)),
+        ("9pnet_virtio", shares(ShareProtocol::P9)),
+        ("9p", shares(ShareProtocol::P9)),
         ("virtio_pmem", !options.pmems.is_empty()),
         ("nd_pmem", !options.pmems.is_empty()),
         ("ramoops", options.pstore.is_some()),

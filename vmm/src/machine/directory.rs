@@ -18,7 +18,7 @@ use devices::virtio::pci::VirtioPciDevice;
 use ipc::{CallError, Deadline, Sender};
 
 use super::death_record::DeathRecord;
-use crate::config::MachineConfig;
+use crate::config::{MachineConfig, ShareProtocol};
 use crate::control::{DeviceStatus, EventHub, EventKind, Refusal, Service};
 use crate::warden::ActorKind;
 
@@ -258,7 +258,11 @@ fn user_id(config: &MachineConfig, kind: &str, number: usize) -> Option<String> 
     let id = match kind {
         "disk" => config.disks.get(number)?.id.as_ref(),
         "net" => config.nets.get(number)?.id.as_ref(),
-        "fs" => return Some(config.shares.get(number)?.tag.as_str().to_owned()),
+        "fs" | "p9" => {
+            let protocol = if kind == "fs" { ShareProtocol::Fs } else { ShareProtocol::P9 };
+            let mut shares = config.shares.iter().filter(|share| share.protocol == protocol);
+            return Some(shares.nth(number)?.tag.as_str().to_owned());
+        }
         _ => None,
     };
     id.map(|id| id.as_str().to_owned())

@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 
 use devices::virtio::control::{Change, SharedDirectory, SharedFd};
 use devices::virtio::fs::{Acl, FsOptions, FsParts, Writeback};
+use devices::virtio::p9::{P9Options, P9Parts};
 use devices::virtio::parts::DeviceParts;
 use fileserver::{Access, Ids};
 use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::backends::OpenDevice;
-use crate::config::ShareConfig;
+use crate::config::{ShareConfig, ShareProtocol};
 use crate::warden::{Privileges, Users};
 
 /// `struct mount_attr` of linux/mount.h.
@@ -37,6 +38,29 @@ struct MountAttributes {
 
 /// Opens a directory to share it.
 pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
+    match share.protocol {
+        ShareProtocol::Fs => open_fs(share),
+        ShareProtocol::P9 => open_p9(share),
+    }
+}
+
+fn open_p9(share: &ShareConfig) -> Result<OpenDevice, Error> {
+    let path = share.path.clone().unwrap_or_default();
+    let failed = |source| Error::Share { path: path.clone(), source };
+    let access = access(share);
+    let acl = if share.acl { p9::Acl::On } else { p9::Acl::Off };
+    let options = P9Options { ids: share.ids(), acl, access, ..P9Options::new(share.tag.as_str()) };
+    let directory = open_directory(&path, access).map_err(failed)?;
+    let parts =
+        P9Parts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
+    Ok(OpenDevice { name: format!("share {}", path.display()), parts: DeviceParts::P9(parts) })
+}
+
+fn access(share: &ShareConfig) -> Access {
+    if share.read_only { Access::ReadOnly } else { Access::ReadWrite }
+}
+
+fn open_fs(share: &ShareConfig) -> Result<OpenDevice, Error> {
     let options = FsOptions {
         ids: share.ids(),
         queues: share.queues.get(),
@@ -55,8 +79,7 @@ pub(super) fn open(share: &ShareConfig) -> Result<OpenDevice, Error> {
         return Ok(OpenDevice { name, parts: DeviceParts::Fs(parts) });
     };
     let failed = |source| Error::Share { path: path.clone(), source };
-    let access = if share.read_only { Access::ReadOnly } else { Access::ReadWrite };
-    let directory = open_directory(path, access).map_err(failed)?;
+    let directory = open_directory(path, access(share)).map_err(failed)?;
     let parts =
         FsParts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
     Ok(OpenDevice { name: format!("share {}", path.display()), parts: DeviceParts::Fs(parts) })
@@ -86,6 +109,7 @@ pub(crate) fn privileges(ids: &Ids) -> Privileges {
 pub(super) fn device_privileges(device: &DeviceParts) -> Privileges {
     match device {
         DeviceParts::Fs(parts) => privileges(parts.ids()),
+        DeviceParts::P9(parts) => privileges(parts.ids()),
         _ => Privileges::None,
     }
 }

@@ -1,18 +1,22 @@
 //! The process that serves clients: what it gets, and its life.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use executor::Fd;
 use fileserver::{Access, Ids};
 use p9::{Acl, Connections, Serving, SessionOptions};
 use serde::{Deserialize, Serialize};
 
+use super::vsock;
+
 /// Where clients come from.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Socket {
     /// A socket that listens.
     Listener(ipc::Fd),
+    /// One that listens on a vsock, for the guest with this context id alone.
+    Guest(ipc::Fd, u32),
     /// The only client there is.
     Client(ipc::Fd),
 }
@@ -21,6 +25,7 @@ impl Socket {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Listener(socket) => Self::Listener(socket.try_clone()?),
+            Self::Guest(socket, cid) => Self::Guest(socket.try_clone()?, *cid),
             Self::Client(socket) => Self::Client(socket.try_clone()?),
         })
     }
@@ -53,7 +58,15 @@ impl ClientsStart {
             Connections::new(Serving { directory: directory.into(), access, ids, options });
         match socket {
             Socket::Listener(listener) => {
-                connections.accept(&Fd::new(OwnedFd::from(listener))?).await;
+                connections.accept(&Fd::new(OwnedFd::from(listener))?, |_| Ok(())).await;
+            }
+            Socket::Guest(listener, cid) => {
+                let listener = Fd::new(OwnedFd::from(listener))?;
+                let check = |socket: BorrowedFd<'_>| match vsock::peer(socket)? {
+                    peer if peer == cid => Ok(()),
+                    peer => Err(io::Error::other(format!("context id {peer} is not {cid}"))),
+                };
+                connections.accept(&listener, check).await;
             }
             Socket::Client(client) => {
                 connections.add(client.into());

@@ -26,6 +26,15 @@ pub enum Error {
     /// The socket cannot be made.
     #[error("cannot listen for clients")]
     Socket(#[source] SocketError),
+    /// There is no such port, or no vsock.
+    #[error("cannot listen on port {port} of this host's vsock")]
+    Vsock {
+        /// The port.
+        port: u32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A descriptor that is to be inherited is none, or no socket.
     #[error("descriptor {descriptor} is no socket")]
     NotSocket {
@@ -75,6 +84,11 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Socket(error) => error.hint(),
+            Self::Vsock { source, .. } if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                let words = "load the module `vhost_vsock`; the guest of a `vmm run --vsock path=PATH` needs none: it \
+                             connects to `--socket PATH_PORT`";
+                Some(words.into())
+            }
             Self::Sandbox(_) | Self::Warden(_) => {
                 Some("`vmm doctor` says what the sandbox lacks".into())
             }

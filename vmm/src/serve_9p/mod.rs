@@ -7,6 +7,7 @@
 
 mod clients;
 mod error;
+mod vsock;
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -40,6 +41,13 @@ const NAME: &str = "9p";
 pub enum Listen {
     /// They connect to a Unix socket of this path.
     Path(PathBuf),
+    /// A guest with this context id connects to a port of this host's vsock.
+    Vsock {
+        /// The port.
+        port: u32,
+        /// The guest's context id.
+        cid: u32,
+    },
     /// A descriptor that this process was started with: a socket that listens, or one client.
     Descriptor(RawFd),
 }
@@ -113,6 +121,11 @@ fn open_socket(listen: &Listen) -> Result<(Socket, Option<ControlSocket>), Error
             let doing = "duplicate a socket";
             let listener = bound.try_clone_listener().map_err(Error::host(doing))?;
             Ok((Socket::Listener(listener.into()), Some(bound)))
+        }
+        Listen::Vsock { port, cid } => {
+            let listener =
+                vsock::listen(*port).map_err(|source| Error::Vsock { port: *port, source })?;
+            Ok((Socket::Guest(listener.into(), *cid), None))
         }
         Listen::Descriptor(number) => {
             let not = |errno: rustix::io::Errno| Error::NotSocket {

@@ -67,7 +67,7 @@ pub enum Start {
     Virtio(Box<VirtioStart>),
     /// The same, for a front end of another program.
     VhostUser(Box<VhostUserStart>),
-    /// For [`ActorKind::P9`]: clients on sockets.
+    /// For [`ActorKind::P9`] instead of a device: clients on sockets.
     Clients(Box<ClientsStart>),
     /// For [`ActorKind::Probe`].
     Probe(ProbeStart, Reply<Started>),
@@ -98,6 +98,7 @@ impl ActorKind {
             DeviceParts::Rng(_) => Some(Self::Rng),
             DeviceParts::Balloon(_) => Some(Self::Balloon),
             DeviceParts::Fs(_) => Some(Self::Fs),
+            DeviceParts::P9(_) => Some(Self::P9),
             DeviceParts::Pmem(_) => Some(Self::Pmem),
             DeviceParts::Remote(_) => None,
         }

@@ -48,7 +48,7 @@ fn case(name: &str, script: &str, start: &str, check: &str) -> Case {
 }
 
 /// Guest to host, host to guest, by tar, dd and names.
-const FILES: &str = r"
+pub(super) const FILES: &str = r"
 cd /s
 md5sum data | cut -c1-32 | sed 's/^/read /'
 dd if=/dev/urandom of=written bs=100k count=100 2>/dev/null
@@ -64,7 +64,7 @@ mknod /s/device c 1 3 || echo device refused
 ls -la ../s/.. >/dev/null; [ -e /s/../etc/shadow ] || echo inside
 sync
 ";
-const FILES_CHECK: &str = r#"
+pub(super) const FILES_CHECK: &str = r#"
 has "read $(md5sum <shared/data | cut -c1-32)"
 has "wrote $(md5sum <shared/written | cut -c1-32)"
 has 'untar 0'
@@ -74,7 +74,7 @@ diff -r shared/tree /etc >/dev/null 2>&1 || echo 'the trees differ where the gue
 [ "$(cat shared/a/c)" = text ] && [ "$(readlink shared/soft)" = a/c ] || fail 'names on the host'
 "#;
 
-const READ_ONLY: &str = r"
+pub(super) const READ_ONLY: &str = r"
 cd /s
 for command in 'touch new' 'mkdir d' 'rm data' 'mv data other' 'ln data hard' 'ln -s data soft' \
     'chmod 0 data' 'touch data' 'truncate -s 0 data' 'dd if=/dev/zero of=data bs=1 count=1'; do
@@ -82,7 +82,7 @@ for command in 'touch new' 'mkdir d' 'rm data' 'mv data other' 'ln data hard' 'l
 done
 md5sum data | cut -c1-32 | sed 's/^/read /'
 ";
-const READ_ONLY_CHECK: &str = r#"
+pub(super) const READ_ONLY_CHECK: &str = r#"
 has "read $(md5sum <shared/data | cut -c1-32)"
 lacks 'let through'
 [ "$(ls shared | tr '\n' ' ')" = 'data test.sh tree.tar ' ] || fail "there are $(ls shared)"
@@ -214,7 +214,7 @@ lacks 'bad turn'
 "#;
 
 /// Changes names and verifies data until it has been killed often enough.
-const LOAD: &str = r"
+pub(super) const LOAD: &str = r"
 cp /s/data /tmp/data; sum=$(md5sum </tmp/data | cut -c-32); rounds=0; bad=0
 echo load starts
 until [ -e /s/stop ]; do
@@ -227,7 +227,7 @@ until [ -e /s/stop ]; do
 done
 echo $rounds rounds, $bad bad
 ";
-const KILLS: &str = r#"
+pub(super) const KILLS: &str = r#"
 share '' >output 2>log </dev/null &
 vmm=$!
 until_output 'load starts'

@@ -16,6 +16,7 @@ mod fs;
 mod host;
 mod net;
 mod p9;
+mod p9_device;
 mod pmem;
 mod posix;
 mod programs;
@@ -109,6 +110,7 @@ const LONG: &[&str] = &[
     "net/unbound-20-times",
     "net/user-mode",
     "p9/trees-of-files-cached",
+    "p9-device/",
     "pmem/dax",
     "pmem/fsync-outlasts-sigkill",
     "pmem/unbound",
@@ -145,6 +147,7 @@ fn in_order() -> Vec<Case> {
         ctl::cases(),
         net::cases(),
         p9::cases(),
+        p9_device::cases(),
         pmem::cases(),
         posix::cases(),
         vhost_user::cases(),

@@ -59,7 +59,7 @@ use super::worker::{self, ActiveQueue, Device, Patience, Work};
 const QUEUE_SIZE: u16 = 1024;
 
 /// What suits the files of a directory, which is none to look at by reading it.
-fn strategy(directory: BorrowedFd<'_>) -> IoStrategy {
+pub(super) fn strategy(directory: BorrowedFd<'_>) -> IoStrategy {
     match Storage::of(directory) {
         Storage::Memory => IoStrategy::InMemory,
         Storage::PageCache | Storage::Direct | Storage::Silent => IoStrategy::Adaptive,

@@ -285,6 +285,15 @@ impl Queue {
         }
     }
 
+    /// The order in which a buffer was taken that is in flight, the same for a successor; 0 if it is not. No two in
+    /// flight have the same.
+    pub fn order(&self, head: u16) -> u64 {
+        match self {
+            Self::Split(queue) => queue.order(head),
+            Self::Packed(queue) => queue.order(head),
+        }
+    }
+
     /// Where the queue stands. Enough to go on from only while nothing is in flight.
     pub fn position(&self) -> RingPosition {
         match self {

@@ -304,6 +304,11 @@ impl SplitQueue {
         taken - self.recovered.len() as u16
     }
 
+    /// The order in which a buffer was taken that is in flight.
+    pub fn order(&self, head: u16) -> u64 {
+        self.record.slot(head).map_or(0, |slot| slot.order)
+    }
+
     /// Where the queue stands.
     pub fn position(&self) -> RingPosition {
         RingPosition::Split { next_available: self.next_available, next_used: self.next_used }

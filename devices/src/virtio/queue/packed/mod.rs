@@ -292,6 +292,11 @@ impl PackedQueue {
         self.in_flight
     }
 
+    /// The order in which a buffer was taken that is in flight.
+    pub fn order(&self, id: u16) -> u64 {
+        self.record.order(id)
+    }
+
     /// Where the queue stands.
     pub fn position(&self) -> RingPosition {
         RingPosition::Packed {

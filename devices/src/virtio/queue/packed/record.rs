@@ -170,6 +170,11 @@ impl PackedRecord {
         self.record.done(id, at.bits());
     }
 
+    /// The order in which a buffer was taken.
+    pub(super) fn order(&self, id: u16) -> u64 {
+        self.record.slot(id).map_or(0, |slot| slot.order)
+    }
+
     #[inline]
     pub(super) fn stand(&self, stand: Cursor) {
         self.record.set_stand(stand.bits());

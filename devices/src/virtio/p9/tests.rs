@@ -1,0 +1,4 @@
+mod bed;
+mod hostile;
+mod messages;
+mod takeover;
