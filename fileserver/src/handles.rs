@@ -52,16 +52,19 @@ enum Slot {
 pub(crate) struct Handles {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// A predecessor gave some out.
+    inherited: bool,
 }
 
 impl Handles {
     /// As the ledger says; the files are opened when they are used.
     pub(crate) fn restore(ledger: &Ledger) -> Self {
-        let mut handles = Self { slots: Vec::new(), free: Vec::new() };
+        let mut handles = Self { slots: Vec::new(), free: Vec::new(), inherited: false };
         for slot in 0..ledger.handles_reach() {
             let (generation, record) = ledger.handle(slot);
             handles.slots.push(match record {
                 Some(HandleRecord { inode, flags, .. }) => {
+                    handles.inherited = true;
                     Slot::Taken(Handle { generation, inode, flags, file: None, position: None })
                 }
                 None => {
@@ -79,6 +82,11 @@ impl Handles {
             Slot::Taken(handle) => Some((slot as u32, handle.inode)),
             Slot::Free(_) => None,
         })
+    }
+
+    /// Whether a predecessor gave out some, which may have no files yet.
+    pub(crate) fn are_inherited(&self) -> bool {
+        self.inherited
     }
 
     /// Whether there is room for one more.

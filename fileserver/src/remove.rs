@@ -1,5 +1,7 @@
 //! Removing names, and moving them.
 
+use std::os::fd::OwnedFd;
+
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -63,6 +65,7 @@ impl Tree {
     pub fn remove(&mut self, parent: InodeId, name: &Name) -> Result<()> {
         self.check_writable(parent)?;
         let at = self.node(parent)?;
+        self.keep_open(&at, parent, name);
         rustix::fs::unlinkat(at, name.as_c_str(), AtFlags::empty())
     }
 
@@ -87,12 +90,32 @@ impl Tree {
         }
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
         let (old_name, new_name) = (from.1.as_c_str(), to.1.as_c_str());
+        if exchange == Exchange::Replace {
+            self.keep_open(&new, to.0, to.1);
+        }
         rustix::fs::renameat_with(&old, old_name, &new, new_name, exchange.flags())?;
         self.follow(to);
         if exchange == Exchange::Swap {
             self.follow(from);
         }
         Ok(())
+    }
+
+    /// What is about to lose its name may be open by handles that a predecessor gave out: their files
+    /// are opened while they can be found.
+    fn keep_open(&mut self, at: &OwnedFd, parent: InodeId, name: &Name) {
+        if !self.handles.are_inherited() {
+            return;
+        }
+        let Ok(look) = identity::look(at, name.as_c_str()) else { return };
+        let Ok(grant) = self.inodes.get(parent).map(|inode| inode.grant) else { return };
+        let Some(id) = self.inodes.find(grant, look.identity) else { return };
+        let Ok(slots) = self.inodes.get(id).map(|inode| inode.handles.clone()) else { return };
+        for slot in slots {
+            let Some(handle) = self.handles.id_of(slot) else { continue };
+            // One that cannot be opened is stale, as if this server had died a moment later.
+            let _ = self.file(handle);
+        }
     }
 
     /// The client knows what has this name now: it is reached by it from now on.

@@ -44,6 +44,25 @@ fn a_successor_goes_on_with_inodes_and_handles() {
 }
 
 #[test]
+fn what_was_open_outlives_its_name_in_a_successor() {
+    on_thread(|| {
+        let mut world = World::new(Access::ReadWrite);
+        let (_, removed) = world.create("removed");
+        let (_, replaced) = world.create("replaced");
+        fs::write(world.shared("removed"), "one").unwrap();
+        fs::write(world.shared("replaced"), "two").unwrap();
+        fs::write(world.shared("new"), "three").unwrap();
+        world.succeed();
+        // Nobody has used the handles since.
+        world.tree.remove(ROOT, &name("removed")).unwrap();
+        let (new, old) = (name("new"), name("replaced"));
+        world.tree.rename((ROOT, &new), (ROOT, &old), Exchange::Replace).unwrap();
+        assert_eq!(world.read(removed).unwrap(), "one");
+        assert_eq!(world.read(replaced).unwrap(), "two");
+    });
+}
+
+#[test]
 fn a_journal_tells_what_was_done() {
     let memory = Ledger::create(shape(2)).unwrap();
     let ledger = Ledger::attach(&memory, shape(2)).unwrap();

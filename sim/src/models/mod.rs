@@ -4,6 +4,7 @@ mod balloon;
 mod blk;
 mod console;
 mod crimes;
+mod fs;
 mod net;
 mod places;
 mod pmem;
@@ -31,12 +32,22 @@ pub enum Device {
     Balloon,
     /// Persistent memory.
     Pmem,
+    /// A shared directory.
+    Fs,
 }
 
 impl Device {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Blk, Self::Net, Self::Vsock, Self::Console, Self::Rng, Self::Balloon, Self::Pmem];
+    pub const ALL: [Self; 8] = [
+        Self::Blk,
+        Self::Net,
+        Self::Vsock,
+        Self::Console,
+        Self::Rng,
+        Self::Balloon,
+        Self::Pmem,
+        Self::Fs,
+    ];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -48,6 +59,7 @@ impl Device {
             Self::Rng => "rng",
             Self::Balloon => "balloon",
             Self::Pmem => "pmem",
+            Self::Fs => "fs",
         }
     }
 
@@ -66,6 +78,7 @@ impl Device {
             Self::Rng => Box::new(rng::Rng::new()),
             Self::Balloon => Box::new(balloon::Balloon::new(seed)),
             Self::Pmem => Box::new(pmem::Pmem::new(sim)),
+            Self::Fs => Box::new(fs::Fs::new()),
         }
     }
 }
