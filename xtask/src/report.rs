@@ -95,6 +95,13 @@ pub(crate) fn log_file(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What a case printed. Not all of it may be text.
+pub(crate) fn read_log(name: &str) -> Result<String> {
+    let path = log_file(name)?;
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Runs a command whose output goes to a log, and gives the log's text.
 pub(crate) fn run_logged(name: &str, command: &mut Command) -> Result<(ExitStatus, String)> {
     let path = log_file(name)?;
@@ -105,8 +112,7 @@ pub(crate) fn run_logged(name: &str, command: &mut Command) -> Result<(ExitStatu
         .stderr(log)
         .status()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok((status, String::from_utf8_lossy(&text).into_owned()))
+    Ok((status, read_log(name)?))
 }
 
 /// Runs a command that passes when it succeeds; shows the end of its output when not.

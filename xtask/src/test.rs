@@ -1,20 +1,26 @@
 //! `cargo xtask test`: everything that can be tested here.
 
 use std::fs;
+use std::num::NonZero;
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::bed::counts::Counts;
-use crate::bed::host::Host;
+use crate::bed::host::{Host, Kind};
 use crate::bed::protocol::Ending;
 use crate::bed::session::Outcome;
 use crate::bed::{Missing, counts, crates, native};
-use crate::report::{Report, Verdict, log_file, run_logged, show_end};
+use crate::report::{Report, Verdict, log_file, read_log, run_logged, show_end};
 use crate::suites::{self, Case, Place};
 use crate::{lint, project, runner, sim};
+
+/// More at a time have not been tried.
+const MOST_HOSTS: usize = 2;
 
 /// Runs all tests: lint, unit tests, the built-in guest, and stock Linux in the bed
 ///
@@ -30,6 +36,9 @@ pub(crate) struct TestArguments {
     /// Also the cases that take minutes each
     #[arg(long)]
     long: bool,
+    /// Emulated hosts that run cases side by side [default: by processors and memory, at most 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    hosts: Option<u8>,
     /// Only the cases whose names contain this, such as lint, unit, builtin, bed/boot
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -77,7 +86,7 @@ pub(crate) fn run(arguments: &TestArguments) -> ExitCode {
             }
         }
         None if cases.is_empty() => {}
-        None => bed(&mut report, &cases),
+        None => bed(&mut report, &cases, arguments.hosts.map_or_else(hosts_here, usize::from)),
     }
     for case in put_off {
         let verdict = Verdict::Skipped("takes minutes; --long runs it".into());
@@ -119,22 +128,50 @@ fn builtin_guest(report: &mut Report) {
     report.add(name, verdict_of(verdict), start.elapsed());
 }
 
-/// All cases on one host; a lost one is replaced.
-fn bed(report: &mut Report, cases: &[Case]) {
+/// An emulated host keeps one processor busy.
+fn hosts_here() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    processors.min(crate::bed::hosts_in_memory()).clamp(1, MOST_HOSTS)
+}
+
+/// All cases on some hosts, each of which takes the next one when it is done; a lost host is replaced.
+fn bed(report: &mut Report, cases: &[Case], hosts: usize) {
     let before = Counts::load();
     let start = Instant::now();
-    let mut host = match Host::open() {
+    // Alone, as it may have to build what all need.
+    let first = match Host::open() {
         Ok(host) => host,
         Err(error) => return without_bed(report, cases, &error, start),
     };
-    println!("the bed's cases run {}", host.kind());
-    for case in cases {
-        let name = format!("bed/{}", case.name);
-        let start = Instant::now();
-        let verdict = verdict_of(run_case(&name, case, &mut host));
-        report.add(&name, verdict, start.elapsed());
-    }
+    let hosts = if first.kind() == Kind::Native { 1 } else { hosts.min(cases.len()) };
+    println!("the bed's cases run {}, {hosts} at a time", first.kind());
+    let (waiting, report) = (Mutex::new(cases.iter()), Mutex::new(report));
+    let work = |mut host: Host| {
+        while let Some(case) = lock(&waiting).next() {
+            let name = format!("bed/{}", case.name);
+            let start = Instant::now();
+            let verdict = verdict_of(run_case(&name, case, &mut host));
+            let mut report = lock(&report);
+            if let (Verdict::Failed(_), Ok(text)) = (&verdict, read_log(&name)) {
+                show_end(&text);
+            }
+            report.add(&name, verdict, start.elapsed());
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..hosts {
+            scope.spawn(|| match Host::open() {
+                Ok(host) => work(host),
+                Err(error) => eprintln!("the bed goes on with fewer hosts: {error:#}"),
+            });
+        }
+        work(first);
+    });
     println!("the bed: {}", counts::Counts::load().since(before));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// No case can run: one failure, or none when only root could have installed what is missing.
@@ -175,8 +212,5 @@ fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
         }
         Err(error) => Verdict::Failed(format!("the host was lost: {error:#}")),
     };
-    if matches!(verdict, Verdict::Failed(_)) {
-        show_end(&text);
-    }
     Ok(verdict)
 }

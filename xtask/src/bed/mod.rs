@@ -33,6 +33,7 @@ mod tree;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -50,13 +51,16 @@ pub(crate) use self::packages::Missing;
 
 /// Enough for a guest of 6 GiB beside the host itself.
 const MEMORY_MIB: u64 = 8192;
+/// What the emulator itself and the files that are served to it take.
+const HOST_OVERHEAD_MIB: u64 = 2048;
 
 /// Variables of ours that a command on the emulated host gets too.
 const PASSED: &[&str] = &["TERM", "LANG", "RUST_LOG", "RUST_BACKTRACE"];
 const PASSED_PREFIX: &str = "VMM_";
 
-/// The folder of a session ends in its process.
+/// The folder of a session ends in its process and a number.
 const RUN_PREFIX: &str = "run-";
+static SESSIONS: AtomicU32 = AtomicU32::new(0);
 
 /// How an emulated host is set up.
 pub(crate) struct Options {
@@ -195,7 +199,8 @@ fn restore(
 /// The folder with the programs of one session: links, so that a build meanwhile changes nothing.
 fn make_run_folder() -> Result<PathBuf> {
     remove_stale_run_folders()?;
-    let folder = project::bed().join(format!("{RUN_PREFIX}{}", std::process::id()));
+    let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let folder = project::bed().join(format!("{RUN_PREFIX}{}-{number}", std::process::id()));
     tree::clear(&folder)?;
     fs::create_dir(folder.join("bin"))?;
     link(&env::current_exe()?, &folder.join("bin/agent"))?;
@@ -211,7 +216,8 @@ fn remove_stale_run_folders() -> Result<()> {
     for entry in fs::read_dir(project::bed())? {
         let entry = entry?;
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(RUN_PREFIX));
+        let rest = name.to_str().and_then(|name| name.strip_prefix(RUN_PREFIX));
+        let process = rest.and_then(|rest| rest.split('-').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
             tree::remove(&entry.path())?;
         }
@@ -270,6 +276,12 @@ fn assign(folders: &[(PathBuf, Access)], run_folder: &Path) -> (Vec<Share>, Vec<
         .map(|(tag, (folder, access))| Share { tag, folder: folder.clone(), access: *access })
         .collect();
     (shares, mounts)
+}
+
+/// How many emulated hosts fit into this machine's memory.
+pub(crate) fn hosts_in_memory() -> usize {
+    let hosts = machine_memory_mib().unwrap_or_default() / (MEMORY_MIB + HOST_OVERHEAD_MIB);
+    usize::try_from(hosts).unwrap_or(usize::MAX)
 }
 
 fn machine_memory_mib() -> Result<u64> {

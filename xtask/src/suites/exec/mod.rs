@@ -54,6 +54,7 @@ const LONG: Duration = Duration::from_mins(8);
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = short();
+    cases.extend(limits());
     cases.extend(harness::cases());
     cases.extend(running::cases());
     cases.extend(logs::cases());
@@ -67,6 +68,33 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn case(name: &str, script: &str) -> Case {
     Case::new(name, format!("{HELPERS}{script}"))
+}
+
+fn limits() -> Vec<Case> {
+    vec![
+        case(
+            "exec/time-is-over",
+            // How long an end takes depends on the machine: it has to be less than all of another run.
+            r#"began=$(now); status 0 guest -- true </dev/null; whole=$(( $(now) - began ))
+              (sleep 2; now >alarm) &
+              status 124 guest --timeout 2 -- sleep 100 </dev/null
+              took=$(( $(now) - $(cat alarm) ))
+              echo "$took ms after two seconds, $whole ms for a whole run"
+              [ $took -lt $whole ] || fail "$took ms after two seconds were over"
+              status 124 guest --idle-timeout 5 -- sleep 100 </dev/null"#,
+        ),
+        case(
+            "exec/within-three-seconds",
+            // The quickest of five: the others met a machine that did something else.
+            r#"for turn in 1 2 3 4 5; do
+                  began=$(now)
+                  status 124 guest --timeout 2 -- sleep 100 </dev/null
+                  took=$(( $(now) - began )); echo "$took ms"
+                  [ $took -ge 3000 ] || exit 0
+              done
+              fail 'not within three seconds'"#,
+        ),
+    ]
 }
 
 fn short() -> Vec<Case> {
@@ -95,28 +123,6 @@ b
               status 125 guest --cwd /nowhere -- true </dev/null
               status 125 vmm exec --kernel missing -- true </dev/null
               status 129 guest -- sh -c 'kill -HUP $$' </dev/null",
-        ),
-        case(
-            "exec/time-is-over",
-            // How long an end takes depends on the machine: it has to be less than all of another run.
-            r#"began=$(now); status 0 guest -- true </dev/null; whole=$(( $(now) - began ))
-              (sleep 2; now >alarm) &
-              status 124 guest --timeout 2 -- sleep 100 </dev/null
-              took=$(( $(now) - $(cat alarm) ))
-              echo "$took ms after two seconds, $whole ms for a whole run"
-              [ $took -lt $whole ] || fail "$took ms after two seconds were over"
-              status 124 guest --idle-timeout 5 -- sleep 100 </dev/null"#,
-        ),
-        case(
-            "exec/within-three-seconds",
-            // The quickest of five: the others met a machine that did something else.
-            r#"for turn in 1 2 3 4 5; do
-                  began=$(now)
-                  status 124 guest --timeout 2 -- sleep 100 </dev/null
-                  took=$(( $(now) - began )); echo "$took ms"
-                  [ $took -ge 3000 ] || exit 0
-              done
-              fail 'not within three seconds'"#,
         ),
         case(
             "exec/guest-panics",
