@@ -27,6 +27,7 @@ mod qmp;
 pub(crate) mod session;
 mod snapshot;
 mod stdin;
+pub(crate) mod systems;
 mod terminal;
 mod tree;
 
@@ -141,6 +142,7 @@ fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
         ("VMM_BED_MODULES", assets.guest_modules()),
         ("VMM_BED_SCRATCH", scratch()),
         ("VMM_BED_CRATES", crates::folder()),
+        ("VMM_BED_SYSTEMS", systems::folder()),
     ]
     .into_iter()
     .map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned()))

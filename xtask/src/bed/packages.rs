@@ -70,6 +70,12 @@ const UNWANTED: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct Missing(String);
 
+impl Missing {
+    pub(crate) fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)

@@ -20,12 +20,15 @@ mod p9_device;
 mod pmem;
 mod posix;
 mod programs;
+mod root_dir;
 mod traces;
 mod vhost_user;
 mod vsock;
 mod watchdog;
 
 use std::time::Duration;
+
+use crate::bed::systems::System;
 
 /// Enough for the slowest case on a machine that is busy with something else.
 const TIMEOUT: Duration = Duration::from_mins(3);
@@ -56,12 +59,15 @@ pub(crate) struct Case {
     pub(crate) long: bool,
     /// Packages of crates.io whose programs it runs, `NAME@VERSION`; they are in `$VMM_BED_CRATES`.
     pub(crate) crates: &'static [&'static str],
+    /// Debian systems that it boots; their archives are in `$VMM_BED_SYSTEMS`.
+    pub(crate) systems: &'static [System],
 }
 
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
         let (name, script) = (name.into(), script.into());
-        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false, crates: &[] }
+        let (crates, systems) = (&[], &[]);
+        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false, crates, systems }
     }
 
     /// The whole script.
@@ -119,6 +125,7 @@ const LONG: &[&str] = &[
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
     "posix/",
+    "root-dir/",
     "traces/",
     "vsock/kills",
     "vsock/messages-both-ways",
@@ -150,6 +157,7 @@ fn in_order() -> Vec<Case> {
         p9_device::cases(),
         pmem::cases(),
         posix::cases(),
+        root_dir::cases(),
         vhost_user::cases(),
         vsock::cases(),
         consoles::cases(),
