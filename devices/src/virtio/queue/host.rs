@@ -130,6 +130,49 @@ impl<T: FromBytes + IntoBytes + Copy> HostArray<T> {
     }
 }
 
+impl<T> HostArray<T> {
+    /// Have an element brought near that will be read.
+    #[inline]
+    pub(super) fn prefetch(&self, index: usize) {
+        if index < self.length {
+            prefetch(self.base.as_ptr().wrapping_add(index).cast());
+        }
+    }
+
+    /// Have an element brought near that will be written.
+    #[inline]
+    pub(super) fn prefetch_for_write(&self, index: usize) {
+        if index < self.length {
+            prefetch_for_write(self.base.as_ptr().wrapping_add(index).cast());
+        }
+    }
+}
+
+/// Have a cache line brought near that will be read: the other side's processor has it, which takes as long as
+/// a hundred instructions.
+#[inline]
+pub(super) fn prefetch(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which does not fault whatever the address.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// The same of one that will be written, so that nobody else has it then.
+#[inline]
+pub(super) fn prefetch_for_write(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which does not fault whatever the address, and does nothing on processors without it.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 impl HostArray<u16> {
     /// An element as an atomic, for the fields that order the others.
     pub(super) fn atomic(&self, index: usize) -> &AtomicU16 {

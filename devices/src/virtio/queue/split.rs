@@ -14,6 +14,8 @@
 //! Both fences pair with the driver's own full barrier between its index and the other side's event
 //! field: without them each side could read the other's old value, and both would sleep.
 
+mod ahead;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
@@ -73,7 +75,7 @@ pub struct SplitQueue {
     taken_over: bool,
     record: InflightRecord,
     /// Keeps the rings mapped; the last field that needs to go.
-    _memory: Rc<GuestMemory>,
+    memory: Rc<GuestMemory>,
 }
 
 impl SplitQueue {
@@ -160,7 +162,7 @@ impl SplitQueue {
             recovered: recovered.into(),
             taken_over,
             record,
-            _memory: memory.clone(),
+            memory: memory.clone(),
         })
     }
 
@@ -181,6 +183,7 @@ impl SplitQueue {
         }
         self.record.take(head)?;
         self.next_available = self.next_available.wrapping_add(1);
+        self.look_ahead();
         self.walk(head, chain)?;
         Ok(true)
     }
