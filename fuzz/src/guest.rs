@@ -8,16 +8,23 @@
 //! After each step the back end has some turns; at the end it has to pause, reset and go in time.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use devices::memory::{GuestAddress, GuestMemory};
-use devices::virtio::backend::{BackendEvent, BackendRequest, DeviceProfile, RingLayout};
-use devices::virtio::control::ControlRequest;
+use devices::rate_limit::{RateLimit, RateLimits};
+use devices::virtio::backend::{
+    BackendContext, BackendEvent, BackendRequest, DeviceProfile, RingLayout,
+};
+use devices::virtio::console::WindowSize;
+use devices::virtio::control::{Change, ControlRequest, LimitedTraffic};
+use devices::virtio::net::LinkState;
 use devices::virtio::parts::Parts;
 use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion, QueueLayout, RingFeatures};
 use executor::sim::{EventId, Faults, Sim, Slice};
 use ipc::Reply;
 use sim::actor::Actor;
+use trace::Ring;
 
 use crate::script::Script;
 
@@ -34,10 +41,13 @@ const PLACE_BYTES: u64 = 0x1000;
 const MOST_STEPS: usize = 64;
 /// Slices of time that a back end has after each step.
 const SLICES: usize = 12;
+/// Time that passes by itself: operations end, connections do not expire.
+const SHORT: Duration = Duration::from_millis(20);
 /// Far more than any answer takes: a hang becomes a failure.
 const PATIENT_SLICES: usize = 100_000;
 /// Descriptors of a queue: few, so that rings wrap.
 const QUEUE_SIZE: u16 = 8;
+const TRACE_BYTES: u64 = 128 << 10;
 const VERSION_1: u64 = 1 << 32;
 
 /// What the device has on its other side.
@@ -80,6 +90,8 @@ struct Guest<P> {
     parts: P,
     memory: GuestMemory,
     inflight: OwnedFd,
+    /// Half of the devices write down what they do.
+    trace: Option<Ring>,
     profile: DeviceProfile,
     features: u64,
     ports: Vec<Port>,
@@ -91,7 +103,8 @@ struct Guest<P> {
 
 impl<P: Parts + 'static> Guest<P> {
     fn start(script: &mut Script<'_>, parts: P) -> Self {
-        let sim = Sim::new(script.byte().into(), Faults::NONE);
+        let seed = script.byte();
+        let sim = Sim::new(seed.into(), Faults::NONE);
         let memory = GuestMemory::sparse(MEMORY_BYTES).expect("memory");
         let profile = parts.profile();
         // One in four does without some features.
@@ -112,13 +125,15 @@ impl<P: Parts + 'static> Guest<P> {
         let (queues, size) = profile.inflight_size();
         let inflight = InflightRegion::create(queues, size).expect("memory for a record");
         let inflight = inflight.file().try_clone_to_owned().expect("a descriptor");
-        let actor = start(&sim, &parts, &memory, &inflight);
+        let trace = (seed & 1 == 1).then(|| Ring::create(TRACE_BYTES).expect("memory for a trace"));
+        let actor = start(&sim, &parts, &memory, &inflight, trace.as_ref());
         let (left_out, next_place) = (0, 0);
         Self {
             sim,
             parts,
             memory,
             inflight,
+            trace,
             profile,
             features,
             ports: all_ports,
@@ -137,7 +152,7 @@ impl<P: Parts + 'static> Guest<P> {
             10 => self.pause(),
             11 => self.write_config(script),
             12 => self.write_anywhere(script),
-            13 => self.statistics(),
+            13 => self.control(script),
             _ => outside.happen(script),
         }
     }
@@ -185,6 +200,10 @@ impl<P: Parts + 'static> Guest<P> {
             3 => 512,
             _ => u32::from(script.byte()),
         };
+        if address < PLACES {
+            // It may lie in a ring.
+            self.spoil_all();
+        }
         if kind & 1 == 1 {
             return Buffer::Writable { address, length };
         }
@@ -212,8 +231,17 @@ impl<P: Parts + 'static> Guest<P> {
     /// Bytes into what requests in flight consist of.
     fn write_anywhere(&mut self, script: &mut Script<'_>) {
         let at = TABLES + u64::from(script.word()) % (MEMORY_BYTES - TABLES - 64);
+        if at < PLACES {
+            // A table may say that buffers lie in a ring.
+            self.spoil_all();
+        }
         let count = usize::from(script.byte() % 64);
         self.memory.write_slice(GuestAddress(at), script.bytes(count)).expect("inside of memory");
+    }
+
+    /// What comes back means nothing until a reset.
+    fn spoil_all(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.spoiled = true);
     }
 
     fn reset(&mut self, script: &mut Script<'_>) {
@@ -231,22 +259,30 @@ impl<P: Parts + 'static> Guest<P> {
         self.activate_again();
     }
 
+    /// A driver that enables more queues than the device has uses, with these features, does without the last.
     fn activate_again(&mut self) {
         let used = |index: usize| index >= 8 || self.left_out >> index & 1 == 0;
-        let queues = self.ports.iter().enumerate().filter(|(index, _)| used(*index));
-        let queues = queues.map(|(index, port)| {
-            let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
-            port.driver.layout().setup(index as u16, clone(&port.kick.0), clone(&port.call.0))
-        });
-        let queues = queues.collect();
-        let features = self.features;
-        // A refusal is an answer.
-        let _ = self.call(move |reply| BackendRequest::Activate { features, queues, reply });
+        let mut used: Vec<usize> = (0..self.ports.len()).filter(|index| used(*index)).collect();
+        while !used.is_empty() {
+            let setup = |index: &usize| {
+                let port = &self.ports[*index];
+                let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
+                let (kick, call) = (clone(&port.kick.0), clone(&port.call.0));
+                port.driver.layout().setup(*index as u16, kick, call)
+            };
+            let (features, queues) = (self.features, used.iter().map(setup).collect());
+            if self.call(move |reply| BackendRequest::Activate { features, queues, reply }).is_ok()
+            {
+                break;
+            }
+            used.pop();
+        }
     }
 
     /// The back end dies on the spot, and a successor goes on.
     fn die(&mut self) {
-        let successor = start(&self.sim, &self.parts, &self.memory, &self.inflight);
+        let successor =
+            start(&self.sim, &self.parts, &self.memory, &self.inflight, self.trace.as_ref());
         self.sim.kill(std::mem::replace(&mut self.actor, successor).executor);
         self.activate_again();
     }
@@ -266,10 +302,36 @@ impl<P: Parts + 'static> Guest<P> {
         assert!(config.len() <= self.profile.config.len());
     }
 
+    /// What an operator asks for.
+    fn control(&mut self, script: &mut Script<'_>) {
+        let few = RateLimit { per_second: 100, burst: 1000 };
+        let limits = RateLimits { bytes: Some(few), operations: Some(few) };
+        let window = WindowSize { columns: 80, rows: 25 };
+        let change = match script.byte() % 16 {
+            1 => Change::RateLimits { traffic: LimitedTraffic::Both, limits },
+            2 => Change::RateLimits { traffic: LimitedTraffic::Transmit, limits },
+            3 => Change::RateLimits { traffic: LimitedTraffic::Receive, limits },
+            4 => Change::RateLimits { traffic: LimitedTraffic::Both, limits: RateLimits::NONE },
+            5 => Change::Link(LinkState::Down),
+            6 => Change::Link(LinkState::Up),
+            7 => Change::Size { bytes: u64::from(script.byte()) * 512 },
+            8 => Change::Window(window),
+            9 => Change::Balloon { bytes: u64::from(script.byte()) * 2048 },
+            _ => return self.statistics(),
+        };
+        // A refusal is an answer.
+        let (reply, _) = Reply::pair();
+        self.actor.control(ControlRequest::Change { change, reply });
+    }
+
     fn statistics(&mut self) {
         // A guest that does not say how it is makes the question last: nobody waits.
         let (reply, _) = Reply::pair();
         self.actor.control(ControlRequest::Statistics { reply });
+        // Here time leaps.
+        for _ in 0..SLICES {
+            self.go_on();
+        }
     }
 
     fn call<R: ipc::Message>(&mut self, make: impl FnOnce(Reply<R>) -> BackendRequest) -> R {
@@ -285,9 +347,14 @@ impl<P: Parts + 'static> Guest<P> {
 
     /// A slice of time; false if nothing is left to do.
     fn go_on(&mut self) -> bool {
+        self.go_on_within(Duration::MAX)
+    }
+
+    /// The same; false if nothing is left to do so soon.
+    fn go_on_within(&mut self, time: Duration) -> bool {
         match self.sim.run(&mut self.actor.executor) {
             Slice::Busy => true,
-            Slice::Waiting => self.sim.advance(),
+            Slice::Waiting => self.sim.advance_within(time),
             Slice::Crashed => unreachable!("deaths come in between"),
         }
     }
@@ -295,7 +362,7 @@ impl<P: Parts + 'static> Guest<P> {
     /// Lets the back end work, and takes back what it gives back.
     fn settle(&mut self, script: &mut Script<'_>) {
         for _ in 0..SLICES {
-            let more = self.go_on();
+            let more = self.go_on_within(SHORT);
             for port in self.ports.iter_mut().filter(|port| !port.spoiled) {
                 while port.driver.take_used().is_some() {}
             }
@@ -333,12 +400,16 @@ fn start<P: Parts + 'static>(
     parts: &P,
     memory: &GuestMemory,
     inflight: &OwnedFd,
+    trace: Option<&Ring>,
 ) -> Actor {
     let parts = parts.try_clone().expect("descriptors");
     let (queues, size) = parts.profile().inflight_size();
     let inflight = inflight.try_clone().expect("a descriptor");
     let inflight = InflightRegion::attach(inflight, queues, size).expect("its record");
-    Actor::start(sim, memory, |context| Box::pin(parts.run(Some(inflight), context)))
+    let trace = trace.cloned();
+    Actor::start(sim, memory, |context| {
+        Box::pin(parts.run(Some(inflight), BackendContext { trace, ..context }))
+    })
 }
 
 fn rings(memory: &GuestMemory, index: usize, layout: RingLayout, features: u64) -> DriverQueue {

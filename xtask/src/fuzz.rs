@@ -15,11 +15,9 @@ use serde::Serialize;
 
 use crate::project;
 
-/// What one input may take, far more than any needs.
-const INPUT_SECONDS: u32 = 25;
 const MEMORY_MIB: u32 = 3072;
 /// Longer inputs say nothing new.
-const MOST_BYTES: u32 = 4096;
+const MOST_BYTES: u32 = 8192;
 
 /// Give fuzz targets inputs: what a guest, a process in a sandbox, a client, a peer or a file can say
 ///
@@ -35,6 +33,9 @@ pub(crate) struct FuzzArguments {
     /// How many processes each target has
     #[arg(long, default_value_t = 1)]
     jobs: u32,
+    /// What one input may take, far more than any needs; still more where the machine stands still at times
+    #[arg(long, default_value_t = 25, value_name = "SECONDS")]
+    patience: u32,
     /// Give a target one input and nothing else
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &FuzzArguments) -> Result<ExitCode> {
     let program = build()?;
     if let Some(input) = &arguments.input {
         let [target] = &targets[..] else { bail!("--input FILE is for one target: name it") };
-        let status = fuzzer(&program, target).arg(input).status();
+        let status = fuzzer(&program, target, arguments.patience).arg(input).status();
         return Ok(exit(status.context("cannot start the fuzzer")?.success()));
     }
     let mut outcomes = Vec::new();
@@ -88,7 +89,7 @@ pub(crate) fn run(arguments: &FuzzArguments) -> Result<ExitCode> {
         );
         outcomes.push(outcome);
         if arguments.keep {
-            keep(&program, &target)?;
+            keep(&program, &target, arguments.patience)?;
         }
     }
     let summary = Summary {
@@ -145,10 +146,10 @@ fn build() -> Result<PathBuf> {
     Ok(folder().join(project::host_triple()).join("release/target"))
 }
 
-fn fuzzer(program: &Path, target: &str) -> Command {
+fn fuzzer(program: &Path, target: &str, patience: u32) -> Command {
     let mut command = Command::new(program);
     command.env("FUZZ_TARGET", target).current_dir(project::root());
-    command.arg(format!("-timeout={INPUT_SECONDS}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
+    command.arg(format!("-timeout={patience}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
     command.arg(format!("-max_len={MOST_BYTES}"));
     // A target that limits the size of files takes care of the signal.
     command.arg("-handle_xfsz=0");
@@ -173,7 +174,7 @@ fn feed(program: &Path, target: &str, arguments: &FuzzArguments) -> Result<Outco
     let log = folder().join(format!("{target}.log"));
     let output =
         fs::File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-    let mut command = fuzzer(program, target);
+    let mut command = fuzzer(program, target, arguments.patience);
     command.arg(format!("-max_total_time={}", arguments.seconds)).arg("-print_final_stats=1");
     command.arg(format!("-artifact_prefix={}/{target}-", crashes.display()));
     if arguments.jobs > 1 {
@@ -226,10 +227,10 @@ fn count(folder: &Path, prefix: &str) -> Result<usize> {
 }
 
 /// What reaches more than the kept inputs do joins them.
-fn keep(program: &Path, target: &str) -> Result<()> {
+fn keep(program: &Path, target: &str, patience: u32) -> Result<()> {
     let kept = kept(target);
     fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
-    let mut command = fuzzer(program, target);
+    let mut command = fuzzer(program, target, patience);
     command.arg("-merge=1").arg(&kept).arg(found(target));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     project::run(&mut command).with_context(|| format!("cannot merge the inputs of {target}"))

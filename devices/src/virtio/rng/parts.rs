@@ -40,6 +40,11 @@ impl Parts for RngParts {
     }
 
     async fn run(self, inflight: Option<InflightRegion>, context: BackendContext) {
-        RngBackend { limits: self.limits, inflight }.run(context).await;
+        let backend = RngBackend::new(self.limits);
+        let backend = match inflight {
+            Some(region) => backend.with_inflight(region),
+            None => backend,
+        };
+        backend.run(context).await;
     }
 }
