@@ -147,7 +147,9 @@ fn bed(report: &mut Report, cases: &[Case], hosts: usize) {
     println!("the bed's cases run {}, {hosts} at a time", first.kind());
     let (waiting, report) = (Mutex::new(cases.iter()), Mutex::new(report));
     let work = |mut host: Host| {
-        while let Some(case) = lock(&waiting).next() {
+        // In a function of its own: the lock is not held while the case runs.
+        let next = || lock(&waiting).next();
+        while let Some(case) = next() {
             let name = format!("bed/{}", case.name);
             let start = Instant::now();
             let verdict = verdict_of(run_case(&name, case, &mut host));
