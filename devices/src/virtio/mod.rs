@@ -11,6 +11,7 @@ pub mod blk;
 pub mod console;
 pub mod control;
 mod file_lock;
+mod file_work;
 pub mod fs;
 pub mod metrics;
 pub mod net;

@@ -1,7 +1,6 @@
 //! The task of one queue.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 
 use executor::Fd;
@@ -13,17 +12,11 @@ use super::protocol::{InHeader, Opcode, OutHeader, TransferIn, WriteOut};
 use super::request::{MOST_ARGUMENTS, Request};
 use super::session::{Durability, Outcome, Session};
 use super::{QUEUE_SIZE, Shared};
-use crate::virtio::blk::IoStrategy;
-use crate::virtio::queue::{Chain, Completed, GuestBuffers, NoRoom, QueueError, Side, Tag, Wait};
+use crate::virtio::file_work::{BATCH, BATCH_BYTES, FileWork, Transfer, errno};
+use crate::virtio::queue::{Chain, Completed, GuestBuffers, NoRoom, QueueError, Side, Tag};
 use crate::virtio::worker::{
     ActiveQueue, Interrupts, KickError, PacedQueue, Requests, serve_paced,
 };
-
-/// Requests that are done before they are published: the driver works on these while the next are
-/// done, and each takes some microseconds of the system's time.
-const BATCH: u16 = 4;
-/// The same in bytes, which take their time to be copied.
-const BATCH_BYTES: u32 = 64 << 10;
 
 const OUT_HEADER: u32 = size_of::<OutHeader>() as u32;
 
@@ -59,15 +52,9 @@ enum Step {
 struct Place {
     unique: u64,
     step: Step,
-    file: Option<Fd>,
     /// All that an answer has room in.
     room: GuestBuffers,
-    /// Data that was not moved yet.
-    data: GuestBuffers,
-    /// Whether each write waits for the disk.
-    durable: bool,
-    offset: u64,
-    moved: u32,
+    work: FileWork,
 }
 
 struct Server {
@@ -89,12 +76,8 @@ impl Server {
         let place = |_| Place {
             unique: 0,
             step: Step::Idle,
-            file: None,
             room: GuestBuffers::new(memory.clone()),
-            data: GuestBuffers::new(memory.clone()),
-            durable: false,
-            offset: 0,
-            moved: 0,
+            work: FileWork::new(GuestBuffers::new(memory.clone())),
         };
         Self {
             paced: PacedQueue::new(active, shared.patience, Rc::default()),
@@ -121,7 +104,6 @@ impl Server {
         }
         let place = &mut self.places[usize::from(head)];
         place.unique = header.unique;
-        place.moved = 0;
         place.room.fill(&self.chain, Side::Writable);
         let outcome = match self.chain.outside() {
             Some(_) => Outcome::Done(Err(Errno::IO)),
@@ -131,8 +113,8 @@ impl Server {
             Outcome::Done(result) if answered => self.answer(head, result),
             Outcome::Done(_) => self.give_back(head, 0),
             Outcome::Transfer { file, offset, size, side, durable } => {
-                self.places[usize::from(head)].durable = durable;
-                self.begin_transfer(head, file, offset, size, side);
+                let transfer = Transfer { file, offset, most: size, side, durable };
+                self.begin_transfer(head, transfer);
             }
             Outcome::Sync { file, how } => {
                 let submitted = match how {
@@ -193,64 +175,34 @@ impl Server {
         outcome
     }
 
-    fn begin_transfer(&mut self, head: Tag, file: Fd, offset: u64, most: u32, side: Side) {
-        let place = &mut self.places[usize::from(head)];
-        place.data.fill(&self.chain, side);
-        if side == Side::Writable {
-            place.data.advance(OUT_HEADER);
-        } else if place.data.bytes() < most {
-            return self.answer(head, Err(Errno::INVAL));
-        }
-        place.data.truncate(most);
-        self.bytes = self.bytes.saturating_add(place.data.bytes());
-        place.file = Some(file);
-        place.offset = offset;
-        place.step = Step::Transfer(side);
-        if place.data.bytes() == 0 {
-            return self.transferred(head, side, Ok(()));
-        }
-        self.transfer(head, side);
-    }
-
-    /// Move what is left.
-    fn transfer(&mut self, head: Tag, side: Side) {
-        let place = &self.places[usize::from(head)];
-        let Some(file) = &place.file else { return };
-        let (data, offset) = (&place.data, place.offset);
-        let ops = &mut self.paced.ops;
-        let wait = match (self.shared.strategy, side) {
-            (IoStrategy::Ring, _) => None,
-            (IoStrategy::Adaptive, Side::Writable) => Some(Wait::Never),
-            // A write into the page cache waits as long as the making of a name, at worst, and most file
-            // systems know no way to write that does not wait.
-            (IoStrategy::Adaptive, Side::Readable) if place.durable => None,
-            (IoStrategy::Adaptive, Side::Readable) | (IoStrategy::InMemory, _) => {
-                Some(Wait::ForMemory)
+    fn begin_transfer(&mut self, head: Tag, transfer: Transfer) {
+        let (side, place) = (transfer.side, &mut self.places[usize::from(head)]);
+        match place.work.prepare(&self.chain, transfer, OUT_HEADER) {
+            Err(errno) => self.answer(head, Err(errno)),
+            Ok(0) => self.transferred(head, side, Ok(0)),
+            Ok(bytes) => {
+                place.step = Step::Transfer(side);
+                self.bytes = self.bytes.saturating_add(bytes);
+                place.work.transfer(&mut self.paced, self.shared.strategy, head, side);
             }
-        };
-        let submitted = match wait {
-            Some(wait) => ops.transfer_inline(file, wait, data, side, offset, head).map(|_| ()),
-            None => ops.transfer(file, data, side, offset, head),
-        };
-        submitted.expect("there is room for one operation of each head");
+        }
     }
 
     fn begun(&mut self, head: Tag, file: Fd, submitted: Result<(), NoRoom>) {
         submitted.expect("there is room for one operation of each head");
         let place = &mut self.places[usize::from(head)];
-        place.file = Some(file);
+        place.work.hold(file);
         place.step = Step::Other;
         self.paced.slow += 1;
     }
 
     /// All was moved that there is.
-    fn transferred(&mut self, head: Tag, side: Side, result: Result<(), Errno>) {
-        let moved = self.places[usize::from(head)].moved;
+    fn transferred(&mut self, head: Tag, side: Side, result: Result<u32, Errno>) {
         self.session.borrow_mut().reply.clear();
         match (side, result) {
-            (_, Err(errno)) if moved == 0 => self.answer(head, Err(errno)),
-            (Side::Writable, _) => self.finish(head, 0, moved),
-            (Side::Readable, _) => {
+            (_, Err(errno)) => self.answer(head, Err(errno)),
+            (Side::Writable, Ok(moved)) => self.finish(head, 0, moved),
+            (Side::Readable, Ok(moved)) => {
                 self.session.borrow_mut().answer(&WriteOut { size: moved, padding: 0 });
                 self.answer(head, Ok(()));
             }
@@ -285,7 +237,7 @@ impl Server {
     fn give_back(&mut self, head: Tag, written: u32) {
         let place = &mut self.places[usize::from(head)];
         place.step = Step::Idle;
-        place.file = None;
+        place.work.end();
         self.paced.give_back(head, written);
     }
 }
@@ -318,23 +270,10 @@ impl Requests for Server {
     fn completed(&mut self, Completed { tag: head, result, .. }: Completed) {
         let place = &mut self.places[usize::from(head)];
         match (place.step, &result) {
-            (Step::Transfer(side), Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                self.transfer(head, side);
-            }
-            (Step::Transfer(side), Ok(bytes)) => {
-                let bytes = (*bytes).min(place.data.bytes());
-                place.data.advance(bytes);
-                place.offset += u64::from(bytes);
-                place.moved += bytes;
-                self.paced.moved(bytes.into());
-                // A read of nothing is the end of the file; a short one need not be.
-                if bytes > 0 && place.data.bytes() > 0 {
-                    self.transfer(head, side);
-                } else {
-                    self.transferred(head, side, Ok(()));
-                }
-            }
-            (Step::Transfer(side), Err(error)) => self.transferred(head, side, Err(errno(error))),
+            (Step::Transfer(side), result) => match place.work.completed(&mut self.paced, result) {
+                Some(result) => self.transferred(head, side, result),
+                None => place.work.transfer(&mut self.paced, self.shared.strategy, head, side),
+            },
             (Step::Other, result) => {
                 self.paced.slow -= 1;
                 self.session.borrow_mut().reply.clear();
@@ -358,8 +297,4 @@ fn replay(session: &mut Session, answer: &(i32, Vec<u8>)) -> Outcome {
         0 => Ok(()),
         error => Err(Errno::from_raw_os_error(*error)),
     })
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

@@ -1,10 +1,8 @@
 //! The task of the queue.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 
-use executor::Fd;
 use fileserver::{Errno, Past};
 use p9::wire::{
     HEADER_BYTES, Header, READ_HEADER_BYTES, Reply, Request, WRITE_HEADER_BYTES, WireError,
@@ -13,16 +11,12 @@ use p9::{Durability, Outcome, Session};
 use thiserror::Error;
 
 use super::Shared;
-use crate::virtio::blk::IoStrategy;
-use crate::virtio::queue::{Chain, Completed, GuestBuffers, QueueError, Side, Tag, Wait};
+use crate::virtio::file_work::{BATCH, BATCH_BYTES, FileWork, Transfer, errno};
+use crate::virtio::queue::{Chain, Completed, GuestBuffers, QueueError, Side, Tag};
 use crate::virtio::worker::{
     ActiveQueue, Interrupts, KickError, PacedQueue, Requests, serve_paced,
 };
 
-/// Messages that are done before they are published, as with virtio-fs.
-const BATCH: u16 = 4;
-/// The same in bytes.
-const BATCH_BYTES: u32 = 64 << 10;
 /// The longest message without data: one with two names of any length that a path may have.
 const MOST_MESSAGE: usize = 16 << 10;
 /// Room for the answer to whatever fails.
@@ -61,15 +55,9 @@ struct Place {
     /// The type of its answer.
     answer: u8,
     step: Step,
-    file: Option<Fd>,
     /// All that an answer has room in.
     room: GuestBuffers,
-    /// Data that was not moved yet.
-    data: GuestBuffers,
-    /// Whether each write waits for the disk.
-    durable: bool,
-    offset: u64,
-    moved: u32,
+    work: FileWork,
     /// Requests to forget it, which are answered after it.
     flushes: Vec<Tag>,
 }
@@ -98,12 +86,8 @@ impl Server {
             tag: 0,
             answer: 0,
             step: Step::Idle,
-            file: None,
             room: GuestBuffers::new(memory.clone()),
-            data: GuestBuffers::new(memory.clone()),
-            durable: false,
-            offset: 0,
-            moved: 0,
+            work: FileWork::new(GuestBuffers::new(memory.clone())),
             flushes: Vec::new(),
         };
         Self {
@@ -131,7 +115,6 @@ impl Server {
         let place = &mut self.places[usize::from(head)];
         place.tag = header.tag;
         place.answer = header.kind.wrapping_add(1);
-        place.moved = 0;
         place.room.fill(&self.chain, Side::Writable);
         if self.chain.outside().is_some() {
             self.answer(head, Err(Errno::IO));
@@ -145,11 +128,13 @@ impl Server {
                 self.answer(head, result);
             }
             Ok(Outcome::Read { file, offset, count }) => {
-                self.begin_transfer(head, file, offset, count, Side::Writable);
+                let side = Side::Writable;
+                let transfer = Transfer { file, offset, most: count, side, durable: false };
+                self.begin_transfer(head, transfer);
             }
             Ok(Outcome::Write { file, offset, count, durable }) => {
-                self.places[usize::from(head)].durable = durable;
-                self.begin_transfer(head, file, offset, count, Side::Readable);
+                let side = Side::Readable;
+                self.begin_transfer(head, Transfer { file, offset, most: count, side, durable });
             }
             Ok(Outcome::Sync { file, how }) => {
                 let submitted = match how {
@@ -158,7 +143,7 @@ impl Server {
                 };
                 submitted.expect("there is room for one operation of each head");
                 let place = &mut self.places[usize::from(head)];
-                place.file = Some(file);
+                place.work.hold(file);
                 place.step = Step::Sync;
                 self.paced.slow += 1;
             }
@@ -231,57 +216,30 @@ impl Server {
         Ok(outcome)
     }
 
-    fn begin_transfer(&mut self, head: Tag, file: Fd, offset: u64, most: u32, side: Side) {
-        let place = &mut self.places[usize::from(head)];
-        place.data.fill(&self.chain, side);
-        if side == Side::Writable {
-            place.data.advance(READ_HEADER_BYTES as u32);
-        }
-        place.data.truncate(most);
-        self.bytes = self.bytes.saturating_add(place.data.bytes());
-        place.file = Some(file);
-        place.offset = offset;
-        place.step = Step::Transfer(side);
-        if place.data.bytes() == 0 {
-            return self.transferred(head, side, Ok(()));
-        }
-        self.transfer(head, side);
-    }
-
-    /// Move what is left.
-    fn transfer(&mut self, head: Tag, side: Side) {
-        let place = &self.places[usize::from(head)];
-        let Some(file) = &place.file else { return };
-        let (data, offset) = (&place.data, place.offset);
-        let ops = &mut self.paced.ops;
-        // As with virtio-fs.
-        let wait = match (self.shared.strategy, side) {
-            (IoStrategy::Ring, _) => None,
-            (IoStrategy::Adaptive, Side::Writable) => Some(Wait::Never),
-            (IoStrategy::Adaptive, Side::Readable) if place.durable => None,
-            (IoStrategy::Adaptive, Side::Readable) | (IoStrategy::InMemory, _) => {
-                Some(Wait::ForMemory)
+    fn begin_transfer(&mut self, head: Tag, transfer: Transfer) {
+        let (side, place) = (transfer.side, &mut self.places[usize::from(head)]);
+        match place.work.prepare(&self.chain, transfer, READ_HEADER_BYTES as u32) {
+            Err(errno) => self.answer(head, Err(errno)),
+            Ok(0) => self.transferred(head, side, Ok(0)),
+            Ok(bytes) => {
+                place.step = Step::Transfer(side);
+                self.bytes = self.bytes.saturating_add(bytes);
+                place.work.transfer(&mut self.paced, self.shared.strategy, head, side);
             }
-        };
-        let submitted = match wait {
-            Some(wait) => ops.transfer_inline(file, wait, data, side, offset, head).map(|_| ()),
-            None => ops.transfer(file, data, side, offset, head),
-        };
-        submitted.expect("there is room for one operation of each head");
+        }
     }
 
     /// All was moved that there is.
-    fn transferred(&mut self, head: Tag, side: Side, result: Result<(), Errno>) {
-        let moved = self.places[usize::from(head)].moved;
+    fn transferred(&mut self, head: Tag, side: Side, result: Result<u32, Errno>) {
         match (side, result) {
-            (_, Err(errno)) if moved == 0 => self.answer(head, Err(errno)),
+            (_, Err(errno)) => self.answer(head, Err(errno)),
             // The data is behind the count already.
-            (Side::Writable, _) => {
+            (Side::Writable, Ok(moved)) => {
                 self.session.borrow_mut().set_answer(&moved.to_le_bytes());
                 let kind = self.places[usize::from(head)].answer;
                 self.finish(head, kind, READ_HEADER_BYTES as u32 + moved);
             }
-            (Side::Readable, _) => {
+            (Side::Readable, Ok(moved)) => {
                 self.session.borrow_mut().written(moved);
                 self.answer(head, Ok(()));
             }
@@ -320,7 +278,7 @@ impl Server {
         place.room.copy_from(&header.encode());
         place.room.copy_from_at(HEADER_BYTES, self.session.borrow().answer());
         place.step = Step::Idle;
-        place.file = None;
+        place.work.end();
         let flushes = std::mem::take(&mut place.flushes);
         self.paced.give_back(head, size);
         for head in flushes {
@@ -357,23 +315,10 @@ impl Requests for Server {
     fn completed(&mut self, Completed { tag: head, result, .. }: Completed) {
         let place = &mut self.places[usize::from(head)];
         match (place.step, &result) {
-            (Step::Transfer(side), Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                self.transfer(head, side);
-            }
-            (Step::Transfer(side), Ok(bytes)) => {
-                let bytes = (*bytes).min(place.data.bytes());
-                place.data.advance(bytes);
-                place.offset += u64::from(bytes);
-                place.moved += bytes;
-                self.paced.moved(bytes.into());
-                // A read of nothing is the end of the file; a short one need not be.
-                if bytes > 0 && place.data.bytes() > 0 {
-                    self.transfer(head, side);
-                } else {
-                    self.transferred(head, side, Ok(()));
-                }
-            }
-            (Step::Transfer(side), Err(error)) => self.transferred(head, side, Err(errno(error))),
+            (Step::Transfer(side), result) => match place.work.completed(&mut self.paced, result) {
+                Some(result) => self.transferred(head, side, result),
+                None => place.work.transfer(&mut self.paced, self.shared.strategy, head, side),
+            },
             (Step::Sync, result) => {
                 self.paced.slow -= 1;
                 self.session.borrow_mut().set_answer(&[]);
@@ -387,8 +332,4 @@ impl Requests for Server {
     fn into_queue(self) -> PacedQueue {
         self.paced
     }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
