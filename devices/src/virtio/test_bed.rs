@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
+use executor::sim::{Sim, Slice};
 use executor::{Config, DriverChoice, Either, Executor, Fd, Notifications, TaskGroup};
 use ipc::{Deadline, Receiver, Reply, Sender};
 use rustix::event::{EventfdFlags, eventfd};
@@ -30,6 +32,24 @@ const VERSION_1: u64 = 1 << 32;
 thread_local! {
     /// The ring format of the beds that a test makes.
     static LAYOUT: Cell<RingLayout> = const { Cell::new(RingLayout::Split) };
+}
+
+/// Run a test in a simulated world until it has ended.
+pub(crate) fn in_world(sim: &Sim, test: impl Future<Output = ()> + 'static) {
+    let done = Rc::new(Cell::new(false));
+    let tell = done.clone();
+    let mut executor = sim.executor();
+    let test = async move {
+        test.await;
+        tell.set(true);
+    };
+    executor.block_on(async { executor::spawn(test).detach() });
+    while !done.get() {
+        if sim.run(&mut executor) == Slice::Waiting {
+            sim.advance();
+        }
+    }
+    sim.kill(executor);
 }
 
 /// Run a test under both drivers of the executor and over both ring formats.

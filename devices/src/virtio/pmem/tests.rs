@@ -1,12 +1,10 @@
 //! Persistent memory against a model driver, under both drivers of the executor and over both ring
 //! formats.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::path::PathBuf;
-use std::rc::Rc;
 
-use executor::sim::{Faults, PerMille, Sim, Slice};
+use executor::sim::{Faults, PerMille, Sim};
 use tempfile::TempDir;
 
 use super::file::ALIGNMENT;
@@ -15,7 +13,7 @@ use crate::memory::GuestAddress;
 use crate::virtio::backend::BackendEvent;
 use crate::virtio::parts::Parts;
 use crate::virtio::queue::InflightRegion;
-use crate::virtio::test_bed::{TestBed, on_both, readable, writable};
+use crate::virtio::test_bed::{TestBed, in_world, on_both, readable, writable};
 
 const START: u64 = 1 << 32;
 /// Where requests and their answers are.
@@ -187,9 +185,6 @@ fn after_a_failed_flush_none_succeeds_here_or_in_a_successor() {
     let sim = Sim::new(1, Faults { sync_error: PerMille(1000), ..Faults::NONE });
     let (file, _) = sim.disk(vec![0; 4096]).unwrap();
     let host = sim.clone();
-    let done = Rc::new(Cell::new(false));
-    let tell = done.clone();
-    let mut executor = sim.executor();
     let test = async move {
         let file = PmemFile::over(file, Access::ReadWrite, 4096);
         let parts = || PmemParts::new(&file, GuestAddress(START), 4096).unwrap();
@@ -206,13 +201,6 @@ fn after_a_failed_flush_none_succeeds_here_or_in_a_successor() {
         bed.activate_with(bed.features, bed.setups(&[])).await.unwrap();
         assert_eq!(request(&mut bed, 0, 1).await, 1);
         bed.finish().await;
-        tell.set(true);
     };
-    executor.block_on(async { executor::spawn(test).detach() });
-    while !done.get() {
-        if sim.run(&mut executor) == Slice::Waiting {
-            sim.advance();
-        }
-    }
-    sim.kill(executor);
+    in_world(&sim, test);
 }

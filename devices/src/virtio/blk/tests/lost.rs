@@ -1,12 +1,10 @@
 //! What a failed sync should have written is lost, whatever the next one says.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
-use executor::sim::{Faults, PerMille, Sim, Slice};
+use executor::sim::{Faults, PerMille, Sim};
 
 use super::super::{BlockBackend, BlockImage, DiskOptions};
 use super::bed::*;
+use crate::virtio::test_bed::in_world;
 
 const BYTES: u64 = 64 * SECTOR;
 
@@ -15,9 +13,6 @@ fn after_a_failed_flush_none_succeeds_here_or_in_a_successor() {
     let sim = Sim::new(1, Faults { sync_error: PerMille(1000), ..Faults::NONE });
     let (file, _) = sim.disk(vec![0; BYTES as usize]).unwrap();
     let host = sim.clone();
-    let done = Rc::new(Cell::new(false));
-    let tell = done.clone();
-    let mut executor = sim.executor();
     let test = async move {
         let options = DiskOptions::new("simulated");
         let region = region(&options);
@@ -39,13 +34,6 @@ fn after_a_failed_flush_none_succeeds_here_or_in_a_successor() {
         let data = [writable(Bed::data(0), 512)];
         assert_eq!(bed.request(IN, 1, &data).await.0, STATUS_OK, "the rest goes on");
         bed.finish().await;
-        tell.set(true);
     };
-    executor.block_on(async { executor::spawn(test).detach() });
-    while !done.get() {
-        if sim.run(&mut executor) == Slice::Waiting {
-            sim.advance();
-        }
-    }
-    sim.kill(executor);
+    in_world(&sim, test);
 }
