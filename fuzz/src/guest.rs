@@ -49,6 +49,8 @@ const PATIENT_SLICES: usize = 100_000;
 const QUEUE_SIZE: u16 = 8;
 const TRACE_BYTES: u64 = 128 << 10;
 const VERSION_1: u64 = 1 << 32;
+/// Stands at the end of each page of rings.
+const GUARD: u64 = 0x6775_6172_6420_6f66;
 
 /// What the device has on its other side.
 pub(crate) trait Outside {
@@ -81,7 +83,7 @@ struct Port {
     driver: DriverQueue,
     kick: (OwnedFd, EventId),
     call: (OwnedFd, EventId),
-    /// The driver wrote nonsense: what comes back means nothing until a reset.
+    /// The driver wrote nonsense or gave the rings away: what comes back means nothing until a reset.
     spoiled: bool,
 }
 
@@ -363,6 +365,9 @@ impl<P: Parts + 'static> Guest<P> {
     fn settle(&mut self, script: &mut Script<'_>) {
         for _ in 0..SLICES {
             let more = self.go_on_within(SHORT);
+            for (index, port) in self.ports.iter_mut().enumerate() {
+                port.spoiled |= is_given_away(&self.memory, index);
+            }
             for port in self.ports.iter_mut().filter(|port| !port.spoiled) {
                 while port.driver.take_used().is_some() {}
             }
@@ -413,8 +418,24 @@ fn start<P: Parts + 'static>(
 }
 
 fn rings(memory: &GuestMemory, index: usize, layout: RingLayout, features: u64) -> DriverQueue {
-    let base = 0x1000 + index as u64 * DriverQueue::ring_bytes(QUEUE_SIZE);
+    let base = ring_base(index);
     assert!(base + DriverQueue::ring_bytes(QUEUE_SIZE) <= RINGS_END, "room for all rings");
+    memory.write_obj(guard(index), &GUARD).expect("inside of memory");
     let features = RingFeatures::from_bits(features);
     DriverQueue::new(memory, base, QUEUE_SIZE, layout, features)
+}
+
+/// Rings have a page each.
+fn ring_base(index: usize) -> u64 {
+    0x1000 + index as u64 * DriverQueue::ring_bytes(QUEUE_SIZE)
+}
+
+/// A word in the page of a queue's rings that nobody uses.
+fn guard(index: usize) -> GuestAddress {
+    GuestAddress(ring_base(index + 1) - size_of_val(&GUARD) as u64)
+}
+
+/// Whether the page of a queue's rings is another: a driver may inflate a balloon with it.
+fn is_given_away(memory: &GuestMemory, index: usize) -> bool {
+    memory.read_obj::<u64>(guard(index)).expect("inside of memory") != GUARD
 }
