@@ -1,5 +1,6 @@
 //! One command, once its machine is there or on its way.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
@@ -88,6 +89,7 @@ pub(super) async fn in_new(
         .map_err(Error::host("listen for the guest's agent"))?;
     let mut machine =
         Machine::start(&prepared.description).map_err(Error::host("start the machine"))?;
+    let is_ready = Cell::new(false);
     let work = async {
         match select(pin!(ready.ready()), pin!(ending_signal(&mut signals))).await {
             Either::Left(info) => {
@@ -98,6 +100,7 @@ pub(super) async fn in_new(
             }
             Either::Right(number) => return Ok(Ending::Signal(number?)),
         }
+        is_ready.set(true);
         let session = Session::open(&prepared.guest, &prepared.secret).await?;
         let ending = run_command(&session, wishes, &limits.activity, &mut signals).await?;
         if is_logged {
@@ -126,8 +129,18 @@ pub(super) async fn in_new(
                 // If it does not, it is ended all the same.
                 let _ = executor::timeout(SHUTDOWN, machine.ended()).await;
             }
+            let last_words = match &ending {
+                // A device that dies again and again, or a kernel that waits for something, says so there.
+                Ending::TimedOut(_) if is_ready.get() => tails(&[("messages", machine.messages())]),
+                Ending::TimedOut(_) => {
+                    tails(&[("console", machine.console()), ("messages", machine.messages())])
+                }
+                Ending::Run(_) | Ending::Signal(_) => String::new(),
+            };
             machine.stop(prepared.farewell).await.map_err(Error::host("end the machine"))?;
-            conclude(ending)
+            let status = conclude(ending)?;
+            eprint!("{last_words}");
+            Ok(status)
         }
         Came::Down(end) => {
             end.map(|end| explain(&machine, end)).map_err(Error::host("wait for the machine"))
@@ -323,7 +336,15 @@ fn explain(machine: &Machine, end: End) -> u8 {
         End::Panic => "vmm: the guest's kernel panicked\n".to_owned(),
         End::Failed => "vmm: the machine failed\n".to_owned(),
     };
-    for (name, tail) in [("console", machine.console()), ("messages", machine.messages())] {
+    text += &tails(&[("console", machine.console()), ("messages", machine.messages())]);
+    eprint!("{text}");
+    end.status()
+}
+
+/// The ends of what was said, each under its name; nothing of what is empty.
+fn tails(streams: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for (name, tail) in streams {
         let lines: Vec<_> = tail.lines().collect();
         // A panic is told before its trace, which may be longer than what is shown.
         let panic = lines.iter().rposition(|line| line.contains("Kernel panic"));
@@ -336,6 +357,5 @@ fn explain(machine: &Machine, end: End) -> u8 {
             }
         }
     }
-    eprint!("{text}");
-    end.status()
+    text
 }

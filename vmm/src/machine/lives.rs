@@ -4,6 +4,9 @@
 //!   long life ──► at once
 //!   short life, n in a row ──► at once, at once, then 5 ms, 10 ms, 20 ms ... ──► never again
 //! ```
+//!
+//! A life in which a back end crashed before it had finished a single request is a short one, however long
+//! it took: its successor gets the same request, and on a slow machine would die of it for ever.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,15 @@ const PROMPT_LIVES: u32 = 2;
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 /// Short lives in a row that end it: the waits before it add up to 1.3 seconds.
 const SHORT_LIVES: u32 = 10;
+
+/// What a life was good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It ended itself before it had finished any request.
+    Fruitless,
+    /// Requests were finished, or something else ended it, or it is not known.
+    Other,
+}
 
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +68,7 @@ impl Lives {
     }
 
     /// It has died.
-    pub(crate) fn died(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn died(&mut self, now: Instant, life: Life) -> Verdict {
         let allowed = match self.limit {
             RestartLimit::Always => u32::MAX,
             RestartLimit::Times(times) => times.get(),
@@ -65,7 +77,8 @@ impl Lives {
         if self.restarts >= allowed {
             return Verdict::GiveUp;
         }
-        if now.saturating_duration_since(self.born) >= MINIMUM_LIFE {
+        let time = now.saturating_duration_since(self.born);
+        if time >= MINIMUM_LIFE && life != Life::Fruitless {
             self.short_in_a_row = 0;
             return Verdict::Restart { after: Duration::ZERO };
         }
@@ -95,7 +108,7 @@ mod tests {
 
     fn next(lives: &mut Lives, now: &mut Instant, life: Duration) -> Verdict {
         *now += life;
-        let verdict = lives.died(*now);
+        let verdict = lives.died(*now, Life::Other);
         lives.reborn(*now);
         verdict
     }
@@ -134,10 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_kills_slowly_does_not_for_ever() {
+        let mut now = Instant::now();
+        let mut lives = Lives::new(RestartLimit::Always, now);
+        for _ in 1..SHORT_LIVES {
+            now += LONG;
+            assert_ne!(lives.died(now, Life::Fruitless), Verdict::GiveUp);
+            lives.reborn(now);
+        }
+        now += LONG;
+        assert_eq!(lives.died(now, Life::Fruitless), Verdict::GiveUp);
+    }
+
+    #[test]
     fn the_limit_counts_all_lives() {
         let mut now = Instant::now();
         let mut lives = Lives::new(RestartLimit::Never, now);
-        assert_eq!(lives.died(now), Verdict::GiveUp);
+        assert_eq!(lives.died(now, Life::Other), Verdict::GiveUp);
         let twice = NonZeroU32::new(2).map(RestartLimit::Times).expect("not zero");
         lives = Lives::new(twice, now);
         assert_ne!(next(&mut lives, &mut now, LONG), Verdict::GiveUp);

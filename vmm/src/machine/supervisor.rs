@@ -32,7 +32,7 @@ use super::backends::{CONTROL_CAPACITY, EVENT_CAPACITY, REQUEST_CAPACITY};
 use super::control::pump_back_end;
 use super::death_record::{self, DeathRecord, Witness};
 use super::directory::{Device, Directory, SharedParts};
-use super::lives::{Lives, Verdict};
+use super::lives::{Life, Lives, Verdict};
 use super::shares;
 use super::tracing::Tracer;
 use super::vcpu::AddressSpaces;
@@ -85,6 +85,12 @@ impl Blueprint {
         self.send_off(id, spawner.spawn_blocking(id, self.kind, self.privileges())?)
     }
 
+    /// How many requests all its processes have finished.
+    fn requests(&self) -> u64 {
+        let queues = self.metrics.read();
+        queues.iter().fold(0, |sum, queue| sum.wrapping_add(queue.requests))
+    }
+
     fn privileges(&self) -> Privileges {
         shares::device_privileges(&self.parts.lock())
     }
@@ -132,12 +138,20 @@ struct Charge {
     blueprint: Arc<Blueprint>,
     transport: Arc<VirtioPciDevice>,
     lives: Lives,
+    /// Requests that were finished before the process that serves it now, or did last.
+    inherited: u64,
     device: Rc<Device>,
     /// Of the process that serves it now, or did last.
     witness: Option<Witness>,
 }
 
 impl Charge {
+    /// What the life was good for that has just ended.
+    fn judge(&self, death: &Death) -> Life {
+        let is_fruitless = death.is_own_doing() && self.blueprint.requests() == self.inherited;
+        if is_fruitless { Life::Fruitless } else { Life::Other }
+    }
+
     /// The device stays without a back end, and its driver is told.
     fn give_up(self, reason: &str) {
         self.device.given_up(reason);
@@ -195,7 +209,8 @@ impl Supervisor {
             let lives = Lives::new(limit, Instant::now());
             let device = Rc::clone(device);
             let blueprint = Arc::new(blueprint);
-            let charge = Charge { blueprint, transport, lives, device, witness: None };
+            let (inherited, witness) = (0, None);
+            let charge = Charge { blueprint, transport, lives, inherited, device, witness };
             supervisor.attend(charge, process);
         }
         supervisor
@@ -207,6 +222,7 @@ impl Supervisor {
         let witness = Witness::new(&charge.blueprint.name, tap, log);
         self.tasks.spawn(witness.clone().listen());
         charge.witness = Some(witness);
+        charge.inherited = charge.blueprint.requests();
         charge.device.attended(controls, charge.lives.restarts());
         self.tasks.spawn(async move { link.drive().await });
         self.tasks.spawn(pump_back_end(Arc::clone(&charge.transport), events));
@@ -271,7 +287,8 @@ impl Supervisor {
         charge.device.died(&record);
         let name = &charge.blueprint.name;
         let now = Instant::now();
-        match charge.lives.died(now) {
+        let life = charge.judge(death);
+        match charge.lives.died(now, life) {
             Verdict::Restart { after } => {
                 let number = charge.lives.restarts() + 1;
                 log::warn!("{name}: {record}; successor {number} takes over");
@@ -279,9 +296,15 @@ impl Supervisor {
                 self.mourned.push((now + after, charge));
             }
             Verdict::GiveUp => {
-                log::error!("{name}: {record}; given up");
+                let reason = match life {
+                    Life::Fruitless => {
+                        "process after process ends before it has finished a request"
+                    }
+                    Life::Other => "its process ended and is not started again",
+                };
+                log::error!("{name}: {record}; given up: {reason}");
                 record.log_messages(name);
-                charge.give_up("its process ended and is not started again");
+                charge.give_up(reason);
             }
         }
     }

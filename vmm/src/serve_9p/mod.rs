@@ -24,7 +24,7 @@ use self::clients::{ClientsOptions, Socket};
 pub use self::error::Error;
 use crate::config::RestartLimit;
 use crate::control::ControlSocket;
-use crate::machine::lives::{Lives, Verdict};
+use crate::machine::lives::{Life, Lives, Verdict};
 use crate::machine::shares;
 use crate::outcome;
 use crate::signals::Signals;
@@ -183,7 +183,7 @@ impl Keeper {
                 };
             }
             log::warn!("{NAME}: process {} ended: {death}; its clients are cut off", death.pid);
-            match lives.died(Instant::now()) {
+            match lives.died(Instant::now(), Life::Other) {
                 Verdict::Restart { after } => executor::sleep(after).await,
                 Verdict::GiveUp => return Err(Error::Died(death.to_string())),
             }

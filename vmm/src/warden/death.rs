@@ -35,6 +35,15 @@ impl Death {
         self.cause == Cause::Exited(0)
     }
 
+    /// Whether the actor's own doing ended it: a status, or a signal that is no order from outside.
+    pub fn is_own_doing(&self) -> bool {
+        match self.cause {
+            Cause::Exited(status) => status != 0,
+            Cause::Killed(signal) => signal != libc::SIGKILL && signal != libc::SIGTERM,
+            Cause::Stopped => false,
+        }
+    }
+
     /// Whether the actor ended itself because of an error, so that the last one that it logged is
     /// the reason.
     pub fn is_explained_by_log(&self) -> bool {
@@ -125,6 +134,9 @@ mod tests {
             assert_eq!(death.to_string(), expected);
             let by_itself = matches!(expected, "exit status 3" | "SIGABRT");
             assert_eq!(death.is_explained_by_log(), by_itself, "{expected}");
+            let from_outside =
+                matches!(expected, "killed by SIGKILL" | "killed because it was stopped");
+            assert_eq!(death.is_own_doing(), !from_outside, "{expected}");
         }
     }
 }
