@@ -12,7 +12,7 @@ use crate::frames::Frames;
 use crate::ring::system;
 
 /// How long an interface may take to appear.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives this thread, and all threads and processes that it starts from now on, a network namespace of their
 /// own: nobody else sees what is done there, and it goes away with them.

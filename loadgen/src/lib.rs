@@ -4,6 +4,7 @@
 //! ```text
 //!   virtio_blk  one thread for each queue ── rings in shared memory ──► any vhost-user back end
 //!   virtio_net  the same for frames
+//!   stream      TCP with the host's kernel, over the same and over plain calls
 //!   virtio_fs   programs of a guest that share a queue
 //!   native      the same requests straight to the kernel: what there is to get
 //!   cost        what the back end's processes spend: processor time, system calls, switches
@@ -18,6 +19,7 @@ pub mod flood;
 pub mod frames;
 pub mod native;
 mod ring;
+pub mod stream;
 pub mod virtio_blk;
 pub mod virtio_fs;
 pub mod virtio_net;

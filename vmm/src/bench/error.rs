@@ -50,6 +50,11 @@ pub enum BenchError {
 }
 
 impl BenchError {
+    /// There is nothing to take a median of.
+    pub(super) fn no_round() -> Self {
+        Self::Host { doing: "measure without a round", source: io::ErrorKind::InvalidInput.into() }
+    }
+
     pub(super) fn host(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Host { doing, source }
     }

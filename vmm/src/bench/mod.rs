@@ -15,6 +15,7 @@ mod fs;
 mod net;
 pub(crate) mod report;
 mod result;
+mod streams;
 
 pub use blk::{BlkBench, run_blk};
 pub use contestant::{Contestant, ContestantError};

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use loadgen::flood::{flooded, leave_network};
 use loadgen::frames::{Direction, Frames, plain_loop};
+use loadgen::stream::Stream;
 use loadgen::virtio_net::VirtioNet;
 use loadgen::{Figures, LoadError, Polling};
 use serde::Serialize;
@@ -11,12 +12,13 @@ use serde::Serialize;
 use super::contestant::Contestant;
 use super::error::BenchError;
 use super::result::{Line, Measured, fastest, rounded};
+use super::streams::{self, StreamResult};
 use crate::folder::Folder;
 
 /// The tap of the plain loop.
-const PLAIN: &str = "plain0";
+pub(super) const PLAIN: &str = "plain0";
 /// The tap of back ends.
-const TAP: &str = "bench0";
+pub(super) const TAP: &str = "bench0";
 
 /// What is to be measured.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub struct NetBench {
     pub frames: Frames,
     /// Ways, one after the other.
     pub ways: Vec<Direction>,
-    /// Bytes of frames, one after the other.
+    /// Bytes of single frames, one after the other.
     pub lengths: Vec<u16>,
+    /// All of streams but the way, if there are to be any.
+    pub streams: Option<Stream>,
     /// Rounds of each.
     pub rounds: u32,
     /// Whom to hold ours against.
@@ -43,23 +47,32 @@ struct NetResult {
     plain: Measured,
 }
 
-/// All ways and lengths.
+/// All ways and lengths, and streams.
 #[derive(Debug, Clone)]
-pub struct NetResults(Vec<NetResult>);
+pub struct NetResults {
+    frames: Vec<NetResult>,
+    streams: Vec<StreamResult>,
+}
 
 /// Measures; says with each run who is running. It needs the right to make networks.
 pub fn run_net(bench: &NetBench, progress: &dyn Fn(&str)) -> Result<NetResults, BenchError> {
     leave_network().map_err(BenchError::host("make a network of its own"))?;
     let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
     let ours = Contestant::our_network()?;
-    let mut results = Vec::new();
+    let mut results = NetResults { frames: Vec::new(), streams: Vec::new() };
     for &direction in &bench.ways {
         for &bytes in &bench.lengths {
             let frames = Frames { direction, bytes, ..bench.frames };
-            results.push(one(bench, frames, &ours, &folder, progress)?);
+            results.frames.push(one(bench, frames, &ours, &folder, progress)?);
+        }
+        if let Some(stream) = bench.streams {
+            let stream = Stream { direction, ..stream };
+            let (rounds, against) = (bench.rounds, &bench.against);
+            let result = streams::one(stream, rounds, &ours, against, &folder, progress)?;
+            results.streams.push(result);
         }
     }
-    Ok(NetResults(results))
+    Ok(results)
 }
 
 fn one(
@@ -92,10 +105,7 @@ fn one(
             rounds.push(serve(peer, frames, folder)?);
         }
     }
-    let nothing = || BenchError::Host {
-        doing: "measure without a round",
-        source: std::io::ErrorKind::InvalidInput.into(),
-    };
+    let nothing = BenchError::no_round;
     let peers = bench.against.iter().zip(peers);
     Ok(NetResult {
         frames,
@@ -130,7 +140,7 @@ fn loaded(
     }
 }
 
-fn word(direction: Direction) -> &'static str {
+pub(super) fn word(direction: Direction) -> &'static str {
     match direction {
         Direction::Send => "send",
         Direction::Receive => "receive",
@@ -157,6 +167,7 @@ struct Entry<'a> {
 #[derive(Debug, Serialize)]
 struct All<'a> {
     results: Vec<Entry<'a>>,
+    streams: Vec<streams::Entry<'a>>,
 }
 
 impl<'a> From<&'a NetResult> for Entry<'a> {
@@ -182,16 +193,21 @@ impl<'a> From<&'a NetResult> for Entry<'a> {
 impl NetResults {
     /// One line of JSON.
     pub fn json(&self) -> String {
-        let all = All { results: self.0.iter().map(Entry::from).collect() };
+        let all = All {
+            results: self.frames.iter().map(Entry::from).collect(),
+            streams: self.streams.iter().map(streams::Entry::from).collect(),
+        };
         serde_json::to_string(&all).expect("numbers and names have a form in JSON")
     }
 
     /// A table for readers.
     pub fn table(&self) -> String {
-        let mut text = "way      bytes  contestant                      frames/s   of plain  \
-                        CPU us/frame  calls/frame\n"
-            .to_owned();
-        for result in &self.0 {
+        let mut text = String::new();
+        if !self.frames.is_empty() {
+            text += "way      bytes  contestant                      frames/s   of plain  \
+                     CPU us/frame  calls/frame\n";
+        }
+        for result in &self.frames {
             let NetResult { frames, ours, without_polling, peers, plain } = result;
             for measured in [plain, ours].into_iter().chain(without_polling).chain(peers) {
                 let figures = &measured.figures;
@@ -208,6 +224,12 @@ impl NetResults {
                     figures.cpu_us(),
                 );
             }
+        }
+        if !self.streams.is_empty() {
+            if !self.frames.is_empty() {
+                text.push('\n');
+            }
+            streams::table(&self.streams, &mut text);
         }
         text
     }

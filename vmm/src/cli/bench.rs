@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use loadgen::frames::{Direction, Frames};
+use loadgen::stream::{FrameSize, Stream};
 use loadgen::virtio_fs::{FsAmounts, FsTree};
 use loadgen::{Access, Order, Polling, Workload};
 
@@ -104,7 +105,11 @@ Examples:
 
 Frames go through a tap in a network namespace of the run's own, so this wants root. The plain loop moves
 each frame by one read or write on a tap of the same kind. Frames to be received come from a packet socket, in
-a third busy thread.";
+a third busy thread.
+
+Streams are TCP with the host's kernel, counted in segments of 1460 bytes and compared where they come out.
+The driver has its device cut large segments up and put them together; the plain loop moves each frame of the
+MTU by one read or writev, and once more large frames.";
 
 /// Measure networks
 #[derive(Debug, Args)]
@@ -113,10 +118,13 @@ struct NetArgs {
     /// Which way frames go
     #[arg(long, value_enum, value_delimiter = ',', default_value = "send,receive")]
     way: Vec<Way>,
-    /// Bytes of a frame: 64 to 1514, several with commas
+    /// Bytes of a single frame: 64 to 1514, several with commas
     #[arg(long, value_delimiter = ',', default_value = "64,1514", value_parser = clap::value_parser!(u16).range(64..=1514))]
     bytes: Vec<u16>,
-    /// Buffers with the device at a time: 1 to 256
+    /// Single frames, and streams
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "frames,streams")]
+    traffic: Vec<Traffic>,
+    /// Buffers with the device at a time, for single frames: 1 to 256
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=256))]
     depth: u16,
     #[command(flatten)]
@@ -175,6 +183,14 @@ struct FsArgs {
 enum Way {
     Send,
     Receive,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Traffic {
+    /// Frames that nobody but the tap looks at
+    Frames,
+    /// TCP, in large segments
+    Streams,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -293,9 +309,17 @@ fn plan_net(arguments: NetArgs) -> NetBench {
         Way::Send => Direction::Send,
         Way::Receive => Direction::Receive,
     };
+    let wants = |traffic| arguments.traffic.contains(&traffic);
     NetBench {
         ways: arguments.way.iter().map(way).collect(),
-        lengths: arguments.bytes,
+        lengths: if wants(Traffic::Frames) { arguments.bytes.clone() } else { Vec::new() },
+        streams: wants(Traffic::Streams).then_some(Stream {
+            direction: Direction::Send,
+            frames: FrameSize::Large,
+            polling: arguments.runs.polling.into(),
+            warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
+            duration: Duration::from_secs_f64(arguments.runs.seconds),
+        }),
         rounds: arguments.runs.rounds,
         against: arguments.against,
         frames: Frames {

@@ -145,6 +145,11 @@ impl Tap {
         self.queues.get(usize::from(pair)).map(ipc::Fd::as_fd)
     }
 
+    /// Have frames come that may need these, as for a driver that takes them on.
+    pub fn set_offloads(&self, offloads: Offloads) -> io::Result<()> {
+        tun::set_offloads(&self.queues[0], offloads)
+    }
+
     /// A second handle of the same tap.
     pub fn try_clone(&self) -> io::Result<Self> {
         let queues = self.queues.iter().map(ipc::Fd::try_clone).collect::<io::Result<_>>()?;
