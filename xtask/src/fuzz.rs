@@ -150,6 +150,8 @@ fn fuzzer(program: &Path, target: &str, patience: u32) -> Command {
     let mut command = Command::new(program);
     command.env("FUZZ_TARGET", target).current_dir(project::root());
     command.arg(format!("-timeout={patience}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
+    // What takes less is no harm, also where it is kept: the machine may have stood still.
+    command.arg(format!("-report_slow_units={patience}"));
     command.arg(format!("-max_len={MOST_BYTES}"));
     // A target that limits the size of files takes care of the signal.
     command.arg("-handle_xfsz=0");

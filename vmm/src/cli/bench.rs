@@ -10,7 +10,7 @@ use loadgen::stream::{FrameSize, Stream};
 use loadgen::virtio_fs::{FsAmounts, FsTree};
 use loadgen::{Access, Order, Polling, Workload};
 
-use crate::bench::{self, BenchError, BlkBench, Contestant, FsBench, NetBench};
+use crate::bench::{self, BenchError, BlkBench, Contestant, FsBench, NetBench, TrialResults};
 use crate::config::ByteCount;
 use crate::error::Report;
 use crate::outcome;
@@ -38,6 +38,23 @@ enum Kind {
     Blk(BlkArgs),
     Net(NetArgs),
     Fs(FsArgs),
+    /// Measure messages between tasks, threads and processes
+    Ipc(TrialArgs),
+    /// Measure the executor with each of its drivers
+    Executor(TrialArgs),
+    /// Measure what it costs to leave a guest; needs KVM
+    Exits(TrialArgs),
+}
+
+/// How small things are measured.
+#[derive(Debug, Args)]
+struct TrialArgs {
+    /// Rounds in which all ways take turns, after one that does not count
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
 }
 
 /// How loads that last some time are run.
@@ -242,6 +259,9 @@ pub(super) fn run(arguments: BenchArgs) -> u8 {
             let results = with_progress(|progress| bench::run_net(&bench, progress));
             finish(json, results.map(|results| (results.table(), results.json())))
         }
+        Kind::Ipc(arguments) => try_out(&arguments, bench::run_ipc),
+        Kind::Executor(arguments) => try_out(&arguments, bench::run_executor),
+        Kind::Exits(arguments) => try_out(&arguments, bench::run_exits),
         Kind::Fs(arguments) => {
             let json = arguments.json;
             let large = arguments.size.get();
@@ -254,6 +274,14 @@ pub(super) fn run(arguments: BenchArgs) -> u8 {
             finish(json, results.map(|results| (results.table(), results.json())))
         }
     }
+}
+
+fn try_out(
+    arguments: &TrialArgs,
+    measure: impl FnOnce(u32, &dyn Fn(&str)) -> Result<TrialResults, BenchError>,
+) -> u8 {
+    let results = with_progress(|progress| measure(arguments.rounds, progress));
+    finish(arguments.json, results.map(|results| (results.table(), results.json())))
 }
 
 /// Says on a terminal what is going on.

@@ -15,6 +15,7 @@ mod eventfd;
 mod interrupts;
 mod ioeventfd;
 mod state;
+pub(crate) mod tiny;
 mod vcpu;
 mod vm;
 

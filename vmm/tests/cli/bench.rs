@@ -25,6 +25,24 @@ fn a_short_run_has_figures_json_and_a_page() {
 }
 
 #[test]
+fn what_devices_are_made_of_has_figures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    for (kind, first) in [("ipc", "a message to a task"), ("executor", "a task that ends at once")]
+    {
+        let output = vmm(folder.path(), &["bench", kind, "--rounds", "1", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let json: serde_json::Value =
+            serde_json::from_str(&text(&output.stdout)).expect("one line of JSON");
+        assert_eq!(json["results"][0]["what"], first);
+        for result in json["results"].as_array().expect("results") {
+            for way in result["ways"].as_array().expect("ways") {
+                assert!(way["ns"].as_f64().is_some_and(|ns| ns > 0.0), "{result}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let folder = TempDir::new().expect("a temporary folder");
     fs::write(folder.path().join("disk"), [0; 4096]).expect("written");
