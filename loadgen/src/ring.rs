@@ -17,6 +17,9 @@ use crate::{LoadError, Polling};
 /// After how long without a completion a run is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long to keep the processor while looking: a back end that has one of its own answers sooner.
+const PROMPT_ANSWER: Duration = Duration::from_micros(4);
+
 /// Looks at a ring for each at the clock.
 const LOOKS: u32 = 8;
 
@@ -124,6 +127,10 @@ impl Ring {
             }
             if waited >= self.spin {
                 break;
+            }
+            if waited >= PROMPT_ANSWER {
+                // Perhaps it is the back end that waits for this processor.
+                rustix::thread::sched_yield();
             }
         }
         while !self.driver.enable_interrupts() {

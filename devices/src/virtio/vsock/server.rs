@@ -181,7 +181,7 @@ impl Server {
                 self.take_batch()?;
                 Outlook::Busy
             }
-            Next::Look => Outlook::Look,
+            Next::Look | Next::StepAside => Outlook::Look,
             Next::Nap(duration) => {
                 self.nap = Some(executor::sleep(duration));
                 Outlook::Busy

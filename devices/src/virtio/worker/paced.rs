@@ -230,17 +230,21 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
         }
         ready!(paced.rest.poll(&paced.changes, context));
         let waiting = paced.waiting();
-        match paced.pacing.next(waiting, in_flight, paced.slow) {
+        let next = paced.pacing.next(waiting, in_flight, paced.slow);
+        match next {
             Next::Take => {
                 if interrupt == Signalled::Yes && R::INTERRUPTS == Interrupts::AtOnce {
                     executor::flush();
                 }
                 take(requests)?;
             }
-            Next::Look => {
+            Next::Look | Next::StepAside => {
                 if interrupt == Signalled::Yes {
                     // It must not wait for the end of the look-out.
                     executor::flush();
+                }
+                if next == Next::StepAside {
+                    rustix::thread::sched_yield();
                 }
                 if !paced.look(waiting) {
                     break;

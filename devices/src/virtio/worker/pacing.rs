@@ -22,7 +22,8 @@
 //! kicks, and tries to look again now and then.
 //!
 //! Looking is a load of the available index between turns of the executor: other tasks run and
-//! completions are taken meanwhile.
+//! completions are taken meanwhile. Who has looked for longer than a prompt answer takes lets other
+//! threads have the processor between looks: perhaps it is the driver that waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,9 @@ impl Patience {
     }
 }
 
+/// How long to keep the processor while looking: a driver that has one of its own answers sooner.
+const PROMPT_ANSWER: Duration = Duration::from_micros(3);
+
 /// How much has to be owed for a nap, beside three quarters: so many kicks and wake-ups cost more than it
 /// takes.
 const WORTH_A_NAP: u16 = 8;
@@ -96,6 +100,8 @@ pub enum Next {
     Take,
     /// Let others run, then ask again. Kicks stay off.
     Look,
+    /// The same after other threads have run that want the processor.
+    StepAside,
     /// Enable kicks and sleep.
     Sleep,
     /// Sleep for so long with kicks off.
@@ -236,8 +242,9 @@ impl Pacing {
             (0, false) => (now, Duration::ZERO),
             _ => (self.seen_at, self.patience.gap),
         };
-        if now.duration_since(since) < patience {
-            return Next::Look;
+        let looked = now.duration_since(since);
+        if looked < patience {
+            return if looked < PROMPT_ANSWER { Next::Look } else { Next::StepAside };
         }
         if available == 0 && self.hot {
             self.hot = false;
