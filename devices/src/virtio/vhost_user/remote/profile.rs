@@ -47,6 +47,14 @@ const FS_TAG: usize = 36;
 /// The guest's context identifier (virtio 1.3 section 5.10.4).
 const VSOCK_CONFIG: u32 = 8;
 
+/// Features that a driver is offered whatever a back end offers: a network has an address, theirs or ours.
+pub(super) fn ours(kind: RemoteKind) -> u64 {
+    match kind {
+        RemoteKind::Net => NET_MAC,
+        RemoteKind::Blk | RemoteKind::Fs | RemoteKind::Vsock | RemoteKind::Rng => 0,
+    }
+}
+
 /// What a back end said of itself.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -117,7 +125,7 @@ pub(super) fn of(options: &RemoteOptions, offer: Offer) -> Result<DeviceProfile,
             if !has_mac {
                 let mac = options.mac.map_or_else(MacAddress::random, Ok);
                 config[..6].copy_from_slice(&mac.map_err(RemoteError::Mac)?.0);
-                features |= NET_MAC;
+                features |= ours(options.kind);
             }
             (1, 2)
         }
@@ -191,6 +199,17 @@ mod tests {
         let wanted = RemoteOptions { mac: Some(mac), ..options(RemoteKind::Net) };
         assert_eq!(of(&wanted, offer(!0, 2, &[9; 12])).unwrap().config[..6], mac.0);
         assert_eq!(of(&options(RemoteKind::Net), offer(!0, 2, &[8; 12])).unwrap().config, [8; 12]);
+    }
+
+    #[test]
+    fn what_a_driver_is_offered_is_the_back_ends_or_ours() {
+        let kinds =
+            [RemoteKind::Blk, RemoteKind::Net, RemoteKind::Fs, RemoteKind::Vsock, RemoteKind::Rng];
+        for kind in kinds {
+            let options = RemoteOptions { tag: Some("t".into()), ..options(kind) };
+            let profile = of(&options, offer(VERSION_1, 3, &[1; 60])).unwrap();
+            assert_eq!(profile.features, VERSION_1 | ours(kind), "{kind:?}");
+        }
     }
 
     #[test]

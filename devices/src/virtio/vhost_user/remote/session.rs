@@ -214,7 +214,9 @@ impl Session {
         else {
             return Ok(());
         };
-        front_end.set_features(*features)?;
+        // Some refuse what they did not offer: what of it is ours is none of their business.
+        let offered = front_end.features()?;
+        front_end.set_features(*features & offered)?;
         let regions: Vec<_> = self
             .memory
             .regions()
@@ -340,10 +342,11 @@ impl Session {
         let Ok(socket) = connect(&self.options.socket) else { return Ok(None) };
         let mut front_end = FrontEnd::with_patience(socket, PATIENCE)?;
         let offer = profile::ask(&mut front_end, self.options.kind)?;
-        if let Served::Rings { features, .. } = &self.served
-            && *features & !offer.features != 0
-        {
-            return Err(Failure::Features(*features & !offer.features));
+        if let Served::Rings { features, .. } = &self.served {
+            let missing = features & !(offer.features | profile::ours(self.options.kind));
+            if missing != 0 {
+                return Err(Failure::Features(missing));
+            }
         }
         let config = match self.options.kind {
             RemoteKind::Blk => Some(profile::of(&self.options, offer)?.config),
