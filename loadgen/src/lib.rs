@@ -7,6 +7,7 @@
 //!   stream      TCP with the host's kernel, over the same and over plain calls
 //!   virtio_fs   programs of a guest that share a queue
 //!   native      the same requests straight to the kernel: what there is to get
+//!   first_run   from exec to the first instruction of a guest, of any VMM
 //!   cost        what the back end's processes spend: processor time, system calls, switches
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod cost;
 mod figures;
+mod first_run;
 pub mod flood;
 pub mod frames;
 pub mod native;
@@ -27,6 +29,7 @@ mod workload;
 
 pub use cost::{Cost, Processes, SystemCalls};
 pub use figures::Figures;
+pub use first_run::first_run;
 pub use workload::{Access, Order, Polling, Workload};
 
 /// Why a run gave no figures.
@@ -57,6 +60,9 @@ pub enum LoadError {
     /// An answer is not what is in the file system.
     #[error("an answer is wrong: {0}")]
     Wrong(String),
+    /// A VMM ran no guest.
+    #[error("it did not get to its first KVM_RUN: {0}")]
+    NoRun(String),
     /// Nothing came back for a long time.
     #[error("no request has come back for {} s", ring::PATIENCE.as_secs())]
     Stuck,

@@ -67,6 +67,9 @@ impl Hint for BenchError {
                 "`--create 1G` makes it, full of random bytes"
             }
             Self::WouldOverwrite(_) => "say `--overwrite` if nothing in it is of value",
+            Self::Load { source: LoadError::NoRun(_), .. } => {
+                "run its command by hand: what it says is not shown here"
+            }
             Self::NoService { .. } => "run its command by hand to see more of what it says",
             _ => return None,
         };

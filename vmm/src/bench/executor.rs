@@ -46,23 +46,27 @@ fn trials(file: &Rc<File>) -> Vec<Trial<'static>> {
     let plain = Rc::clone(file);
     vec![
         Trial {
-            what: "a task that ends at once",
+            what: "a task that ends at once".into(),
             operations: TASKS,
             ways: by_driver(|driver| move |count| tasks(driver, count)),
         },
         Trial {
-            what: "4 KiB read, one at a time",
+            what: "4 KiB read, one at a time".into(),
             operations: READS,
             ways: with(by_driver(reads(1)), Way::new("pread", move |count| preads(&plain, count))),
         },
-        Trial { what: "4 KiB read, 32 at a time", operations: READS, ways: by_driver(reads(32)) },
         Trial {
-            what: "a byte to a task and back",
+            what: "4 KiB read, 32 at a time".into(),
+            operations: READS,
+            ways: by_driver(reads(32)),
+        },
+        Trial {
+            what: "a byte to a task and back".into(),
             operations: ROUND_TRIPS,
             ways: by_driver(|driver| move |count| round_trips(driver, count)),
         },
         Trial {
-            what: "a sleep: processor time",
+            what: "a sleep: processor time".into(),
             operations: SLEEPS,
             ways: by_driver(|driver| move |count| sleeps(driver, count)),
         },
@@ -73,7 +77,7 @@ fn by_driver<R>(way: impl Fn(DriverChoice) -> R) -> Vec<Way<'static>>
 where
     R: FnMut(u64) -> Result<Duration, BenchError> + 'static,
 {
-    DRIVERS.iter().map(|(name, driver)| Way::new(name, way(*driver))).collect()
+    DRIVERS.iter().map(|(name, driver)| Way::new(*name, way(*driver))).collect()
 }
 
 fn with(mut ways: Vec<Way<'static>>, another: Way<'static>) -> Vec<Way<'static>> {

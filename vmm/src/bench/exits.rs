@@ -25,8 +25,8 @@ pub fn run_exits(rounds: u32, progress: &dyn Fn(&str)) -> Result<TrialResults, B
         .register_ioevent(&kick, &IoEventAddress::Pio(PORT.into()), NoDatamatch)
         .map_err(|error| BenchError::host("have KVM take kicks")(error.into()))?;
     let (port, mmio) = (guest(Turn::Port)?, guest(Turn::Mmio)?);
-    let trial = |what, guest: TinyGuest| Trial {
-        what,
+    let trial = |what: &'static str, guest: TinyGuest| Trial {
+        what: what.into(),
         operations: TURNS,
         ways: vec![Way::new("kvm", run(guest))],
     };

@@ -37,12 +37,12 @@ pub fn run_ipc(rounds: u32, progress: &dyn Fn(&str)) -> Result<TrialResults, Ben
     let opened = ours.open().map_err(|error| BenchError::host(doing)(io::Error::other(error)))?;
     let trials = vec![
         Trial {
-            what: "a message to a task",
+            what: "a message to a task".into(),
             operations: MESSAGES,
             ways: vec![Way::new(OURS, to_a_task)],
         },
         Trial {
-            what: "a message to a thread",
+            what: "a message to a thread".into(),
             operations: MESSAGES,
             ways: vec![
                 Way::new(OURS, to_a_thread),
@@ -50,7 +50,7 @@ pub fn run_ipc(rounds: u32, progress: &dyn Fn(&str)) -> Result<TrialResults, Ben
             ],
         },
         Trial {
-            what: "a call of a thread",
+            what: "a call of a thread".into(),
             operations: CALLS,
             ways: vec![
                 Way::new(OURS, call_a_thread),
@@ -58,7 +58,7 @@ pub fn run_ipc(rounds: u32, progress: &dyn Fn(&str)) -> Result<TrialResults, Ben
             ],
         },
         Trial {
-            what: "a call of a process",
+            what: "a call of a process".into(),
             operations: CALLS,
             ways: vec![
                 Way::new(OURS, |count| call(&opened.sender, count)),

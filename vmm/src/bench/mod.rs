@@ -11,6 +11,7 @@
 //! What devices are made of is measured as trials: the same small thing very often, in turns with other ways to do it.
 
 mod blk;
+mod boot;
 mod contestant;
 mod error;
 mod executor;
@@ -24,6 +25,7 @@ mod streams;
 mod trial;
 
 pub use blk::{BlkBench, run_blk};
+pub use boot::{Starter, StarterError, run_boot};
 pub use contestant::{Contestant, ContestantError};
 pub use error::BenchError;
 pub use executor::run_executor;

@@ -1,5 +1,6 @@
 //! Small things that are done very often: nanoseconds each, in turns with other ways to do the same.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::result::rounded;
 
 /// One way of doing something.
 pub(super) struct Way<'a> {
-    name: &'static str,
+    name: Cow<'static, str>,
     run: Run<'a>,
 }
 
@@ -19,16 +20,16 @@ type Run<'a> = Box<dyn FnMut(u64) -> Result<Duration, BenchError> + 'a>;
 impl<'a> Way<'a> {
     /// `run` does it so often and says how long that took.
     pub(super) fn new(
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         run: impl FnMut(u64) -> Result<Duration, BenchError> + 'a,
     ) -> Self {
-        Self { name, run: Box::new(run) }
+        Self { name: name.into(), run: Box::new(run) }
     }
 }
 
 /// Something that is done, in the first way and in others.
 pub(super) struct Trial<'a> {
-    pub(super) what: &'static str,
+    pub(super) what: Cow<'static, str>,
     /// How often it is done in each round.
     pub(super) operations: u64,
     pub(super) ways: Vec<Way<'a>>,
@@ -37,7 +38,7 @@ pub(super) struct Trial<'a> {
 /// What one way costs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Cost {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// The median of all rounds.
     ns: f64,
     /// The fastest and the slowest round.
@@ -49,7 +50,7 @@ struct Cost {
 /// All ways of one thing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Costs {
-    what: &'static str,
+    what: Cow<'static, str>,
     ways: Vec<Cost>,
 }
 
@@ -91,9 +92,9 @@ fn costs(trial: &Trial<'_>, samples: Vec<Vec<f64>>) -> Costs {
         let ns = samples[samples.len() / 2];
         let ratio = rounded(ns / *first.get_or_insert(ns));
         let spread_ns = (rounded(*fastest), rounded(*slowest));
-        ways.push(Cost { name: way.name, ns: rounded(ns), spread_ns, ratio });
+        ways.push(Cost { name: way.name.clone(), ns: rounded(ns), spread_ns, ratio });
     }
-    Costs { what: trial.what, ways }
+    Costs { what: trial.what.clone(), ways }
 }
 
 /// How long work takes that cannot fail.
@@ -135,11 +136,16 @@ mod tests {
         let mut times = [9, 1, 3, 2].into_iter().map(Duration::from_micros);
         let ours = Way::new("ours", move |_| Ok(times.next().expect("four rounds")));
         let other = Way::new("other", |_| Ok(Duration::from_micros(4)));
-        let trial = Trial { what: "a thing", operations: 1000, ways: vec![ours, other] };
+        let trial = Trial { what: "a thing".into(), operations: 1000, ways: vec![ours, other] };
         let results = run_trials(vec![trial], 3, &|_| ()).expect("they do not fail");
-        let cost = |name, ns, spread_ns, ratio| Cost { name, ns, spread_ns, ratio };
+        let cost = |name: &'static str, ns, spread_ns, ratio| Cost {
+            name: name.into(),
+            ns,
+            spread_ns,
+            ratio,
+        };
         let ways = vec![cost("ours", 2.0, (1.0, 3.0), 1.0), cost("other", 4.0, (4.0, 4.0), 2.0)];
-        assert_eq!(results, TrialResults { results: vec![Costs { what: "a thing", ways }] });
+        assert_eq!(results, TrialResults { results: vec![Costs { what: "a thing".into(), ways }] });
         let line = results.json();
         assert!(
             line.starts_with(r#"{"results":[{"what":"a thing","ways":[{"name":"ours","ns":2.0"#)

@@ -10,7 +10,9 @@ use loadgen::stream::{FrameSize, Stream};
 use loadgen::virtio_fs::{FsAmounts, FsTree};
 use loadgen::{Access, Order, Polling, Workload};
 
-use crate::bench::{self, BenchError, BlkBench, Contestant, FsBench, NetBench, TrialResults};
+use crate::bench::{
+    self, BenchError, BlkBench, Contestant, FsBench, NetBench, Starter, TrialResults,
+};
 use crate::config::ByteCount;
 use crate::error::Report;
 use crate::outcome;
@@ -44,6 +46,33 @@ enum Kind {
     Executor(TrialArgs),
     /// Measure what it costs to leave a guest; needs KVM
     Exits(TrialArgs),
+    Boot(BootArgs),
+}
+
+const BOOT_EXAMPLES: &str = "\
+Examples:
+  vmm bench boot vmlinux bzImage
+  vmm bench boot vmlinux --against 'other=my-vmm --kernel {kernel} --disk path={disk}'
+
+From exec to the first KVM_RUN, where a seccomp filter stops it: other VMMs need not help.
+On a machine that does other things, run it under `chrt -f 10`.";
+
+/// Measure starts of virtual machines, up to the first instruction; needs KVM
+#[derive(Debug, Args)]
+#[command(after_help = BOOT_EXAMPLES)]
+struct BootArgs {
+    /// Kernels that are started, with 512M of memory and a disk
+    #[arg(required = true, value_name = "KERNEL")]
+    kernels: Vec<PathBuf>,
+    /// Another VMM: NAME=COMMAND with {kernel} and {disk} in it
+    #[arg(long, value_name = "PEER")]
+    against: Vec<Starter>,
+    /// Rounds in which all take turns, after one that does not count
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// End with one line of JSON on standard output
+    #[arg(long)]
+    json: bool,
 }
 
 /// How small things are measured.
@@ -262,6 +291,11 @@ pub(super) fn run(arguments: BenchArgs) -> u8 {
         Kind::Ipc(arguments) => try_out(&arguments, bench::run_ipc),
         Kind::Executor(arguments) => try_out(&arguments, bench::run_executor),
         Kind::Exits(arguments) => try_out(&arguments, bench::run_exits),
+        Kind::Boot(BootArgs { kernels, against, rounds, json }) => {
+            try_out(&TrialArgs { rounds, json }, |rounds, progress| {
+                bench::run_boot(&kernels, &against, rounds, progress)
+            })
+        }
         Kind::Fs(arguments) => {
             let json = arguments.json;
             let large = arguments.size.get();

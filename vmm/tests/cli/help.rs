@@ -34,6 +34,7 @@ fn help_is_as_recorded() {
         (&["bench", "ipc", "--help"], "help-bench-ipc.txt"),
         (&["bench", "executor", "--help"], "help-bench-executor.txt"),
         (&["bench", "exits", "--help"], "help-bench-exits.txt"),
+        (&["bench", "boot", "--help"], "help-bench-boot.txt"),
         (&["doctor", "--help"], "help-doctor.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),
