@@ -50,6 +50,12 @@ impl Driver {
         self
     }
 
+    /// Something else happens, by its number, with this choice.
+    fn happens(mut self, deed: u8, choice: &[u8]) -> Self {
+        self.0.extend([0x20 | deed, size(4), 0, 0]);
+        self.and(choice)
+    }
+
     fn access(mut self, manner: u8, at: u16, length: usize) -> Self {
         self.0.extend([manner, size(length)]);
         self.0.extend(at.to_le_bytes());
@@ -155,7 +161,7 @@ pub(crate) fn pci() -> Vec<Vec<u8>> {
     let again = |driver: Driver| status(status(driver, 0), 1);
     let moved = used.clone().write_config(0x10, &0xc100_0000_u32.to_le_bytes());
     let broken = used.clone().hears(31).read(COMMON + 20, 1).write(NOTIFY, &[0, 0]);
-    vec![
+    let mut inputs = vec![
         found().0,
         used.clone().0,
         again(used.clone()).0,
@@ -169,5 +175,104 @@ pub(crate) fn pci() -> Vec<Vec<u8>> {
         status(started([0, 1]).write(COMMON + 22, &[0, 0]).write(COMMON + 24, &[0, 8]), 15).0,
         status(started([0, 1]).write(COMMON + 24, &[3, 0]).write(COMMON + 28, &[1, 0]), 15).0,
         (0..64).step_by(3).fold(running(), |driver, at| driver.read(at, 8).write(at, &[1; 3])).0,
+    ];
+    inputs.extend(upheavals().into_iter().map(|driver| driver.0));
+    inputs.extend(profiles());
+    inputs.push(window().0);
+    inputs
+}
+
+/// The configuration space has a capability through which the BAR can be reached.
+fn window() -> Driver {
+    const WINDOW: u16 = 0x84;
+    let mut driver = Driver::default().write_config(4, &[6, 0]).write_config(WINDOW + 4, &[0]);
+    for (offset, length) in [(0_u32, 4_u32), (20, 1), (0x2000, 2), (0x2001, 2), (0x9000, 4), (0, 3)]
+    {
+        driver = driver.write_config(WINDOW + 8, &offset.to_le_bytes());
+        driver = driver.write_config(WINDOW + 12, &length.to_le_bytes());
+        driver = driver.write_config(WINDOW + 16, &[1, 0, 0, 0]).read_config(WINDOW + 16, 4);
+        driver = driver.read_config(WINDOW + 14, 4).read_config(WINDOW + 18, 2);
+    }
+    driver.write_config(WINDOW + 4, &[1]).read_config(WINDOW + 16, 4)
+}
+
+/// What becomes of back ends, as `happen` in `src/pci.rs` counts it.
+const OBJECTS: (u8, &[u8]) = (24, &[0]);
+const REFUSES: (u8, &[u8]) = (24, &[1]);
+const DIES: (u8, &[u8]) = (24, &[2]);
+const IS_REPLACED: (u8, &[u8]) = (25, &[0]);
+const IS_REPLACED_BY_ONE_THAT_OBJECTS: (u8, &[u8]) = (25, &[1]);
+const PAUSES: (u8, &[u8]) = (26, &[]);
+const RESUMES: (u8, &[u8]) = (27, &[]);
+const IS_GIVEN_UP: (u8, &[u8]) = (28, &[]);
+const HAS_NEWS: (u8, &[u8]) = (29, &[]);
+
+fn upheavals() -> Vec<Driver> {
+    let then = |driver: Driver, deeds: &[(u8, &[u8])]| {
+        deeds.iter().fold(driver, |driver, (deed, choice)| driver.happens(*deed, choice))
+    };
+    // What is before the last step: queues are there, and `DRIVER_OK` is not.
+    let ready = || queue(started([1 << 29, 1]), 0);
+    let run = |driver| status(driver, 15);
+    let reset = |driver| status(driver, 0).read(COMMON + 20, 1);
+    let configured = |driver: Driver| driver.write(DEVICE, &[1, 2, 3, 4]).write(DEVICE, &[5]);
+    let looked = |driver: Driver| driver.read(COMMON + 20, 1).read(ISR, 1).read(DEVICE, 4);
+    let heard = |driver: Driver| driver.write(COMMON + 16, &[0, 0]);
+    vec![
+        then(configured(then(configured(running()), &[DIES])), &[IS_REPLACED, HAS_NEWS]),
+        looked(then(running(), &[DIES, IS_REPLACED_BY_ONE_THAT_OBJECTS, IS_REPLACED])),
+        then(reset(then(configured(running()), &[DIES])), &[IS_REPLACED]),
+        then(run(then(ready(), &[DIES])), &[IS_REPLACED]),
+        looked(run(then(heard(ready()), &[OBJECTS]))),
+        looked(run(then(heard(ready()), &[REFUSES]))),
+        looked(reset(reset(then(running(), &[REFUSES])).read(COMMON + 20, 1))),
+        looked(configured(then(running(), &[OBJECTS]))),
+        looked(configured(then(running(), &[REFUSES]))),
+        configured(then(running(), &[OBJECTS, HAS_NEWS])),
+        reset(then(running(), &[PAUSES, PAUSES, DIES, IS_REPLACED, RESUMES, RESUMES])),
+        then(run(then(ready(), &[PAUSES])), &[RESUMES]),
+        then(
+            run(queue(then(reset(then(running(), &[PAUSES])), &[DIES]), 0)),
+            &[IS_REPLACED, RESUMES],
+        ),
+        then(run(then(ready(), &[PAUSES, REFUSES])), &[RESUMES]),
+        then(running(), &[PAUSES, REFUSES, RESUMES, REFUSES, PAUSES]),
+        then(running(), &[PAUSES, DIES, IS_REPLACED, DIES, RESUMES, IS_REPLACED]),
+        reset(looked(configured(then(running(), &[IS_GIVEN_UP, DIES, IS_GIVEN_UP])))),
+        reset(then(running(), &[DIES, IS_GIVEN_UP])),
+        run(then(ready(), &[IS_GIVEN_UP, DIES])),
+        then(configured(then(running(), &[DIES])), &[(25, &[2])]),
+        looked(then(running(), &[HAS_NEWS]).hears(31).hears(31).hears(30)),
+        looked(Driver::default().hears(31).hears(30)),
+        running().happens(30, &[1, 2, 3]),
+        run(queue(started([1 << 29, 1]).write(DEVICE + 30, &[1]).write(DEVICE + 20, &[1; 8]), 0)),
+    ]
+}
+
+/// Profiles, most of which are none: as `profile` in `src/pci.rs` reads them.
+fn profiles() -> Vec<Vec<u8>> {
+    let profile = |queues: u16, size: u16, kind: u8, config: u16, writes: u8| {
+        let mut bytes = vec![0xff];
+        bytes.extend(queues.to_le_bytes());
+        (0..queues.min(4)).for_each(|_| bytes.extend(size.to_le_bytes()));
+        bytes.push(kind);
+        bytes.extend((1_u64 << 29).to_le_bytes());
+        bytes.extend(config.to_le_bytes());
+        bytes.extend([writes, 0]);
+        bytes.extend(running().write(DEVICE, &[1]).0);
+        bytes
+    };
+    vec![
+        profile(1, 64, 1, 0, 0),
+        profile(1, 64, 3, 8, 1),
+        profile(3, 64, 16, 8, 1),
+        profile(2, 128, 18, 0x1000, 0),
+        profile(255, 64, 5, 8, 0),
+        profile(256, 64, 5, 8, 0),
+        profile(0, 0, 5, 8, 0),
+        profile(1, 3, 5, 8, 0),
+        profile(1, 64, 0, 8, 0),
+        profile(1, 64, 64, 8, 0),
+        profile(1, 64, 5, 0x1001, 0),
     ]
 }

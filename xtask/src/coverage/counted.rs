@@ -84,7 +84,12 @@ pub(super) const PARTS: &[Part] = &[
         &["protocol.rs", "request.rs", "names.rs", "server.rs", "session.rs", "answer.rs"],
     ),
     part("pmem", "devices/src/virtio/pmem", &["protocol.rs", "flush.rs"]),
-    part("pci", "devices/src/virtio/pci", &["registers.rs", "capabilities.rs", "status.rs"]),
+    part(
+        "virtio-pci",
+        "devices/src/virtio/pci",
+        &["device.rs", "registers.rs", "link.rs", "kicks.rs", "capabilities.rs", "status.rs"],
+    ),
+    part("pci", "devices/src/pci", &["config.rs", "root.rs", "msix.rs"]),
     part(
         "vhost-user",
         "devices/src/virtio/vhost_user",
