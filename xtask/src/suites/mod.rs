@@ -122,6 +122,7 @@ const LONG: &[&str] = &[
     "pmem/unbound",
     "pmem/writes-to-read-only-memory",
     "vhost-user/linux-on",
+    "vhost-user/virtiofsd",
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
     "posix/",

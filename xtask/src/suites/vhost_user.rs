@@ -127,7 +127,7 @@ has ' 0% packet loss'
 has 'all is well'
 "#,
     );
-    vec![kills, devices, network, remote()]
+    vec![kills, devices, network, remote(), virtiofsd()]
 }
 
 /// A device that another program serves to our machine.
@@ -180,6 +180,84 @@ has 'err= 0'
     );
     remote.timeout = Duration::from_mins(5);
     remote
+}
+
+/// `serve SOCKET COMMAND...` runs a program of others, and a successor when it dies, until there is the file `over`;
+/// `successor N` waits until a machine has found the Nth. The programs are those of `$VMM_BED_CRATES`, with
+/// their libraries, or of Debian.
+const STRANGERS: &str = r#"
+PATH=$VMM_BED_CRATES:$PATH
+export LD_LIBRARY_PATH="$VMM_BED_CRATES"
+serve() {
+    socket=$1; shift
+    (
+        while [ ! -e over ]; do
+            rm -f "$socket"
+            "$@" >>served.log 2>&1 &
+            echo $! >pid
+            wait $! || true
+            sleep 0.1
+        done
+    ) &
+    trap 'touch over; kill -9 $(cat pid) || true' EXIT
+    turns=0
+    until [ -S "$socket" ]; do
+        turns=$((turns + 1))
+        [ $turns -lt 100 ] || { cat served.log; fail 'nobody listens'; }
+        sleep 0.1
+    done
+}
+successor() {
+    turns=0
+    until [ "$(grep -c 'there is a back end again' log)" = "$1" ]; do
+        turns=$((turns + 1))
+        [ $turns -lt 300 ] || { cat output log served.log; fail "no successor after death $1"; }
+        sleep 0.1
+    done
+}
+"#;
+
+/// A directory of virtiofsd, which knows nothing of a predecessor's clients: they mount it anew.
+fn virtiofsd() -> Case {
+    let mut case = Case::new(
+        "vhost-user/virtiofsd-shares-and-dies",
+        format!(
+            "{STRANGERS}{}",
+            r#"
+virtiofsd --version >/dev/null 2>&1 || skip 'there is no virtiofsd in $VMM_BED_CRATES or PATH'
+mkdir dir
+echo from the host >dir/a
+serve fs.sock virtiofsd --socket-path=fs.sock --shared-dir=dir --sandbox=none
+with_keys
+linux_in_background '
+mount -t virtiofs dir /mnt
+cat /mnt/a
+fio --name=v --directory=/mnt --size=8M --rw=randwrite --bs=4k --ioengine=psync --verify=crc32c
+head -c 8M /dev/urandom >/tmp/bytes
+cp /tmp/bytes /mnt/bytes
+sync
+for n in $(seq 100); do echo $n >/mnt/n$n; done
+umount /mnt
+echo first part over
+read -r line </dev/console
+mount -t virtiofs dir /mnt
+cmp /tmp/bytes /mnt/bytes
+[ $(ls /mnt | grep -c ^n) = 100 ]
+echo all is well
+' -v --vhost-user type=fs,socket=fs.sock,tag=dir --cmdline bed.modules=virtiofs
+until_output 'first part over' 1200
+kill -9 "$(cat pid)"
+successor 1
+echo go on >&9
+until_output 'all is well' 600
+finish 0
+has 'from the host'
+has 'err= 0'
+"#
+        ),
+    );
+    case.timeout = Duration::from_mins(5);
+    case
 }
 
 fn here(name: &str, script: &str) -> Case {
