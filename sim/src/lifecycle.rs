@@ -89,6 +89,7 @@ impl World {
         {
             let mut stage = self.stage.borrow_mut();
             let Stage { machine, model, .. } = &mut *stage;
+            model.settle(machine, &self.region);
             model.succeeded(machine, how);
         }
         if how == Succession::Crash && !self.resetting {
@@ -182,6 +183,7 @@ impl World {
         {
             let mut stage = self.stage.borrow_mut();
             let Stage { machine, model, .. } = &mut *stage;
+            model.settle(machine, &self.region);
             model.succeeded(machine, Succession::Crash);
         }
         let positions = self.positions.clone();

@@ -86,6 +86,11 @@ pub trait Model {
         let _ = (machine, how);
     }
 
+    /// A back end is dead: whoever outlives it finds out what came of its last sync.
+    fn settle(&mut self, machine: &Machine, region: &InflightRegion) {
+        let _ = (machine, region);
+    }
+
     /// Whether a successor that is told where the queues stand needs nothing else of its predecessor.
     fn survives_without_record(&self) -> bool {
         true

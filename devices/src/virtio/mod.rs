@@ -22,6 +22,7 @@ pub mod pmem;
 pub mod queue;
 pub mod rng;
 mod state_file;
+pub mod syncs;
 #[cfg(test)]
 mod test_bed;
 pub mod tracing;

@@ -26,6 +26,7 @@ use super::p9::P9Parts;
 use super::pmem::PmemParts;
 use super::queue::InflightRegion;
 use super::rng::RngParts;
+use super::syncs::SyncWitness;
 use super::vhost_user::remote::RemoteParts;
 use super::vsock::VsockParts;
 use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
@@ -41,6 +42,12 @@ pub trait Parts: Sized {
     /// A change was made: whoever starts from these parts starts with it.
     fn remember(&mut self, change: &Change) {
         let _ = change;
+    }
+
+    /// For whoever outlives back ends: what finds out whether the last sync of one failed as it died. None where
+    /// nothing is synced, or no failure is forgotten. To be called before the first back end runs.
+    fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
+        None
     }
 
     /// The machine is over: lets go of what may outlast this process and its back ends, as a ring
@@ -121,6 +128,10 @@ impl Parts for DeviceParts {
 
     fn remember(&mut self, change: &Change) {
         each!(self, parts => parts.remember(change));
+    }
+
+    fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
+        each!(self, parts => parts.sync_witness())
     }
 
     fn release(&self) {

@@ -11,6 +11,7 @@ use devices::virtio::parts::Parts;
 use devices::virtio::pmem::{Access, PmemFile, PmemParts};
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::queue::driver::{Buffer, Used};
+use devices::virtio::syncs::settle;
 use executor::sim::{DiskId, Faults, Kept, Numbers, Sim};
 
 use super::crimes;
@@ -148,6 +149,10 @@ impl Model for Pmem {
 
     fn reset(&mut self, machine: &mut Machine) {
         self.forget(machine);
+    }
+
+    fn settle(&mut self, machine: &Machine, region: &InflightRegion) {
+        settle(region, || machine.sim.sync(self.disk));
     }
 
     fn power_cut(&mut self, machine: &mut Machine, random: &mut Numbers) -> bool {

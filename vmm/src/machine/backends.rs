@@ -250,12 +250,17 @@ fn start_process(
     let (queues, size) = profile.inflight_size();
     let inflight = InflightRegion::create(queues, size)?;
     let metrics = metrics(queues)?;
+    let witness = parts.sync_witness().transpose().unwrap_or_else(|error| {
+        log::warn!("{name}: a flush that fails as its process dies will not be noticed: {error}");
+        None
+    });
     let parts = SharedParts::new(parts);
     let blueprint = Blueprint {
         kind,
         name: name.clone(),
         parts: parts.clone(),
         inflight,
+        witness,
         metrics: metrics.clone(),
         memory: memory.clone(),
         actor: traced.actor,

@@ -23,6 +23,7 @@ use devices::virtio::metrics::MetricsRegion;
 use devices::virtio::parts::{Parts, VirtioStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
+use devices::virtio::syncs::SyncWitness;
 use executor::{Either, TaskGroup, select};
 use ipc::link::Link;
 use ipc::{CallError, Deadline, Receiver, Sender, Tap};
@@ -57,6 +58,7 @@ pub(super) struct Blueprint {
     pub(super) name: String,
     pub(super) parts: SharedParts,
     pub(super) inflight: InflightRegion,
+    pub(super) witness: Option<SyncWitness>,
     pub(super) metrics: MetricsRegion,
     pub(super) memory: GuestMemory,
     /// What the device is called in a trace.
@@ -377,6 +379,10 @@ fn hand_over(charge: &Charge, process: &Process, spawner: Spawner) {
     let (blueprint, transport) = (Arc::clone(&charge.blueprint), Arc::clone(&charge.transport));
     let (id, requests) = (process.id, process.requests.clone());
     let work = move || {
+        if let Some(witness) = &blueprint.witness {
+            // Its predecessor may have died before it could tell what came of a flush.
+            witness.settle(&blueprint.inflight);
+        }
         let void = || blueprint.inflight.clear();
         if let Err(reason) = transport.replace_backend(requests, void) {
             // Its death brings the next one, or the end.

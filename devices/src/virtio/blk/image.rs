@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::BlkError;
 use crate::rate_limit::RateLimits;
 use crate::virtio::file_lock::{self, LockError};
+use crate::virtio::syncs::Failed;
 
 /// Bytes of a virtio sector, whatever the block size (virtio 1.3 section 5.2.6).
 pub const SECTOR_SIZE: u64 = 512;
@@ -129,6 +130,12 @@ pub(super) struct Geometry {
 pub(super) enum Discard {
     Supported,
     Unsupported,
+}
+
+impl Geometry {
+    pub(super) fn failed_syncs(&self) -> Failed {
+        if self.memory_alignment <= 1 { Failed::IsForgotten } else { Failed::IsKnown }
+    }
 }
 
 impl BlockImage {

@@ -40,7 +40,6 @@ use std::io;
 use std::rc::Rc;
 
 use executor::Fd;
-use rustix::io::Errno;
 
 pub use super::file_lock::Holder;
 pub use error::BlkError;
@@ -58,6 +57,7 @@ use super::control::{Change, Effect, LimitedTraffic};
 use super::file_lock;
 use super::parts::Parts;
 use super::queue::InflightRegion;
+use super::syncs::{Failed, SyncWitness, Syncs};
 use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::RateLimiter;
@@ -98,6 +98,11 @@ impl Parts for BlockImage {
             | Change::Share(_)
             | Change::Unshare { .. } => {}
         }
+    }
+
+    fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
+        let forgets = self.geometry.failed_syncs() == Failed::IsForgotten;
+        (forgets && self.access() == Access::ReadWrite).then(|| SyncWitness::of(self.file()))
     }
 
     fn release(&self) {
@@ -160,8 +165,7 @@ impl BlockBackend {
         };
         let disk = Disk {
             file,
-            record: self.inflight.clone(),
-            lost: Cell::new(self.inflight.as_ref().is_some_and(InflightRegion::is_marked)),
+            syncs: Syncs::new(geometry.failed_syncs(), self.inflight.as_ref()),
             geometry: RefCell::new(geometry),
             limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
             changes: Rc::default(),
@@ -180,10 +184,7 @@ impl BlockBackend {
 #[derive(Debug)]
 struct Disk {
     file: Fd,
-    /// Where successors learn of what is `lost`.
-    record: Option<InflightRegion>,
-    /// A sync has failed, and with it what it should have written: see [`Disk::synced`].
-    lost: Cell<bool>,
+    syncs: Syncs,
     /// Its size can change.
     geometry: RefCell<Geometry>,
     limiter: RefCell<RateLimiter>,
@@ -196,32 +197,6 @@ struct Disk {
     /// What writes go by now.
     mode: Cell<CacheMode>,
     complaints: LogLimit,
-}
-
-impl Disk {
-    /// What the result of a sync is worth.
-    ///
-    /// When the kernel cannot write a page back it takes it for clean all the same, and the next sync
-    /// says that all is well. So after one that failed none succeeds, whichever process asks, or a driver
-    /// that tries again would be told that its data is safe. That goes for syncs that were under way, too:
-    /// of several the kernel tells one. Without a page cache nothing is forgotten.
-    fn synced(&self, result: io::Result<u32>) -> io::Result<u32> {
-        match result {
-            Ok(_) if self.lost.get() => Err(Errno::IO.into()),
-            Err(error)
-                if error.kind() != io::ErrorKind::Interrupted
-                    && !server::is_unsupported(&error)
-                    && self.geometry.borrow().memory_alignment <= 1 =>
-            {
-                self.lost.set(true);
-                if let Some(record) = &self.record {
-                    record.mark();
-                }
-                Err(error)
-            }
-            other => other,
-        }
-    }
 }
 
 struct BlockDevice {

@@ -14,6 +14,7 @@ use crate::simulation::{Bug, is_planted};
 use crate::virtio::queue::{
     Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
 };
+use crate::virtio::syncs::is_unsupported;
 use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
 
 /// Most bytes that go through host memory at once. A queue full of unaligned requests holds this
@@ -115,9 +116,12 @@ impl Server {
                 self.paced.slow += 1;
                 zero_or_free(&mut self.paced.ops, &self.disk, request, range, head)
             }
-            Step::Sync if self.disk.lost.get() => return self.finish(head, STATUS_IOERR, None),
+            Step::Sync if self.disk.syncs.have_failed() => {
+                return self.finish(head, STATUS_IOERR, None);
+            }
             Step::Sync => {
                 self.paced.slow += 1;
+                self.disk.syncs.begin();
                 self.paced.ops.fdatasync(&self.disk.file, head)
             }
             Step::Idle => unreachable!("a request in flight has a step"),
@@ -185,7 +189,7 @@ impl Requests for Server {
         let Completed { tag, mut result, pages } = completed;
         let request = &mut self.requests[usize::from(tag)];
         if request.step == Step::Sync {
-            result = self.disk.synced(result);
+            result = self.disk.syncs.end(result);
         }
         if matches!(request.step, Step::Range(_) | Step::Sync) {
             self.paced.slow -= 1;
@@ -213,6 +217,13 @@ impl Requests for Server {
         }
     }
 
+    fn abandoned(&mut self, completed: Completed) {
+        if self.requests[usize::from(completed.tag)].step == Step::Sync {
+            // The kernel says it once.
+            let _ = self.disk.syncs.end(completed.result);
+        }
+    }
+
     fn into_queue(self) -> PacedQueue {
         self.paced
     }
@@ -228,7 +239,7 @@ fn began(request: &Request, disk: &Disk) -> Option<Began> {
             let range = request.ranges[position];
             (Operation::Range, range.offset, range.length)
         }
-        Step::Sync if !disk.lost.get() => (Operation::Sync, 0, 0),
+        Step::Sync if !disk.syncs.have_failed() => (Operation::Sync, 0, 0),
         Step::Sync | Step::Idle => return None,
     };
     Some(Began { operation, offset, length })
@@ -375,11 +386,4 @@ fn zero_or_free(
     let zeroes = request.pages.take();
     let zeroes = zeroes.unwrap_or_else(|| Pages::new(BOUNCE_BYTES as usize));
     ops.transfer_pages(&disk.file, zeroes, Side::Readable, length, range.offset, tag)
-}
-
-pub(super) fn is_unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV)
-    )
 }

@@ -5,8 +5,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::Poll;
 
-use executor::{Either, select};
-
 use super::failure::Failure;
 use super::protocol::{FAILED, FLUSH, OK, WORD};
 use super::{Access, Memory};
@@ -54,9 +52,10 @@ impl Flushes {
             }
             let taken_at = executor::now();
             let taken = self.take(active)?;
-            let Either::Left(result) = select(self.sync(taken), aborted(active)).await else {
+            let result = self.sync(taken).await;
+            if is_aborted(active).await {
                 return Ok(());
-            };
+            }
             if let Err(error) = &result {
                 self.memory.complaints.warn(format_args!("pmem: a flush failed: {error}"));
             }
@@ -100,11 +99,7 @@ impl Flushes {
     }
 }
 
-/// Ready when what is under way counts no more.
-async fn aborted(active: &ActiveQueue) {
-    poll_fn(|context| match active.poll_stop(context) {
-        Some(StopMode::Abort) => Poll::Ready(()),
-        Some(StopMode::Drain) | None => Poll::Pending,
-    })
-    .await;
+/// Whether what was under way counts no more.
+async fn is_aborted(active: &ActiveQueue) -> bool {
+    poll_fn(|context| Poll::Ready(active.poll_stop(context) == Some(StopMode::Abort))).await
 }

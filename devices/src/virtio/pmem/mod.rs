@@ -20,7 +20,6 @@ mod file;
 mod flush;
 mod protocol;
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -36,6 +35,7 @@ pub use super::blk::Access;
 use super::file_lock;
 use super::parts::Parts;
 use super::queue::{InflightRegion, RING_FEATURES};
+use super::syncs::{Failed, SyncWitness, Syncs};
 use super::worker::{self, ActiveQueue, Device, Work};
 use crate::log_limit::LogLimit;
 use crate::memory::GuestAddress;
@@ -74,6 +74,10 @@ impl Parts for PmemParts {
         Ok(Self { file: self.file.try_clone()?, ..*self })
     }
 
+    fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
+        (self.access == Access::ReadWrite).then(|| SyncWitness::of(self.file.as_fd()))
+    }
+
     fn release(&self) {
         file_lock::release(self.file.as_fd());
     }
@@ -88,8 +92,7 @@ impl Parts for PmemParts {
         let memory = Rc::new(Memory {
             file,
             access: self.access,
-            lost: Cell::new(inflight.as_ref().is_some_and(InflightRegion::is_marked)),
-            record: inflight.clone(),
+            syncs: Syncs::new(Failed::IsForgotten, inflight.as_ref()),
             complaints: LogLimit::new(),
         });
         worker::serve(PmemDevice { memory, config }, inflight, context).await;
@@ -101,29 +104,18 @@ impl Parts for PmemParts {
 struct Memory {
     file: Fd,
     access: Access,
-    /// A sync has failed, and with it what it should have written.
-    lost: Cell<bool>,
-    /// Where successors learn of that.
-    record: Option<InflightRegion>,
+    syncs: Syncs,
     complaints: LogLimit,
 }
 
 impl Memory {
     /// What was written before is on the disk after this.
     async fn sync(&self) -> io::Result<()> {
-        if self.lost.get() {
+        if self.syncs.have_failed() {
             return Err(Errno::IO.into());
         }
-        let result = self.file.fdatasync().await;
-        if let Err(error) = &result
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            self.lost.set(true);
-            if let Some(record) = &self.record {
-                record.mark();
-            }
-        }
-        result
+        self.syncs.begin();
+        self.syncs.end(self.file.fdatasync().await)
     }
 }
 

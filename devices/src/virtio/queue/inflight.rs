@@ -10,7 +10,7 @@
 //!   |  header  |  record of queue 0           |  record of queue 1           | ...
 //!   +----------+------------------------------+------------------------------+----
 //!
-//!   header     magic, shape, and a mark of the device that outlives its processes
+//!   header     magic, shape, a mark of the device that outlives its processes, whether it syncs
 //!   record     word 0      live: 0, or LIVE | PACKED if it is | queue size
 //!              word 1      where a packed ring stands
 //!              word 8 + h  slot of buffer h: 0, or bit 63     done, waits to be published
@@ -56,6 +56,8 @@ use crate::virtio::backend::RingLayout;
 
 /// The word of the header that [`InflightRegion::mark`] sets.
 const MARK: usize = 2;
+/// That which [`InflightRegion::syncs_begin`] sets.
+const SYNCS: usize = 3;
 const MAGIC: u64 = 0x7669_6e66_6c67_6802;
 /// Words before the slots: a cache line, so that slots of different queues share none.
 const RECORD_HEADER_WORDS: usize = 8;
@@ -150,6 +152,21 @@ impl InflightRegion {
     /// Whether this process or one before it has left the sign.
     pub fn is_marked(&self) -> bool {
         self.words.load(MARK) != 0
+    }
+
+    /// Syncs of the device's file begin.
+    pub(in crate::virtio) fn syncs_begin(&self) {
+        self.words.store(SYNCS, 1);
+    }
+
+    /// None is under way, and what came of the last ones is known.
+    pub(in crate::virtio) fn syncs_are_over(&self) {
+        self.words.store(SYNCS, 0);
+    }
+
+    /// Whether a process that is dead had a sync under way, or died before it could tell what came of it.
+    pub(in crate::virtio) fn has_sync_under_way(&self) -> bool {
+        self.words.load(SYNCS) != 0
     }
 
     /// Forget what all queues have in flight: the device was reset while no back end was there.

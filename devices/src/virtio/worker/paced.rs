@@ -47,6 +47,11 @@ pub(crate) trait Requests {
     /// An operation is over.
     fn completed(&mut self, completed: Completed);
 
+    /// An operation is over whose request counts no more.
+    fn abandoned(&mut self, completed: Completed) {
+        drop(completed);
+    }
+
     /// The queue again.
     fn into_queue(self) -> PacedQueue;
 }
@@ -204,11 +209,11 @@ impl PacedQueue {
 /// Serve a queue until it is stopped.
 pub(crate) async fn serve_paced(mut requests: impl Requests) -> Vec<ActiveQueue> {
     let outcome = poll_fn(|context| poll(&mut requests, context)).await;
-    let PacedQueue { active, mut ops, .. } = requests.into_queue();
     if let Err(failure) = outcome {
-        active.give_up(failure, &mut ops).await;
+        requests.queue().active.fail(failure.to_string()).await;
+        poll_fn(|context| poll_abandoned(&mut requests, context)).await;
     }
-    vec![active]
+    vec![requests.into_queue().active]
 }
 
 /// Ready when the queue was stopped and nothing is in flight, or with a failure.
@@ -217,7 +222,7 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
         let paced = requests.queue();
         let stop = paced.active.poll_stop(context);
         if stop == Some(StopMode::Abort) {
-            return paced.ops.poll_cancelled(context).map(Ok);
+            return poll_abandoned(requests, context).map(Ok);
         }
         // Off before anything is published: a driver that polls answers at once.
         paced.active.queue.disable_kicks();
@@ -263,6 +268,16 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
     }
     context.waker().wake_by_ref();
     Poll::Pending
+}
+
+/// Ready when nothing is in flight any more, of which all was given up.
+fn poll_abandoned(requests: &mut impl Requests, context: &mut Context<'_>) -> Poll<()> {
+    requests.queue().ops.cancel_all();
+    while requests.queue().ops.in_flight() > 0 {
+        let completed = ready!(requests.queue().ops.poll_next(context));
+        requests.abandoned(completed);
+    }
+    Poll::Ready(())
 }
 
 fn take<R: Requests>(requests: &mut R) -> Result<(), R::Failure> {

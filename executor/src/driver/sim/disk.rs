@@ -24,6 +24,19 @@ pub(super) struct Disk {
     lasting: Vec<u32>,
     /// Whether the next sync writes it.
     dirty: Vec<bool>,
+    /// How many syncs have failed.
+    failures: u64,
+    /// How many of these each open file was told of.
+    told: [u64; 2],
+}
+
+/// By which of its open files somebody works on a disk: the kernel tells each of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// By that of the actors, one after the other.
+    ByActors,
+    /// By that of who outlives them.
+    BySurvivor,
 }
 
 /// What a sync has to make durable: the dirty blocks when it began.
@@ -41,6 +54,8 @@ impl Disk {
             written: vec![0; blocks],
             lasting: vec![0; blocks],
             dirty: vec![false; blocks],
+            failures: 0,
+            told: [0; 2],
         }
     }
 
@@ -88,8 +103,8 @@ impl Disk {
         Writeback { blocks: dirty.map(block).collect() }
     }
 
-    /// A sync ends well: what it began with lasts.
-    pub(super) fn end_sync(&mut self, writeback: Writeback) {
+    /// A sync ends well: what it began with lasts. Whether the file is told now of an earlier failure is said.
+    pub(super) fn end_sync(&mut self, writeback: Writeback, by: Opened) -> Result<(), ()> {
         for (index, version, bytes) in writeback.blocks {
             if version > self.lasting[index] {
                 self.durable[index * BLOCK..][..BLOCK].copy_from_slice(&bytes);
@@ -97,10 +112,14 @@ impl Disk {
                 self.dirty[index] &= self.written[index] != version;
             }
         }
+        let told = std::mem::replace(&mut self.told[by as usize], self.failures);
+        if told == self.failures { Ok(()) } else { Err(()) }
     }
 
     /// A sync fails: what it began with counts as clean, whether it lasts or not.
-    pub(super) fn fail_sync(&mut self, writeback: &Writeback) {
+    pub(super) fn fail_sync(&mut self, writeback: &Writeback, by: Opened) {
+        self.failures += 1;
+        self.told[by as usize] = self.failures;
         for (index, version, _) in &writeback.blocks {
             self.dirty[*index] &= self.written[*index] != *version;
         }

@@ -240,7 +240,7 @@ impl World {
             let mut pending = self.pending.swap_remove(chosen);
             let moves = matches!(pending.file, File::Simulated { .. })
                 && !matches!(pending.due, Due::Happened(..))
-                && !matches!(name(&pending.operation), "poll" | "sync");
+                && name(&pending.operation) != "poll";
             if moves && self.random.once_in(2) {
                 // Nobody hears of the result.
                 let _ = self.attempt(&mut pending);
@@ -327,7 +327,7 @@ impl World {
         let Some(place) = self.pending.iter().position(|pending| pending.token == token) else {
             return;
         };
-        let moves = matches!(name(&self.pending[place].operation), "read" | "write");
+        let moves = matches!(name(&self.pending[place].operation), "read" | "write" | "sync");
         let simulated = self.pending[place].lane.is_none();
         if moves
             && simulated

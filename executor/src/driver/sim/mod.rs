@@ -41,6 +41,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use self::clock::Clock;
+use self::disk::Opened;
 use self::driver::{Life, SimDriver};
 use self::objects::{Object, Objects};
 use self::perform::Pending;
@@ -242,6 +243,18 @@ impl Sim {
     /// If the disk ends before them.
     pub fn store(&self, disk: DiskId, offset: usize, bytes: &[u8]) {
         self.world.borrow_mut().objects.with_disk(disk.0, |disk| disk.write(offset, bytes));
+    }
+
+    /// Somebody who outlives the actors syncs a disk, by an open file that nobody else uses.
+    pub fn sync(&self, disk: DiskId) -> io::Result<()> {
+        let mut world = self.world.borrow_mut();
+        let World { objects, random, faults, .. } = &mut *world;
+        let result = objects.with_disk(disk.0, |disk| {
+            let writeback = disk.begin_sync();
+            perform::sync(disk, writeback, Opened::BySurvivor, faults, random)
+        });
+        world.note("sync of a survivor", [0, 0, result as u64]);
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
     }
 
     /// The host lost its power: a disk holds what was made durable, and of the rest what `Kept` says.

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 
 use super::World;
-use super::disk::{Disk, Writeback};
+use super::disk::{Disk, Opened, Writeback};
 use super::faults::Faults;
 use super::numbers::Numbers;
 use super::objects::Object;
@@ -176,18 +176,31 @@ fn on_disk(
         }
         Operation::Fsync | Operation::Fdatasync => {
             let writeback = writeback.take().unwrap_or_else(|| disk.begin_sync());
-            if faults.sync_error.strikes(random) {
-                disk.fail_sync(&writeback);
-                return -libc::EIO;
-            }
-            disk.end_sync(writeback);
-            0
+            sync(disk, writeback, Opened::ByActors, faults, random)
         }
         Operation::Fallocate { mode, offset, length } => {
             allocate(disk, mode, offset, length, faults, random)
         }
         Operation::Poll { flags } => poll_bits(flags & (PollFlags::IN | PollFlags::OUT)) as i32,
         _ => -libc::EINVAL,
+    }
+}
+
+/// Ends a sync, well or not.
+pub(super) fn sync(
+    disk: &mut Disk,
+    writeback: Writeback,
+    by: Opened,
+    faults: &Faults,
+    random: &mut Numbers,
+) -> i32 {
+    if faults.sync_error.strikes(random) {
+        disk.fail_sync(&writeback, by);
+        return -libc::EIO;
+    }
+    match disk.end_sync(writeback, by) {
+        Ok(()) => 0,
+        Err(()) => -libc::EIO,
     }
 }
 

@@ -16,6 +16,7 @@ use devices::virtio::blk::{BlockBackend, BlockImage, DiskOptions, IoStrategy};
 use devices::virtio::parts::Parts;
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::queue::driver::{Buffer, Used};
+use devices::virtio::syncs::settle;
 use devices::virtio::worker::Patience;
 use executor::sim::{DiskId, Kept, Numbers, Sim};
 
@@ -318,6 +319,10 @@ impl Model for Blk {
     }
 
     fn succeeded(&mut self, _machine: &mut Machine, _how: Succession) {}
+
+    fn settle(&mut self, machine: &Machine, region: &InflightRegion) {
+        settle(region, || machine.sim.sync(self.disk));
+    }
 
     fn power_cut(&mut self, machine: &mut Machine, random: &mut Numbers) -> bool {
         let kept = if random.once_in(3) { Kept::None } else { Kept::Any };
