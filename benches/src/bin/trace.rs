@@ -7,6 +7,7 @@
 //! The built-in guest reads at depth 1 and 32 from the page cache, in turns with and without a trace. At that
 //! rate writing down is most expensive, and nothing of a slow disk hides it.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +19,7 @@ const SECONDS: &str = "seconds=1";
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
-    let rounds = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(7);
+    let rounds = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(7).max(1);
     let options: Vec<_> = arguments.collect();
     let folder = benches::scratch();
     let (disk, trace) = (folder.path().join("disk"), folder.path().join("trace"));
@@ -44,8 +45,8 @@ fn main() {
                 }
             }
         }
-        let [without, with] = rates.map(median);
-        let cost = 100.0 * (1.0 - with as f64 / without as f64);
+        let [without, with] = rates.map(Spread::of);
+        let cost = 100.0 * (1.0 - with.median as f64 / without.median as f64);
         println!(
             "depth {depth}: {without} reads without a trace, {with} with one: {cost:.1} % less; {} bytes each",
             bytes / requests.max(1)
@@ -53,9 +54,25 @@ fn main() {
     }
 }
 
-fn median(mut rates: Vec<u64>) -> u64 {
-    rates.sort_unstable();
-    rates[rates.len() / 2]
+/// What several turns came to.
+struct Spread {
+    least: u64,
+    median: u64,
+    most: u64,
+}
+
+impl Spread {
+    fn of(mut rates: Vec<u64>) -> Self {
+        rates.sort_unstable();
+        let median = rates[rates.len() / 2];
+        Self { least: rates[0], median, most: rates[rates.len() - 1] }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({} to {})", self.median, self.least, self.most)
+    }
 }
 
 fn vmm(disk: &Path, depth: u32) -> Command {

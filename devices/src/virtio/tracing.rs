@@ -102,12 +102,14 @@ impl DeviceTrace {
         }
     }
 
-    /// What follows happens now.
+    /// What follows happens now; says when that is, if it was asked for.
     #[inline]
-    pub(crate) fn at_now(&self) {
-        if let Some(scribe) = &self.0 {
-            scribe.borrow_mut().writer.at(executor::now());
-        }
+    pub(crate) fn at_now(&self) -> Option<Instant> {
+        self.0.as_ref().map(|scribe| {
+            let now = executor::now();
+            scribe.borrow_mut().writer.at(now);
+            now
+        })
     }
 
     /// A buffer is going to be consumed: this is what it is.

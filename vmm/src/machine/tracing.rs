@@ -27,8 +27,8 @@ use crate::config::{MemorySize, TraceConfig};
 
 /// How often what is there is taken. A disk at its fastest fills a fifth of its ring meanwhile.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Memory of an actor's ring.
-const RING_BYTES: u64 = 16 << 20;
+/// Memory of an actor's ring: no more, because it goes through the caches of the processor that writes, again and again.
+const RING_BYTES: u64 = 4 << 20;
 /// Messages that a tap keeps for itself.
 const TAP_CAPACITY: usize = 1;
 

@@ -250,7 +250,7 @@ impl Server {
     }
 
     fn publish(&mut self) -> Signalled {
-        self.pacing.published(std::mem::take(&mut self.finished));
+        self.pacing.published(std::mem::take(&mut self.finished), executor::now());
         let transmit = self.queues.transmit.publish_taken_at(self.taken_at);
         let received = self.pool.take_moved();
         if received > 0 {

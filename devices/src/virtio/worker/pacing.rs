@@ -176,11 +176,11 @@ impl Pacing {
         Self { enough, ..self }
     }
 
-    /// `count` buffers were published.
-    pub fn published(&mut self, count: u16) {
+    /// `count` buffers were published, just now.
+    pub fn published(&mut self, count: u16, now: Instant) {
         if count > 0 {
             self.owed = self.owed.saturating_add(count);
-            self.published_at = executor::now();
+            self.published_at = now;
             self.looked_at = Some(self.published_at);
             self.seen = 0;
         }
