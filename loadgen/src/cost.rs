@@ -69,6 +69,13 @@ impl Processes {
         Ok(Self { threads })
     }
 
+    /// The threads of a process and of its descendants.
+    pub(crate) fn threads(root: u32) -> io::Result<Vec<i32>> {
+        let tasks = |pid| fs::read_dir(format!("/proc/{pid}/task"));
+        let all = family(root)?.into_iter().filter_map(|pid| tasks(pid).ok()).flatten().flatten();
+        Ok(all.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect())
+    }
+
     /// Looks at this thread alone, and begins to count.
     pub fn this_thread() -> Self {
         let folder = format!("/proc/self/task/{}", rustix::thread::gettid());

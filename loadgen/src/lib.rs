@@ -20,6 +20,7 @@ mod first_run;
 pub mod flood;
 pub mod frames;
 pub mod native;
+mod placement;
 mod ring;
 pub mod stream;
 pub mod virtio_blk;
@@ -30,6 +31,7 @@ mod workload;
 pub use cost::{Cost, Processes, SystemCalls};
 pub use figures::Figures;
 pub use first_run::first_run;
+pub use placement::Placement;
 pub use workload::{Access, Order, Polling, Workload};
 
 /// Why a run gave no figures.

@@ -8,8 +8,8 @@ use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::vhost_user::VhostUserStart;
 use executor::{Config, Executor};
-use loadgen::Polling;
 use loadgen::virtio_fs::{Direction, FsAmounts, FsProgram, FsTree, VirtioFs};
+use loadgen::{Placement, Polling, SystemCalls};
 use tempfile::TempDir;
 
 #[test]
@@ -48,10 +48,11 @@ fn all_programs_run_and_are_counted() {
         (FsProgram::Create, 70),
         (FsProgram::Remove, 70),
     ];
-    let amounts = FsAmounts { new: 70, random: 64, polling: Polling::Off };
+    let amounts =
+        FsAmounts { new: 70, random: 64, polling: Polling::Off, placement: Placement::Anywhere };
     let driver = VirtioFs::new(UnixStream::connect(&socket).unwrap(), amounts).unwrap();
     let kinds = programs.map(|(program, _)| program);
-    let figures = driver.run(&tree, &kinds, std::process::id()).unwrap();
+    let figures = driver.run(&tree, &kinds, std::process::id(), SystemCalls::Counted).unwrap();
     for ((program, count), figures) in programs.iter().zip(figures) {
         assert_eq!((figures.operations, figures.latency.len()), (*count, *count), "{program:?}");
     }

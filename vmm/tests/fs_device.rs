@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use loadgen::Polling;
 use loadgen::virtio_fs::{FsAmounts, OpenedMany, VirtioFs};
+use loadgen::{Placement, Polling};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// A back end that does not listen for so long hangs.
@@ -52,7 +52,8 @@ fn a_guest_that_opens_100_000_files_is_refused_some_and_served_on() {
         });
     }
     let mut device = Device(command.spawn().expect("the binary starts"));
-    let amounts = FsAmounts { new: 0, random: 0, polling: Polling::Adaptive };
+    let amounts =
+        FsAmounts { new: 0, random: 0, polling: Polling::Adaptive, placement: Placement::Anywhere };
     let driver = VirtioFs::new(connect(&socket), amounts).expect("a driver");
     // Any other answer than a handle or EMFILE is an error here.
     let OpenedMany { opened, refused } = driver.open_many("file", 100_000).expect("answers");

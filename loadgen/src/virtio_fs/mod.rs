@@ -21,7 +21,7 @@ pub use self::tree::FsTree;
 use self::client::{Client, Program};
 use self::programs::Run;
 use crate::ring::{self, EVENT_IDX, INDIRECT_DESC, Ring, VERSION_1};
-use crate::{Figures, LoadError, Polling, Processes, SystemCalls};
+use crate::{Figures, LoadError, Placement, Polling, Processes, SystemCalls};
 
 /// Of the queue for what is forgotten and the one for all else. Where there are no indirect descriptors, a
 /// request of a mebibyte takes 260.
@@ -64,6 +64,8 @@ pub struct FsAmounts {
     pub random: u32,
     /// What the driver does while it waits.
     pub polling: Polling,
+    /// Where driver and back end run.
+    pub placement: Placement,
 }
 
 /// A file system behind a socket.
@@ -89,6 +91,7 @@ impl VirtioFs {
         tree: &FsTree,
         programs: &[FsProgram],
         process: u32,
+        calls: SystemCalls,
     ) -> Result<Vec<Figures>, LoadError> {
         let mut run = Run {
             forgets: self.client(0)?,
@@ -111,11 +114,12 @@ impl VirtioFs {
             Ok(())
         })])?;
         let (directories, large) = known.into_inner();
+        let _placed = self.amounts.placement.put(process)?;
         let nodes = RefCell::new(Vec::new());
         programs
             .iter()
             .map(|program| {
-                let processes = Processes::watch(process, SystemCalls::Counted);
+                let processes = Processes::watch(process, calls);
                 let processes = processes.map_err(LoadError::system("look at processes"))?;
                 let begin = Instant::now();
                 match *program {

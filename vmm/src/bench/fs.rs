@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use loadgen::Figures;
 use loadgen::virtio_fs::{Direction, FsAmounts, FsProgram, FsTree, VirtioFs};
+use loadgen::{Figures, SystemCalls};
 use serde::Serialize;
 
 use super::contestant::Contestant;
@@ -18,6 +18,8 @@ pub struct FsBench {
     pub tree: FsTree,
     /// How much programs do there.
     pub amounts: FsAmounts,
+    /// Which of them.
+    pub kinds: Vec<ProgramKind>,
     /// Rounds.
     pub rounds: u32,
     /// Whom to hold ours against.
@@ -44,20 +46,37 @@ pub struct FsResults {
     pub results: Vec<FsResult>,
 }
 
+/// Programs that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgramKind {
+    /// `git status`, twice
+    Status,
+    /// `git diff`
+    Diff,
+    /// `tar c`
+    Tar,
+    /// Making and removing files
+    Create,
+    /// All of a large file, read and written
+    Sequential,
+    /// 4 KiB anywhere, read and written
+    Random,
+}
+
 /// In this order, in one session.
-const PROGRAMS: [(&str, FsProgram); 12] = [
-    ("git status", FsProgram::Status),
-    ("git status again", FsProgram::Status),
-    ("git diff", FsProgram::Diff),
-    ("tar c", FsProgram::Tar),
-    ("create", FsProgram::Create),
-    ("remove", FsProgram::Remove),
-    ("sequential read", FsProgram::Sequential(Direction::Read)),
-    ("sequential write", FsProgram::Sequential(Direction::Write)),
-    ("random read", FsProgram::Random(Direction::Read, 1)),
-    ("random read, 16 at a time", FsProgram::Random(Direction::Read, 16)),
-    ("random write", FsProgram::Random(Direction::Write, 1)),
-    ("random write, 16 at a time", FsProgram::Random(Direction::Write, 16)),
+const PROGRAMS: [(ProgramKind, &str, FsProgram); 12] = [
+    (ProgramKind::Status, "git status", FsProgram::Status),
+    (ProgramKind::Status, "git status again", FsProgram::Status),
+    (ProgramKind::Diff, "git diff", FsProgram::Diff),
+    (ProgramKind::Tar, "tar c", FsProgram::Tar),
+    (ProgramKind::Create, "create", FsProgram::Create),
+    (ProgramKind::Create, "remove", FsProgram::Remove),
+    (ProgramKind::Sequential, "sequential read", FsProgram::Sequential(Direction::Read)),
+    (ProgramKind::Sequential, "sequential write", FsProgram::Sequential(Direction::Write)),
+    (ProgramKind::Random, "random read", FsProgram::Random(Direction::Read, 1)),
+    (ProgramKind::Random, "random read, 16 at a time", FsProgram::Random(Direction::Read, 16)),
+    (ProgramKind::Random, "random write", FsProgram::Random(Direction::Write, 1)),
+    (ProgramKind::Random, "random write, 16 at a time", FsProgram::Random(Direction::Write, 16)),
 ];
 
 /// Measures; says with each run who is running.
@@ -68,17 +87,31 @@ pub fn run_fs(bench: &FsBench, progress: &dyn Fn(&str)) -> Result<FsResults, Ben
     let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
     let ours = Contestant::our_directory()?;
     let contestants: Vec<_> = std::iter::once(&ours).chain(&bench.against).collect();
+    let wanted = |(kind, ..): &&(ProgramKind, _, _)| bench.kinds.contains(kind);
+    let (names, programs): (Vec<_>, Vec<_>) =
+        PROGRAMS.iter().filter(wanted).map(|(_, name, program)| (*name, *program)).unzip();
     // By contestant, by program.
-    let mut rounds = vec![vec![Vec::new(); PROGRAMS.len()]; contestants.len()];
+    let mut rounds = vec![vec![Vec::new(); programs.len()]; contestants.len()];
     for round in 1..=bench.rounds {
         for (contestant, rounds) in contestants.iter().zip(&mut rounds) {
             progress(&format!("round {round} of {}: {}", bench.rounds, contestant.name));
-            for (rounds, figures) in rounds.iter_mut().zip(serve(bench, contestant, &folder)?) {
+            let figures = serve(bench, contestant, &programs, SystemCalls::Uncounted, &folder)?;
+            for (rounds, figures) in rounds.iter_mut().zip(figures) {
                 rounds.push(figures);
             }
         }
     }
-    let result = |(index, (name, _)): (usize, &(&str, _))| {
+    for (contestant, rounds) in contestants.iter().zip(&mut rounds) {
+        progress(&format!("system calls: {}", contestant.name));
+        let figures = serve(bench, contestant, &programs, SystemCalls::Counted, &folder)?;
+        for (rounds, counted) in rounds.iter_mut().zip(figures) {
+            for figures in rounds {
+                figures.cost.system_calls = counted.cost.system_calls;
+                figures.counted = Some(counted.operations);
+            }
+        }
+    }
+    let result = |(index, name): (usize, &&str)| {
         let mut measured = contestants
             .iter()
             .zip(&mut rounds)
@@ -97,13 +130,15 @@ pub fn run_fs(bench: &FsBench, progress: &dyn Fn(&str)) -> Result<FsResults, Ben
         bench.amounts.random,
         bench.rounds
     );
-    Ok(FsResults { workload, results: PROGRAMS.iter().enumerate().filter_map(result).collect() })
+    Ok(FsResults { workload, results: names.iter().enumerate().filter_map(result).collect() })
 }
 
 /// One session with a back end that is started for it.
 fn serve(
     bench: &FsBench,
     contestant: &Contestant,
+    programs: &[FsProgram],
+    calls: SystemCalls,
     folder: &Folder,
 ) -> Result<Vec<Figures>, BenchError> {
     let path = &bench.tree.path;
@@ -111,9 +146,8 @@ fn serve(
     let path = path.canonicalize().map_err(failed)?;
     let what = path.display().to_string();
     let (mut service, connection) = contestant.start(&what, &folder.file("socket"), 1)?;
-    let programs = PROGRAMS.map(|(_, program)| program);
     let load = VirtioFs::new(connection, bench.amounts)
-        .and_then(|driver| driver.run(&bench.tree, &programs, service.process()));
+        .and_then(|driver| driver.run(&bench.tree, programs, service.process(), calls));
     load.map_err(|source| {
         let name = contestant.name.clone();
         log::debug!("{name}: {}", service.last_words());

@@ -30,7 +30,7 @@ pub use contestant::{Contestant, ContestantError};
 pub use error::BenchError;
 pub use executor::run_executor;
 pub use exits::run_exits;
-pub use fs::{FsBench, FsResult, FsResults, run_fs};
+pub use fs::{FsBench, FsResult, FsResults, ProgramKind, run_fs};
 pub use ipc::run_ipc;
 pub use net::{NetBench, NetResults, run_net};
 pub use report::html;

@@ -8,10 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use loadgen::frames::{Direction, Frames};
 use loadgen::stream::{FrameSize, Stream};
 use loadgen::virtio_fs::{FsAmounts, FsTree};
-use loadgen::{Access, Order, Polling, Workload};
+use loadgen::{Access, Order, Placement, Polling, Workload};
 
 use crate::bench::{
-    self, BenchError, BlkBench, Contestant, FsBench, NetBench, Starter, TrialResults,
+    self, BenchError, BlkBench, Contestant, FsBench, NetBench, ProgramKind, Starter, TrialResults,
 };
 use crate::config::ByteCount;
 use crate::error::Report;
@@ -211,6 +211,17 @@ struct FsArgs {
     /// Random requests of 4 KiB
     #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(16..=10_000_000))]
     random: u32,
+    /// Programs to measure, several with commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "status,diff,tar,create,sequential,random"
+    )]
+    only: Vec<ProgramKind>,
+    /// Where driver and back end run
+    #[arg(long, value_enum, default_value_t = PlacementChoice::Apart)]
+    place: PlacementChoice,
     /// What the driver does while it waits
     #[arg(long, value_enum, default_value_t = PollingChoice::Off)]
     polling: PollingChoice,
@@ -257,6 +268,16 @@ enum PollingChoice {
     Adaptive,
     /// Never sleeps
     Always,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PlacementChoice {
+    /// On a processor each
+    Apart,
+    /// On one processor
+    Together,
+    /// Wherever the scheduler has them
+    Anywhere,
 }
 
 /// Measures, and gives the exit status of the process.
@@ -360,7 +381,9 @@ fn plan_fs(arguments: FsArgs) -> FsBench {
             new: arguments.new,
             random: arguments.random,
             polling: arguments.polling.into(),
+            placement: arguments.place.into(),
         },
+        kinds: arguments.only,
         rounds: arguments.rounds,
         against: arguments.against,
     }
@@ -392,6 +415,16 @@ fn plan_net(arguments: NetArgs) -> NetBench {
             warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
             duration: Duration::from_secs_f64(arguments.runs.seconds),
         },
+    }
+}
+
+impl From<PlacementChoice> for Placement {
+    fn from(choice: PlacementChoice) -> Self {
+        match choice {
+            PlacementChoice::Apart => Self::Apart,
+            PlacementChoice::Together => Self::Together,
+            PlacementChoice::Anywhere => Self::Anywhere,
+        }
     }
 }
 

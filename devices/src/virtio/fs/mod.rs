@@ -125,7 +125,7 @@ impl FsBackend {
         Ok(Self {
             session: Session::new(tree, options),
             strategy,
-            patience: Patience::for_this_host(),
+            patience: Patience::for_this_host().for_sleepers(),
             inflight: None,
         })
     }

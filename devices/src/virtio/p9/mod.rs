@@ -112,7 +112,7 @@ impl P9Backend {
     async fn run(self, context: BackendContext) {
         let Self { session, config, strategy, inflight } = self;
         let session = Rc::new(RefCell::new(session));
-        let patience = Patience::for_this_host();
+        let patience = Patience::for_this_host().for_sleepers();
         let shared = Rc::new(Shared { session, strategy, patience, config });
         worker::serve(P9Device { shared }, inflight, context).await;
     }

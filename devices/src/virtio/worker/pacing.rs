@@ -81,6 +81,16 @@ impl Patience {
             _ => Self::default(),
         }
     }
+
+    /// For drivers that ask one thing after the other and sleep meanwhile, as programs do with files: looks, if at
+    /// all, for as long as it takes to wake two idle virtual processors up, the driver's and then this one, with what
+    /// the program does in between. The first of them is waited for in any case; the second costs the host as much
+    /// of a processor as looking does.
+    #[must_use]
+    pub fn for_sleepers(self) -> Self {
+        let spin = if self.spin.is_zero() { self.spin } else { Duration::from_micros(80) };
+        Self { spin, ..self }
+    }
 }
 
 /// How long to keep the processor while looking: a driver that has one of its own answers sooner.
