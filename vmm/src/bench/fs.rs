@@ -83,7 +83,7 @@ const PROGRAMS: [(ProgramKind, &str, FsProgram); 12] = [
 pub fn run_fs(bench: &FsBench, progress: &dyn Fn(&str)) -> Result<FsResults, BenchError> {
     progress(&format!("making {}", bench.tree.path.display()));
     let failed = |source| BenchError::File { path: bench.tree.path.clone(), source };
-    bench.tree.prepare().map_err(failed)?;
+    bench.tree.prepare().and_then(|()| bench.tree.warm()).map_err(failed)?;
     let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
     let ours = Contestant::our_directory()?;
     let contestants: Vec<_> = std::iter::once(&ours).chain(&bench.against).collect();
