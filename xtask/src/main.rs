@@ -8,6 +8,7 @@ mod coverage;
 mod demo;
 mod fuzz;
 mod lint;
+mod miri;
 mod project;
 mod report;
 mod runner;
@@ -38,6 +39,7 @@ enum Task {
     Sim(sim::SimArguments),
     Fuzz(fuzz::FuzzArguments),
     Coverage(coverage::CoverageArguments),
+    Miri(miri::MiriArguments),
     /// Checks format, clippy and the house's own rules
     Lint,
     /// Builds vmm, looks at this host, runs the built-in guest and boots Debian Linux
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Task::Sim(arguments) => sim::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Coverage(arguments) => coverage::run(&arguments),
+        Task::Miri(arguments) => miri::run(&arguments),
         Task::Lint => Ok(lint::run()),
         Task::Demo => demo::run(),
         Task::Kvm => {
