@@ -123,13 +123,7 @@ fn serve(
         let processes = services.iter().map(Service::process);
         run_all(&disks, processes)
     });
-    load.map_err(|source| {
-        let name = contestant.name.clone();
-        for service in &mut services {
-            log::debug!("{name}: {}", service.last_words());
-        }
-        BenchError::Load { name, source }
-    })
+    Service::judge(&mut services, contestant, load)
 }
 
 /// The load of all disks at the same time.

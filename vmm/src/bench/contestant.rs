@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loadgen::LoadError;
 use thiserror::Error;
 
 use super::BenchError;
@@ -233,8 +234,23 @@ impl Service {
         self.child.id()
     }
 
+    /// What came of a load on back ends of a contestant; where it failed, what they complained about last is in the log.
+    pub(super) fn judge<T>(
+        services: &mut [Self],
+        contestant: &Contestant,
+        load: Result<T, LoadError>,
+    ) -> Result<T, BenchError> {
+        load.map_err(|source| {
+            let name = contestant.name.clone();
+            for service in services {
+                log::debug!("{name}: {}", service.last_words());
+            }
+            BenchError::Load { name, source }
+        })
+    }
+
     /// What it complained about last.
-    pub(super) fn last_words(&mut self) -> String {
+    fn last_words(&mut self) -> String {
         let mut text = String::new();
         // Whatever can be read is what there is to say.
         let _ = self.errors.rewind().and_then(|()| self.errors.read_to_string(&mut text));

@@ -6,7 +6,7 @@ use loadgen::virtio_fs::{Direction, FsAmounts, FsProgram, FsTree, VirtioFs};
 use loadgen::{Figures, SystemCalls};
 use serde::Serialize;
 
-use super::contestant::Contestant;
+use super::contestant::{Contestant, Service};
 use super::error::BenchError;
 use super::result::{Measured, fastest, rounded};
 use crate::folder::Folder;
@@ -148,11 +148,7 @@ fn serve(
     let (mut service, connection) = contestant.start(&what, &folder.file("socket"), 1)?;
     let load = VirtioFs::new(connection, bench.amounts)
         .and_then(|driver| driver.run(&bench.tree, programs, service.process(), calls));
-    load.map_err(|source| {
-        let name = contestant.name.clone();
-        log::debug!("{name}: {}", service.last_words());
-        BenchError::Load { name, source }
-    })
+    Service::judge(std::slice::from_mut(&mut service), contestant, load)
 }
 
 /// One contestant, for machines.

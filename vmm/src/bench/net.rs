@@ -9,7 +9,7 @@ use loadgen::virtio_net::VirtioNet;
 use loadgen::{Figures, LoadError, Polling};
 use serde::Serialize;
 
-use super::contestant::Contestant;
+use super::contestant::{Contestant, Service};
 use super::error::BenchError;
 use super::result::{Line, Measured, fastest, rounded};
 use super::streams::{self, StreamResult};
@@ -121,11 +121,7 @@ fn serve(contestant: &Contestant, frames: Frames, folder: &Folder) -> Result<Fig
     let (mut service, connection) = contestant.start(TAP, &folder.file("socket"), 1)?;
     let process = service.process();
     let load = loaded(TAP, &frames, || VirtioNet::new(connection, frames)?.run(process));
-    load.map_err(|source| {
-        let name = contestant.name.clone();
-        log::debug!("{name}: {}", service.last_words());
-        BenchError::Load { name, source }
-    })
+    Service::judge(std::slice::from_mut(&mut service), contestant, load)
 }
 
 /// Where frames are received, somebody has to send them.

@@ -7,7 +7,7 @@ use loadgen::stream::{FrameSize, SEGMENT, Stream, StreamNet, plain_stream};
 use loadgen::{Figures, Polling};
 use serde::Serialize;
 
-use super::contestant::Contestant;
+use super::contestant::{Contestant, Service};
 use super::error::BenchError;
 use super::net::{PLAIN, TAP, word};
 use super::result::{Measured, fastest, rounded};
@@ -80,11 +80,7 @@ fn serve(contestant: &Contestant, stream: Stream, folder: &Folder) -> Result<Fig
     let (mut service, connection) = contestant.start(TAP, &folder.file("socket"), 1)?;
     let process = service.process();
     let load = StreamNet::new(connection, stream).and_then(|net| net.run(TAP, process));
-    load.map_err(|source| {
-        let name = contestant.name.clone();
-        log::debug!("{name}: {}", service.last_words());
-        BenchError::Load { name, source }
-    })
+    Service::judge(std::slice::from_mut(&mut service), contestant, load)
 }
 
 /// One contestant, for machines.

@@ -132,9 +132,7 @@ pub(super) async fn in_new(
             let last_words = match &ending {
                 // A device that dies again and again, or a kernel that waits for something, says so there.
                 Ending::TimedOut(_) if is_ready.get() => tails(&[("messages", machine.messages())]),
-                Ending::TimedOut(_) => {
-                    tails(&[("console", machine.console()), ("messages", machine.messages())])
-                }
+                Ending::TimedOut(_) => all_tails(&machine),
                 Ending::Run(_) | Ending::Signal(_) => String::new(),
             };
             machine.stop(prepared.farewell).await.map_err(Error::host("end the machine"))?;
@@ -336,9 +334,14 @@ fn explain(machine: &Machine, end: End) -> u8 {
         End::Panic => "vmm: the guest's kernel panicked\n".to_owned(),
         End::Failed => "vmm: the machine failed\n".to_owned(),
     };
-    text += &tails(&[("console", machine.console()), ("messages", machine.messages())]);
+    text += &all_tails(machine);
     eprint!("{text}");
     end.status()
+}
+
+/// The ends of all that a machine said.
+fn all_tails(machine: &Machine) -> String {
+    tails(&[("console", machine.console()), ("messages", machine.messages())])
 }
 
 /// The ends of what was said, each under its name; nothing of what is empty.
