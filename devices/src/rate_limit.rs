@@ -9,7 +9,9 @@
 //! way at once), which time pays back. So no operation is too large for its bucket, and the rate
 //! holds over any time that is long against one operation.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +144,7 @@ impl Bucket {
     }
 
     fn fill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.filled_at);
+        let elapsed = now.duration_since(self.filled_at);
         self.filled_at = self.filled_at.max(now);
         // Nanoseconds times tokens per second are billionths: 2^95 times 2^64 at the very most, but
         // a time that is longer than centuries counts as centuries.
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn without_limits_everything_is_admitted() {
-        let now = Instant::now();
+        let now = executor::now();
         let mut limiter = RateLimiter::new(RateLimits::NONE, now);
         assert!(!limiter.is_limited());
         limiter.charge(u64::MAX);
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_admitted_and_its_debt_is_paid_by_time() {
-        let start = Instant::now();
+        let start = executor::now();
         let mut limiter = RateLimiter::new(limits(Some((1000, 500)), None), start);
         assert_eq!(limiter.admit(start), Admission::Now);
         limiter.charge(1500);
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_slower_of_both_buckets_counts() {
-        let start = Instant::now();
+        let start = executor::now();
         let mut limiter = RateLimiter::new(limits(Some((1000, 10)), Some((1, 1))), start);
         limiter.charge(10);
         assert_eq!(limiter.admit(start), Admission::After(Duration::from_secs(1)));
@@ -233,7 +235,7 @@ mod tests {
             burst in 0u64..1_000_000,
             sizes in prop::collection::vec(0u64..100_000, 1..200),
         ) {
-            let start = Instant::now();
+            let start = executor::now();
             let mut now = start;
             let mut limiter = RateLimiter::new(limits(Some((per_second, burst)), None), start);
             let mut moved = 0u128;
@@ -259,7 +261,7 @@ mod tests {
         fn nothing_overflows(
             numbers in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()), 1..50),
         ) {
-            let mut now = Instant::now();
+            let mut now = executor::now();
             let mut limiter = RateLimiter::new(RateLimits::NONE, now);
             for (per_second, burst, bytes, seconds) in numbers {
                 limiter.change(limits(Some((per_second, burst)), Some((burst, per_second))), now);

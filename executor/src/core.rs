@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::driver::{Driver, Wait};
 use crate::fd::FdInner;
@@ -17,6 +17,7 @@ use crate::remote::Shared;
 use crate::task::header::{Header, TaskRef};
 use crate::task::queue::{LiveList, ReadyQueue};
 use crate::task::waker::LocalWaker;
+use crate::time::instant::Instant;
 use crate::time::wheel::Wheel;
 
 /// Looks for work between two readings of the clock: less than a microsecond.
@@ -259,7 +260,7 @@ impl Core {
         let wait = match self.timers.borrow().next_expiry() {
             None => Wait::Forever,
             Some(at) => {
-                let left = at.saturating_duration_since(self.driver().now());
+                let left = at.duration_since(self.driver().now());
                 if left.is_zero() {
                     return Wait::No;
                 }
@@ -349,7 +350,7 @@ impl Core {
                 }
             }
             // The clock itself costs as much as some looks, so the first ones do without.
-            let now = Instant::now();
+            let now = Instant::of_host();
             let until = *until.get_or_insert_with(|| self.idle.until(now, patience));
             if now >= until || self.timer_is_due() {
                 return;

@@ -9,9 +9,10 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::core::{self, Core};
+use crate::time::instant::Instant;
 
 /// Where work may come from that the kernel does not report, or not as fast. What finds some wakes
 /// the task concerned and says so by returning true. Nothing here may block.

@@ -70,4 +70,5 @@ pub use rustix::event::PollFlags;
 pub use rustix::fs::FallocateFlags;
 pub use rustix::net::{RecvFlags, SendFlags};
 pub use task::{Task, group::TaskGroup, spawn};
+pub use time::instant::Instant;
 pub use time::sleep::{Sleep, now, sleep, sleep_until};

@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+
+use executor::Instant;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;

@@ -22,11 +22,6 @@ impl Deadline {
         Self(instant)
     }
 
-    /// The moment itself.
-    pub const fn instant(self) -> Instant {
-        self.0
-    }
-
     /// What is left; `None` when it has passed.
     pub fn remaining(self) -> Option<Duration> {
         self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())

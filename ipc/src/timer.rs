@@ -12,7 +12,7 @@ use crate::Deadline;
 /// needs none.
 pub(crate) async fn until<F: Future>(deadline: Deadline, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut timer = pin!(executor::sleep_until(deadline.instant()));
+    let mut timer = pin!(executor::sleep(deadline.remaining().unwrap_or_default()));
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));

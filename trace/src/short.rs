@@ -78,6 +78,24 @@ impl<'a> Request<'a> {
         let names = (slot as u32) << SLOT_SHIFT | u32::from(self.queue) << QUEUE_SHIFT;
         (names | u32::from(self.head), self.sector)
     }
+
+    /// The words of [`given_words`] when all of it is done. None if nothing is moved for it.
+    #[inline]
+    pub(crate) fn hope(&self) -> Option<(u32, u32)> {
+        hope(self.began?, self.queue, self.head)
+    }
+}
+
+/// What is said of a request that does what it was to do, by the operation that began with it.
+#[inline]
+fn hope((operation, length): (Operation, u64), queue: u16, head: u16) -> Option<(u32, u32)> {
+    let read = match operation {
+        Operation::Read => 1,
+        Operation::Write => 0,
+        Operation::Range | Operation::Sync => return None,
+    };
+    let length = u32::try_from(length).ok()?;
+    Some((read << READ_SHIFT | u32::from(queue) << QUEUE_SHIFT | u32::from(head), length))
 }
 
 /// Where in its file an operation begins that a request for this sector asks for.
@@ -85,13 +103,6 @@ fn place(operation: Operation, sector: u64) -> u64 {
     match operation {
         Operation::Sync => 0,
         Operation::Read | Operation::Write | Operation::Range => sector.wrapping_shl(SECTOR_SHIFT),
-    }
-}
-
-impl Shape {
-    /// That of a request whose long form was read.
-    pub(crate) fn of(record: &Record<'_>) -> Option<Self> {
-        Request::of(record).map(|request| request.shape())
     }
 }
 
@@ -109,7 +120,7 @@ impl Slots {
 
     /// A request like one that was remembered.
     pub(crate) fn taken(&self, names: u32, sector: u32) -> Option<Record<'static>> {
-        let shape = self.0.get((names >> SLOT_SHIFT) as usize)?.as_ref()?;
+        let shape = self.shape(names)?;
         let sector = u64::from(sector);
         let header = [shape.kind, sector.to_le_bytes()].concat();
         let began = shape.began.map(|(operation, length)| Began {
@@ -120,6 +131,17 @@ impl Slots {
         let (queue, head) = queue_and_head(names);
         let pieces = Cow::Owned(shape.pieces.clone());
         Some(Record::Taken { queue, head, header: header.into(), pieces, began })
+    }
+
+    /// The same given back after it did what it was to do.
+    pub(crate) fn given(&self, names: u32) -> Option<Record<'static>> {
+        let (queue, head) = queue_and_head(names);
+        let (names, bytes) = hope(self.shape(names)?.began?, queue, head)?;
+        Some(given(names, bytes))
+    }
+
+    fn shape(&self, names: u32) -> Option<&Shape> {
+        self.0.get((names >> SLOT_SHIFT) as usize)?.as_ref()
     }
 }
 

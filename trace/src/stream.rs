@@ -7,18 +7,21 @@
 //!   | 2      | 6 slot, 22 length  | a Taken, in full: remembered in the slot  |
 //!   | 3      | 6 slot, 6 queue, 16 head | sector                              |  a Taken like that
 //!   | 4      | 1 read, 6 queue, 16 head | bytes                               |  a Given as hoped for
+//!   | 5      | 28 nanoseconds     | sector                                    |  that much later, a Taken like the last
+//!   | 6      | 28 nanoseconds     |                                           |  that much later, its Given as hoped for
 //!   | all ones                    | nothing up to the end of the block        |
 //! ```
 //!
 //! Most of what is written down are requests of disks like those before, but for the place: they take four
-//! words. Whoever begins to read at a block finds a time there before anything else that happened at it, and
-//! what slots hold before they are referred to.
+//! words; three, with their times, where one follows the other and both have the same name. Whoever begins to read at
+//! a block finds a time there before anything else that happened at it, what slots hold before they are referred to,
+//! and a request before it is called the last.
 
 use thiserror::Error;
 
 use crate::block::BLOCK_BYTES;
 use crate::record::Record;
-use crate::short::{self, Shape, Slots};
+use crate::short::{self, Request, Slots};
 
 /// What each form begins with.
 pub(crate) const WORD_BYTES: usize = 4;
@@ -41,6 +44,10 @@ pub(crate) enum Form {
     Taken(u32),
     /// A request that did what it was to do.
     Given(u32),
+    /// So much later, a request like the last one, of the same name.
+    TakenLater(u32),
+    /// So much later, the last request that was taken did what it was to do.
+    GivenLater(u32),
 }
 
 impl Form {
@@ -52,6 +59,8 @@ impl Form {
             Self::Shape(slot, length) => (2, (slot as u32) << SHAPE_LENGTH_BITS | length as u32),
             Self::Taken(rest) => (3, rest),
             Self::Given(rest) => (4, rest),
+            Self::TakenLater(delta) => (5, delta),
+            Self::GivenLater(delta) => (6, delta),
         };
         form << FORM_SHIFT | rest
     }
@@ -67,6 +76,8 @@ impl Form {
             }
             3 => Self::Taken(rest),
             4 => Self::Given(rest),
+            5 => Self::TakenLater(rest),
+            6 => Self::GivenLater(rest),
             _ => return None,
         })
     }
@@ -90,6 +101,10 @@ pub struct Malformed {
 pub(crate) struct Decoder {
     time: u64,
     slots: Slots,
+    /// What names the request that was taken last.
+    last: Option<u32>,
+    /// The time that the next form begins with was told: what follows is the rest of it.
+    has_told_time: bool,
 }
 
 impl Decoder {
@@ -114,7 +129,15 @@ impl Decoder {
                 at += BLOCK_BYTES - here % BLOCK_BYTES;
                 continue;
             }
-            let decoded = Form::of(word).and_then(|form| self.decode(form, rest));
+            let form = Form::of(word);
+            if let Some(Form::TakenLater(delta) | Form::GivenLater(delta)) = form
+                && !std::mem::replace(&mut self.has_told_time, true)
+                && delta > 0
+            {
+                return Some(Ok((self.later(delta), at)));
+            }
+            self.has_told_time = false;
+            let decoded = form.and_then(|form| self.decode(form, rest));
             return Some(match decoded {
                 Some((record, length)) => Ok((record, at + padded(length) as u64)),
                 None => Err(Malformed { position: here }),
@@ -134,24 +157,27 @@ impl Decoder {
                 }
                 (record, length)
             }
-            Form::Later(delta) => {
-                self.time = self.time.wrapping_add(delta.into());
-                (Record::Time(self.time), 0)
-            }
+            Form::Later(delta) => (self.later(delta), 0),
             Form::Shape(slot, length) => {
                 let record = long(length)?;
-                self.slots.remember(slot, Shape::of(&record)?)?;
+                let request = Request::of(&record)?;
+                self.slots.remember(slot, request.shape())?;
+                self.last = Some(request.words(slot).0);
                 (record, length)
             }
             Form::Taken(names) => {
-                let (sector, _) = word(rest)?;
-                (self.slots.taken(names, sector)?, WORD_BYTES)
+                self.last = Some(names);
+                (self.slots.taken(names, word(rest)?.0)?, WORD_BYTES)
             }
-            Form::Given(names) => {
-                let (bytes, _) = word(rest)?;
-                (short::given(names, bytes), WORD_BYTES)
-            }
+            Form::TakenLater(_) => (self.slots.taken(self.last?, word(rest)?.0)?, WORD_BYTES),
+            Form::Given(names) => (short::given(names, word(rest)?.0), WORD_BYTES),
+            Form::GivenLater(_) => (self.slots.given(self.last?)?, 0),
         })
+    }
+
+    fn later(&mut self, delta: u32) -> Record<'static> {
+        self.time = self.time.wrapping_add(delta.into());
+        Record::Time(self.time)
     }
 }
 

@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+
+use executor::Instant;
 
 use trace::{Began, Piece, QueuePlace, Record, Ring, Writer};
 
@@ -37,7 +38,7 @@ impl DeviceTrace {
     pub(super) fn begin(ring: Option<&Ring>) -> Self {
         let scribe = ring.map(|ring| {
             let mut writer = ring.writer();
-            writer.now();
+            writer.at(executor::now().as_nanos());
             writer.write(&Record::Born);
             let (header, pieces) = (Box::new([0; HEADER_BYTES]), Vec::with_capacity(MOST_PIECES));
             Rc::new(RefCell::new(Scribe { writer, header, known: 0, pieces }))
@@ -55,7 +56,7 @@ impl DeviceTrace {
     fn now(&self, record: &Record<'_>) {
         if let Some(scribe) = &self.0 {
             let mut scribe = scribe.borrow_mut();
-            scribe.writer.now();
+            scribe.writer.at(executor::now().as_nanos());
             scribe.writer.write(record);
         }
     }
@@ -98,7 +99,7 @@ impl DeviceTrace {
     #[inline]
     pub(crate) fn at(&self, time: Instant) {
         if let Some(scribe) = &self.0 {
-            scribe.borrow_mut().writer.at(time);
+            scribe.borrow_mut().writer.at(time.as_nanos());
         }
     }
 
@@ -107,7 +108,7 @@ impl DeviceTrace {
     pub(crate) fn at_now(&self) -> Option<Instant> {
         self.0.as_ref().map(|scribe| {
             let now = executor::now();
-            scribe.borrow_mut().writer.at(now);
+            scribe.borrow_mut().writer.at(now.as_nanos());
             now
         })
     }

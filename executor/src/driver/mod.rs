@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FileType;
 
@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
 use crate::remote::Shared;
+use crate::time::instant::Instant;
 
 /// How long a turn may wait for a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,7 @@ pub(crate) trait Driver {
 
     /// The time that timers go by.
     fn now(&self) -> Instant {
-        Instant::now()
+        Instant::of_host()
     }
 
     /// A number that nobody else is likely to have had.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
 use crate::config::{Config, DriverKind};
@@ -12,10 +12,10 @@ use crate::executor::Executor;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
 use crate::remote::Shared;
+use crate::time::instant::Instant;
 
 pub(crate) struct Still {
     shared: Arc<Shared>,
-    start: Instant,
     elapsed: Duration,
     /// State of the generator that orders tasks; zero keeps them in order.
     random: u64,
@@ -30,7 +30,6 @@ impl Still {
         let shared = Arc::new(Shared::new(doorbell.into()));
         let driver = Still {
             shared: Arc::clone(&shared),
-            start: Instant::now(),
             elapsed: Duration::ZERO,
             random: seed,
             queue: VecDeque::new(),
@@ -98,7 +97,7 @@ impl Driver for Still {
     }
 
     fn now(&self) -> Instant {
-        self.start + self.elapsed
+        Instant::from_nanos(0) + self.elapsed
     }
 
     fn schedules(&self) -> bool {

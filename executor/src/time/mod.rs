@@ -1,5 +1,6 @@
 //! Timers.
 
+pub(crate) mod instant;
 pub(crate) mod sleep;
 #[cfg(test)]
 mod tests;

@@ -4,24 +4,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::wheel::TimerKey;
 use crate::core::{self, Core};
 use crate::task::waker::LocalWaker;
+use crate::time::instant::Instant;
 
 /// The time by the clock that timers go by.
 pub fn now() -> Instant {
-    core::with_current(|core| core.map_or_else(Instant::now, |core| core.driver().now()))
+    core::with_current(|core| core.map_or_else(Instant::of_host, |core| core.driver().now()))
 }
 
 /// Waits for so long.
 pub fn sleep(duration: Duration) -> Sleep {
     let now = now();
-    // Beyond what an `Instant` can hold is as good as never.
-    let never = Duration::from_hours(30 * 365 * 24);
-    let deadline = now.checked_add(duration).unwrap_or(now + never);
-    Sleep { created: now, deadline, timer: None }
+    // The last instant that there is, is as good as never.
+    Sleep { created: now, deadline: now + duration, timer: None }
 }
 
 /// Waits until then.

@@ -13,9 +13,10 @@
 //! first occupied slot of the lowest occupied level is the next to look at.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::task::waker::LocalWaker;
+use crate::time::instant::Instant;
 
 /// A tick is 2¹² ns, about 4 µs: finer than the kernel wakes a sleeping thread.
 const TICK_SHIFT: u32 = 12;
@@ -117,8 +118,7 @@ impl Wheel {
             // Nobody moved the wheel while it was empty.
             self.present = self.present.max(self.tick_of(now));
         }
-        let since = deadline.saturating_duration_since(self.epoch).as_nanos();
-        let deadline = u64::try_from(since).unwrap_or(u64::MAX);
+        let deadline = self.nanoseconds(deadline);
         let tick = deadline.div_ceil(1 << TICK_SHIFT).clamp(self.present + 1, LAST_TICK);
         let ahead = tick.saturating_sub(self.tick_of(now));
         let tick = tick.next_multiple_of(grain(ahead)).min(LAST_TICK);
@@ -134,8 +134,11 @@ impl Wheel {
 
     /// The last tick that is over at that time.
     fn tick_of(&self, time: Instant) -> u64 {
-        let since = time.saturating_duration_since(self.epoch).as_nanos();
-        (u64::try_from(since).unwrap_or(u64::MAX) >> TICK_SHIFT).min(LAST_TICK - 1)
+        (self.nanoseconds(time) >> TICK_SHIFT).min(LAST_TICK - 1)
+    }
+
+    fn nanoseconds(&self, time: Instant) -> u64 {
+        time.as_nanos().saturating_sub(self.epoch.as_nanos())
     }
 
     fn allocate(&mut self) -> u32 {

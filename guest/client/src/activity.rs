@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 /// Clones note the same.
 #[derive(Clone, Debug)]

@@ -187,15 +187,63 @@ mod tests {
         let mut reader = ring.reader();
         reader.take(&mut bytes);
         let first = bytes.len();
-        let like = [request(7, 1 << 31, 4096), given(7, 4097, 0)];
+        let like = [request(7, 1 << 31, 4096), request(8, 2, 4096), given(7, 4097, 0)];
         for record in &like {
             writer.write(record);
         }
         assert_eq!(before, (0, 0));
         reader.take(&mut bytes);
-        assert_eq!(bytes.len() - first, 16);
-        let [one, two] = like;
-        assert_eq!(all(&bytes, 0), [request(0, 1, 4096), one, two]);
+        assert_eq!(bytes.len() - first, 24);
+        let [one, two, three] = like;
+        assert_eq!(all(&bytes, 0), [request(0, 1, 4096), one, two, three]);
+    }
+
+    #[test]
+    fn one_request_after_the_other_takes_three_words_with_the_times() {
+        let ring = Ring::create(1 << 20).unwrap();
+        let (mut writer, mut reader) = (ring.writer(), ring.reader());
+        let (mut bytes, mut sizes) = (Vec::new(), Vec::new());
+        let record = |number: u64| {
+            let begin = 1_000_000 + 1000 * number;
+            [(begin, request(3, number, 4096)), (begin + 700, given(3, 4097, 0))]
+        };
+        for (time, record) in (0..3).flat_map(record) {
+            writer.at(time);
+            writer.write(&record);
+            let before = bytes.len();
+            reader.take(&mut bytes);
+            sizes.push(bytes.len() - before);
+        }
+        assert_eq!(sizes[1..], [4, 8, 4, 8, 4]);
+        let told = (0..3).flat_map(record).flat_map(|(time, record)| [Record::Time(time), record]);
+        assert_eq!(all(&bytes, 0), told.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_not_as_the_last_request_is_read_as_it_was_written() {
+        let ring = Ring::create(1 << 20).unwrap();
+        let records = [
+            request(0, 1, 4096),
+            given(0, 4097, 0),
+            given(0, 4097, 0),
+            request(0, 2, 8192),
+            given(0, 4097, 0),
+            request(1, 2, 8192),
+            given(0, 4097, 0),
+            request(1, 2, 4096),
+            given(1, 1, 0),
+            given(1, 4097, 1),
+            Record::Reset,
+            given(1, 4097, 0),
+            request(1, 3, 4096),
+        ];
+        let mut writer = ring.writer();
+        for record in &records {
+            writer.write(record);
+        }
+        let mut bytes = Vec::new();
+        ring.reader().take(&mut bytes);
+        assert_eq!(all(&bytes, 0), records);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The end of a ring that writes.
 
-use std::time::Instant;
-
 use rustix::time::{ClockId, clock_gettime};
 
 use super::pages::Pages;
@@ -33,11 +31,24 @@ pub struct Writer {
     place: usize,
     /// What the last [`Record::Time`] said.
     time: u64,
-    /// The same moment on both clocks.
-    clock: (Instant, u64),
+    /// What the next one is to say.
+    now: u64,
     /// What was remembered in this block: its number, and what.
     slots: Box<[Option<(u64, Shape)>]>,
+    last: Last,
     scratch: Box<[u8]>,
+}
+
+/// The request that was taken last.
+#[derive(Debug)]
+struct Last {
+    /// Where it was written: its block's number.
+    block: u64,
+    slot: usize,
+    /// What its short form says, but the sector.
+    names: u32,
+    /// What is said when it does what it is to do.
+    hope: Option<(u32, u32)>,
 }
 
 impl Writer {
@@ -48,61 +59,93 @@ impl Writer {
             pages,
             written,
             time: 0,
-            clock: (Instant::now(), monotonic()),
+            now: 0,
             slots: vec![None; SLOTS].into(),
+            last: Last { block: u64::MAX, slot: 0, names: 0, hope: None },
             scratch: vec![0; RECORD_BYTES].into(),
         }
     }
 
-    /// What follows happened at this time.
+    /// What follows happened at this time: nanoseconds of the host's monotonic clock, or of one that is as good.
     #[inline]
-    pub fn at(&mut self, now: Instant) {
-        let (start, nanoseconds) = self.clock;
-        let since = now.saturating_duration_since(start);
-        let since = since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos());
-        let time = nanoseconds + since;
-        if time != self.time {
-            self.set_time(time);
-            self.pages.say_written(self.written);
-        }
+    pub fn at(&mut self, nanoseconds: u64) {
+        self.now = nanoseconds;
     }
 
     /// What follows happens now.
     pub fn now(&mut self) {
-        self.at(Instant::now());
+        self.at(monotonic());
     }
 
     /// Writes one record. One that is too long is left out.
     #[inline]
     pub fn write(&mut self, record: &Record<'_>) {
         if let Some(words) = given_words(record) {
-            self.make_room(SHORT_BYTES);
-            self.put_words(Form::Given(words.0).word(), words.1);
+            self.given(words);
         } else if let Some(request) = Request::of(record) {
             self.request(&request, record);
         } else if let Record::Time(time) = record {
-            self.set_time(*time);
+            self.now = *time;
+            self.set_time();
         } else {
+            self.say_time();
             self.put_long(record, Form::Long);
         }
         self.pages.say_written(self.written);
     }
 
     #[inline]
+    fn given(&mut self, words: (u32, u32)) {
+        if let Some(later) = self.later_than_last()
+            && self.last.hope == Some(words)
+        {
+            self.put(&Form::GivenLater(later).word().to_le_bytes());
+            self.time = self.now;
+        } else {
+            self.say_time();
+            self.make_room(SHORT_BYTES);
+            self.put_words(Form::Given(words.0).word(), words.1);
+        }
+    }
+
+    #[inline]
     fn request(&mut self, request: &Request<'_>, record: &Record<'_>) {
+        if let (names, sector) = request.words(self.last.slot)
+            && names == self.last.names
+            && let Some(later) = self.later_than_last()
+            && let Some((_, shape)) = &self.slots[self.last.slot]
+            && request.is_like(shape)
+        {
+            self.put_words(Form::TakenLater(later).word(), sector);
+            self.time = self.now;
+            return;
+        }
+        self.say_time();
         // What is remembered belongs to the block that this goes to.
         self.make_room(SHORT_BYTES);
         let block = self.written / BLOCK_BYTES;
         let slot = request.slot();
+        let (names, sector) = request.words(slot);
         if let Some((known, shape)) = &self.slots[slot]
             && *known == block
             && request.is_like(shape)
         {
-            let (names, sector) = request.words(slot);
             self.put_words(Form::Taken(names).word(), sector);
         } else {
             self.remember(slot, request, record);
         }
+        let block = (self.written - 1) / BLOCK_BYTES;
+        self.last = Last { block, slot, names, hope: request.hope() };
+    }
+
+    /// How much later it is, if a short form can say that here and refer to the request that was taken last.
+    #[inline]
+    fn later_than_last(&self) -> Option<u32> {
+        let later = self.now.wrapping_sub(self.time);
+        let is_near = later < MOST_LATER;
+        // The last word of a block is left to whoever makes room.
+        let is_here = (self.written + WORD_BYTES as u64) / BLOCK_BYTES == self.last.block;
+        (is_near && is_here).then_some(later as u32)
     }
 
     #[cold]
@@ -113,22 +156,29 @@ impl Writer {
     }
 
     #[inline]
-    fn set_time(&mut self, time: u64) {
-        let later = time.wrapping_sub(self.time);
+    fn say_time(&mut self) {
+        if self.now != self.time {
+            self.set_time();
+        }
+    }
+
+    #[inline]
+    fn set_time(&mut self) {
+        let later = self.now.wrapping_sub(self.time);
         if later < MOST_LATER && !self.written.is_multiple_of(BLOCK_BYTES) {
             self.put(&Form::Later(later as u32).word().to_le_bytes());
-            self.time = time;
+            self.time = self.now;
         } else {
-            self.set_whole_time(time);
+            self.set_whole_time();
         }
     }
 
     #[cold]
-    fn set_whole_time(&mut self, time: u64) {
+    fn set_whole_time(&mut self) {
         // No block begins with the time before.
         self.time = 0;
         self.make_room(TIME_BYTES);
-        self.put_time(time);
+        self.put_time(self.now);
     }
 
     fn put_time(&mut self, time: u64) {

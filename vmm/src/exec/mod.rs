@@ -33,7 +33,7 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_client::{Command, Guest};
 use executor::{Config, Executor, KernelFeatures};
@@ -120,7 +120,7 @@ pub enum Place {
 /// Runs the command and gives the exit status of the process. Call it with one thread.
 pub fn run(request: Request) -> Result<u8, Error> {
     // What is prepared here is part of the time.
-    let deadline = request.timeout.map(|time| Instant::now() + time);
+    let deadline = request.timeout.map(|time| executor::now() + time);
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
     let Request { place, command, terminal, idle_timeout, ports, log, crashes, .. } = request;
     let mut wishes = session::Wishes { command, terminal, deadline, idle_timeout, ports };

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_client::{
     Activity, Command, CrashListener, Event, Guest, HostStreams, LogListener, ReadyListener, Run,
     Session, StartError,
 };
-use executor::{Either, Fd, TaskGroup, select};
+use executor::{Either, Fd, Instant, TaskGroup, select};
 use proto::credentials::Secret;
 use proto::v1;
 

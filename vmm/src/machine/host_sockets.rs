@@ -13,13 +13,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devices::virtio::parts::DeviceParts;
 use devices::virtio::vsock::{
     ConnectRequest, Refused, SocketKind, VsockError, VsockOptions, VsockParts,
 };
-use executor::{Either, select};
+use executor::{Either, Instant, select};
 use ipc::Receiver;
 use rustix::fs::Mode;
 use rustix::io::Errno;

@@ -8,7 +8,9 @@
 //! A life in which a back end crashed before it had finished a single request is a short one, however long
 //! it took: its successor gets the same request, and on a slow machine would die of it for ever.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 use crate::config::RestartLimit;
 
@@ -77,7 +79,7 @@ impl Lives {
         if self.restarts >= allowed {
             return Verdict::GiveUp;
         }
-        let time = now.saturating_duration_since(self.born);
+        let time = now.duration_since(self.born);
         if time >= MINIMUM_LIFE && life != Life::Fruitless {
             self.short_in_a_row = 0;
             return Verdict::Restart { after: Duration::ZERO };
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn long_lives_are_followed_at_once_for_ever() {
-        let mut now = Instant::now();
+        let mut now = executor::now();
         let mut lives = Lives::new(RestartLimit::Always, now);
         for _ in 0..1000 {
             let verdict = next(&mut lives, &mut now, LONG);
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn short_lives_wait_longer_and_end() {
-        let mut now = Instant::now();
+        let mut now = executor::now();
         let mut lives = Lives::new(RestartLimit::Always, now);
         let waits = [0, 0, 5, 10, 20, 40, 80, 160, 320];
         for wait in waits {
@@ -137,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_long_life_forgives_short_ones() {
-        let mut now = Instant::now();
+        let mut now = executor::now();
         let mut lives = Lives::new(RestartLimit::Always, now);
         for _ in 0..20 {
             for life in [SHORT, SHORT, SHORT, LONG] {
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_request_that_kills_slowly_does_not_for_ever() {
-        let mut now = Instant::now();
+        let mut now = executor::now();
         let mut lives = Lives::new(RestartLimit::Always, now);
         for _ in 1..SHORT_LIVES {
             now += LONG;
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_limit_counts_all_lives() {
-        let mut now = Instant::now();
+        let mut now = executor::now();
         let mut lives = Lives::new(RestartLimit::Never, now);
         assert_eq!(lives.died(now, Life::Other), Verdict::GiveUp);
         let twice = NonZeroU32::new(2).map(RestartLimit::Times).expect("not zero");

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devices::memory::GuestMemory;
 use devices::virtio::backend::{BackendEvent, BackendRequest};
@@ -24,7 +24,7 @@ use devices::virtio::parts::{Parts, VirtioStart};
 use devices::virtio::pci::VirtioPciDevice;
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::syncs::SyncWitness;
-use executor::{Either, TaskGroup, select};
+use executor::{Either, Instant, TaskGroup, select};
 use ipc::link::Link;
 use ipc::{CallError, Deadline, Receiver, Sender, Tap};
 
@@ -208,7 +208,7 @@ impl Supervisor {
         // In the same order: with a warden each device has a process.
         for (ward, device) in wards.into_iter().zip(&directory.devices) {
             let Ward { blueprint, transport, process } = ward;
-            let lives = Lives::new(limit, Instant::now());
+            let lives = Lives::new(limit, executor::now());
             let device = Rc::clone(device);
             let blueprint = Arc::new(blueprint);
             let (inherited, witness) = (0, None);
@@ -288,7 +288,7 @@ impl Supervisor {
         };
         charge.device.died(&record);
         let name = &charge.blueprint.name;
-        let now = Instant::now();
+        let now = executor::now();
         let life = charge.judge(death);
         match charge.lives.died(now, life) {
             Verdict::Restart { after } => {
@@ -313,7 +313,7 @@ impl Supervisor {
 
     /// Starts successors for those that have waited long enough.
     async fn replace_due(&mut self) {
-        let now = Instant::now();
+        let now = executor::now();
         let due = self.mourned.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>();
         for (_, charge) in due {
             self.replace(charge).await;
@@ -332,7 +332,7 @@ impl Supervisor {
             Ok(actor) => actor,
             Err(error) => return charge.give_up(&Report::new(&error).one_line()),
         };
-        charge.lives.reborn(Instant::now());
+        charge.lives.reborn(executor::now());
         match charge.blueprint.send_off(id, actor) {
             Ok(process) => {
                 hand_over(&charge, &process, self.warden.spawner().clone());

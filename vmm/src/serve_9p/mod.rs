@@ -12,7 +12,6 @@ mod vsock;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Instant;
 
 use executor::{Either, Executor, TaskGroup, select};
 use fileserver::{Access, Ids};
@@ -171,7 +170,7 @@ impl Keeper {
 
     /// Serves until the only client has gone; of a listening socket for ever.
     async fn serve(&mut self) -> Result<(), Error> {
-        let mut lives = Lives::new(RestartLimit::Always, Instant::now());
+        let mut lives = Lives::new(RestartLimit::Always, executor::now());
         let mut id = 0;
         loop {
             let death = self.live(ActorId(id)).await?;
@@ -183,11 +182,11 @@ impl Keeper {
                 };
             }
             log::warn!("{NAME}: process {} ended: {death}; its clients are cut off", death.pid);
-            match lives.died(Instant::now(), Life::Other) {
+            match lives.died(executor::now(), Life::Other) {
                 Verdict::Restart { after } => executor::sleep(after).await,
                 Verdict::GiveUp => return Err(Error::Died(death.to_string())),
             }
-            lives.reborn(Instant::now());
+            lives.reborn(executor::now());
             id += 1;
         }
     }

@@ -8,9 +8,9 @@
 //! ```
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use executor::{Either, select};
+use executor::{Either, Instant, select};
 
 use super::failure::Failure;
 use super::state::Balloon;

@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 use ipc::Reply;
 
@@ -106,7 +108,7 @@ impl Balloon {
             inflated_bytes: self.inflated.get(),
             reported_bytes: self.reported.get(),
             guest: guest.map(|(statistics, _)| statistics),
-            guest_age: guest.map(|(_, at)| executor::now().saturating_duration_since(at)),
+            guest_age: guest.map(|(_, at)| executor::now().duration_since(at)),
         }
     }
 

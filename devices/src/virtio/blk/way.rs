@@ -9,7 +9,9 @@
 //! ring hands each to a worker thread, which takes ten times as long. So they are done on the spot, with a look at
 //! the clock: when one had to wait, for a disk that does not keep up, the ring has the next ones.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 use super::IoStrategy;
 use crate::virtio::queue::{Moved, Wait};
@@ -73,7 +75,7 @@ impl Ways {
         if self.strategy == IoStrategy::InMemory {
             return;
         }
-        if executor::now().saturating_duration_since(begin) < LONG {
+        if executor::now().duration_since(begin) < LONG {
             self.writing.succeeded();
         } else {
             self.writes = None;

@@ -7,7 +7,8 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+
+use executor::Instant;
 
 use super::batch::{Batch, Progress};
 use super::failure::Failure;

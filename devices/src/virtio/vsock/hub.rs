@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use executor::{Fd, Op as Operation, OpSet, PollFlags, Sleep, TaskGroup};
+use executor::{Fd, Instant, Op as Operation, OpSet, PollFlags, Sleep, TaskGroup};
 use ipc::{Deadline, Sender};
 use rustix::net::Shutdown;
 

@@ -14,9 +14,8 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use executor::Sleep;
+use executor::{Instant, Sleep};
 use zerocopy::IntoBytes;
 
 use super::failure::Failure;

@@ -5,9 +5,8 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
-use executor::{Fd, Notifications};
+use executor::{Fd, Instant, Notifications};
 use ipc::Sender;
 use thiserror::Error;
 
@@ -148,7 +147,7 @@ impl ActiveQueue {
     pub fn publish_taken_at(&mut self, taken_at: Instant) -> Signalled {
         let count = self.queue.unpublished();
         if count > 0 {
-            let time = executor::now().saturating_duration_since(taken_at);
+            let time = executor::now().duration_since(taken_at);
             self.metrics.took_each(count, time);
         }
         self.publish()

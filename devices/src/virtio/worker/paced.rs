@@ -6,7 +6,8 @@ use std::fmt::Display;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+
+use executor::Instant;
 
 use super::active::{ActiveQueue, KickError, Signalled};
 use super::pacing::{Next, Pacing, Patience};
@@ -173,7 +174,7 @@ impl PacedQueue {
         self.pacing.published(self.finished.len() as u16, now);
         let (now, metrics) = (self.pacing.published_at(), self.active.metrics());
         for taken_at in self.finished.drain(..) {
-            metrics.took(now.saturating_duration_since(taken_at));
+            metrics.took(now.duration_since(taken_at));
         }
         metrics.moved(std::mem::take(&mut self.moved));
         self.signalled = self.active.publish();

@@ -25,7 +25,9 @@
 //! completions are taken meanwhile. Who has looked for longer than a prompt answer takes lets other
 //! threads have the processor between looks: perhaps it is the driver that waits for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use executor::Instant;
 
 /// For how long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,17 @@
 //! The time of a world.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::time::instant::Instant;
 
 /// What reading the clock costs: no loop that looks at it can run for ever.
 const READING: Duration = Duration::from_nanos(40);
+/// When a world begins: there is a time before.
+const BEGINNING: Instant = Instant::from_nanos(1 << 40);
 
 /// A clock that goes on when it is looked at, and when it is told to.
 pub(super) struct Clock {
-    start: Instant,
     elapsed: Cell<Duration>,
     /// When the executor wants to be woken.
     alarm: Option<Duration>,
@@ -16,7 +19,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Clock { start: Instant::now(), elapsed: Cell::new(Duration::ZERO), alarm: None }
+        Clock { elapsed: Cell::new(Duration::ZERO), alarm: None }
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -26,7 +29,7 @@ impl Clock {
     /// The time for those who live in the world.
     pub(super) fn now(&self) -> Instant {
         self.elapsed.set(self.elapsed.get() + READING);
-        self.start + self.elapsed.get()
+        BEGINNING + self.elapsed.get()
     }
 
     pub(super) fn pass(&self, time: Duration) {

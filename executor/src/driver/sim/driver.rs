@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::log::Note;
 use super::perform::{Due, File, Lane, Outcome, Pending, extent, name};
@@ -16,6 +16,7 @@ use crate::driver::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
 use crate::remote::Shared;
+use crate::time::instant::Instant;
 
 /// How it stands with the actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

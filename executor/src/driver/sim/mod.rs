@@ -38,7 +38,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::clock::Clock;
 use self::disk::Opened;
@@ -49,6 +49,7 @@ use crate::config::Config;
 use crate::executor::Executor;
 use crate::ops::slots::{Completion, Token};
 use crate::remote::Shared;
+use crate::time::instant::Instant;
 
 pub use self::disk::Kept;
 pub use self::faults::{Faults, PerMille};

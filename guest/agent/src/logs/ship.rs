@@ -2,9 +2,9 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use executor::{Either, select};
+use executor::{Either, Instant, select};
 use proto::v1::{LogBatch, LogRecord, logs_client::LogsClient};
 use proto::{LOG_PORT, v1};
 

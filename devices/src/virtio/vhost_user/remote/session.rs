@@ -10,9 +10,9 @@
 //! The driver notices nothing of it but a pause: what it starts while nobody is there waits.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use executor::{Either, Fd, PollFlags, select};
+use executor::{Either, Fd, Instant, PollFlags, select};
 use ipc::{Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -104,7 +104,7 @@ impl Session {
         let BackendContext { memory, requests, controls, events, .. } = context;
         let link = front_end
             .and_then(|front_end| watched(front_end).ok())
-            .unwrap_or(Link::Down(Instant::now()));
+            .unwrap_or(Link::Down(executor::now()));
         Self {
             options,
             profile,
@@ -303,7 +303,7 @@ impl Session {
             let _ = front_end.socket().shutdown(std::net::Shutdown::Both);
             self.complain(&format!("{why}; the driver's requests wait for a successor"));
         }
-        self.link = Link::Down(Instant::now() + RETRY);
+        self.link = Link::Down(executor::now() + RETRY);
     }
 
     /// Looks for a successor.
@@ -338,7 +338,7 @@ impl Session {
     /// Connects, if somebody listens, and sees whether it is the same device; gives its configuration space
     /// where that may be another than before.
     fn find(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        self.link = Link::Down(Instant::now() + RETRY);
+        self.link = Link::Down(executor::now() + RETRY);
         let Ok(socket) = connect(&self.options.socket) else { return Ok(None) };
         let mut front_end = FrontEnd::with_patience(socket, PATIENCE)?;
         let offer = profile::ask(&mut front_end, self.options.kind)?;
