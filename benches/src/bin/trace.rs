@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The built-in guest reads at depth 1 and 32 from the page cache, in turns with and without a trace. At that
-//! rate writing down is most expensive, and nothing of a slow disk hides it.
+//! rate writing down is most expensive, and nothing of a slow disk hides it. A host may be half as fast for some
+//! seconds: the cost is that between two turns that follow each other, and the median of all rounds counts.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -27,51 +28,59 @@ fn main() {
     fs::write(&disk, vec![0x5a; DISK_BYTES]).expect("makes a disk");
     File::open(&disk).and_then(|file| file.sync_all()).expect("writes the disk");
     for depth in [1, 32] {
-        let mut rates = [Vec::new(), Vec::new()];
-        let (mut bytes, mut requests) = (0, 0);
+        let (mut without, mut with, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes_each = 0;
         for round in 0..=rounds {
-            for (traced, rates) in rates.iter_mut().enumerate() {
-                let mut vmm = vmm(&disk, depth);
-                if traced == 1 {
-                    vmm.arg("--trace").arg(&trace);
-                }
-                let reads = reads(vmm.args(&options));
-                // The first brings files into the page cache.
-                if round > 0 {
-                    rates.push(reads);
-                }
-                if traced == 1 {
-                    (bytes, requests) = (fs::metadata(&trace).expect("a trace").len(), reads);
-                }
+            let plain = || reads(vmm(&disk, depth).args(&options));
+            let traced = || reads(vmm(&disk, depth).arg("--trace").arg(&trace).args(&options));
+            // Each is first in every second round: what comes and goes with time is no part of the cost.
+            let (plain, traced) = if round % 2 == 0 {
+                let plain = plain();
+                (plain, traced())
+            } else {
+                let traced = traced();
+                (plain(), traced)
+            };
+            // The first brings files into the page cache.
+            if round > 0 {
+                without.push(plain);
+                with.push(traced);
+                costs.push(1000 - 1000 * traced / plain.max(1));
             }
+            bytes_each = fs::metadata(&trace).expect("a trace").len() / traced.max(1) as u64;
         }
-        let [without, with] = rates.map(Spread::of);
-        let cost = 100.0 * (1.0 - with.median as f64 / without.median as f64);
+        let (without, with, cost) = (Spread::of(without), Spread::of(with), Spread::of(costs));
         println!(
-            "depth {depth}: {without} reads without a trace, {with} with one: {cost:.1} % less; {} bytes each",
-            bytes / requests.max(1)
+            "depth {depth}: {without} reads without a trace, {with} with one; {:.1} % less ({:.1} to {:.1}); \
+             {bytes_each} bytes each",
+            percent(cost.median),
+            percent(cost.quartiles[0]),
+            percent(cost.quartiles[1]),
         );
     }
 }
 
-/// What several turns came to.
-struct Spread {
-    least: u64,
-    median: u64,
-    most: u64,
+fn percent(thousandths: i64) -> f64 {
+    thousandths as f64 / 10.0
 }
 
-impl Spread {
-    fn of(mut rates: Vec<u64>) -> Self {
-        rates.sort_unstable();
-        let median = rates[rates.len() / 2];
-        Self { least: rates[0], median, most: rates[rates.len() - 1] }
+/// What several turns came to: half of them lie between the quartiles.
+struct Spread<T> {
+    median: T,
+    quartiles: [T; 2],
+}
+
+impl<T: Copy + Ord> Spread<T> {
+    fn of(mut values: Vec<T>) -> Self {
+        values.sort_unstable();
+        let part = |quarters: usize| values[(values.len() - 1) * quarters / 4];
+        Self { median: part(2), quartiles: [part(1), part(3)] }
     }
 }
 
-impl fmt::Display for Spread {
+impl<T: fmt::Display> fmt::Display for Spread<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({} to {})", self.median, self.least, self.most)
+        write!(formatter, "{} ({} to {})", self.median, self.quartiles[0], self.quartiles[1])
     }
 }
 
@@ -84,7 +93,7 @@ fn vmm(disk: &Path, depth: u32) -> Command {
 }
 
 /// How many there were.
-fn reads(vmm: &mut Command) -> u64 {
+fn reads(vmm: &mut Command) -> i64 {
     let said = vmm.output().expect("starts vmm");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let count = said.lines().find_map(|line| {
