@@ -126,6 +126,8 @@ equal_sums() {
     [ -n "$here" ] && [ "$here" = "$there" ] || fail "other bytes came than went: $here, $there"
 }
 
+# at_end is for what a case has to end.
+at_end() { :; }
 folder=$(mktemp -d)
 cd "$folder"
-trap 'cd /; rm -rf "$folder"' EXIT
+trap 'at_end; cd /; rm -rf "$folder"' EXIT

@@ -12,10 +12,10 @@ use super::{Case, Place};
 /// to disks only.
 ///
 /// A warning of QEMU that it does not ask for the configuration space of a device is of no importance.
-const PRELUDE: &str = r#"
+pub(super) const PRELUDE: &str = r#"
 command -v qemu-system-x86_64 >/dev/null || skip 'there is no qemu-system-x86_64'
 devices=
-trap 'kill $devices || true' EXIT
+at_end() { kill $devices || true; }
 device() {
     vmm device "$1" -v --socket "$2.sock" $3 2>"$2.log" &
     devices="$devices $!"
@@ -113,7 +113,7 @@ grep -q 'from the guest' dir/b || fail 'the file of the guest is not there'
 [ -w /dev/net/tun ] && ip link show >/dev/null 2>&1 || skip 'needs /dev/net/tun and ip'
 unshare -n true 2>/dev/null || skip 'needs a network namespace of its own'
 # The script is its own argument.
-[ -n "${INSIDE-}" ] || INSIDE=1 exec unshare -n sh -c 'eval "$1"' sh "$1"
+[ -n "${INSIDE-}" ] || { cd /; rmdir "$folder"; INSIDE=1 exec unshare -n sh -c 'eval "$1"' sh "$1"; }
 device net net tap=vutap0
 ip addr add 10.9.9.1/24 dev vutap0; ip link set vutap0 up
 # QEMU 7.2 ends by a signal when a vhost-user network has MSI-X without KVM.
@@ -146,7 +146,8 @@ truncate -s 128M data.img; chmod 600 data.img
         sleep 0.1
     done
 ) &
-trap 'touch over; kill -9 $(cat pid) || true' EXIT
+successors=$!
+at_end() { touch over; kill -9 $(cat pid) || true; wait $successors || true; }
 turns=0
 until [ -S disk.sock ]; do turns=$((turns + 1)); [ $turns -lt 100 ] || fail 'nobody listens'; sleep 0.1; done
 linux_in_background '
@@ -199,7 +200,8 @@ serve() {
             sleep 0.1
         done
     ) &
-    trap 'touch over; kill -9 $(cat pid) || true' EXIT
+    successors=$!
+    at_end() { touch over; kill -9 $(cat pid) || true; wait $successors || true; }
     turns=0
     until [ -S "$socket" ]; do
         turns=$((turns + 1))
