@@ -13,6 +13,7 @@ mod cycles;
 mod ends;
 mod exec;
 mod fs;
+mod fs_programs;
 mod host;
 mod net;
 mod p9;
@@ -104,6 +105,7 @@ const LONG: &[&str] = &[
     "exec/thousand-in-a-row",
     "exec/within-three-seconds",
     "fs/cycles",
+    "fs/programs",
     "fs/ten-thousand-files",
     "net/addresses-and-links",
     "net/filters",
@@ -151,6 +153,7 @@ fn in_order() -> Vec<Case> {
         ends::cases(),
         exec::cases(),
         fs::cases(),
+        fs_programs::cases(),
         chaos::cases(),
         ctl::cases(),
         net::cases(),
