@@ -236,7 +236,7 @@ impl<'a> Queue<'a> {
         let Phases { begin, end, counted } = phases;
         let over = counted.end;
         let mut figures = Figures::new();
-        let mut in_counted = 0;
+        let (mut in_counted, mut took) = (0, Vec::with_capacity(self.slots.len()));
         let mut under_way = self.disk.workload.depth;
         for slot in 0..under_way {
             self.make(slot, Instant::now())?;
@@ -246,27 +246,30 @@ impl<'a> Queue<'a> {
         self.ring.driver.disable_interrupts();
         self.ring.publish()?;
         while under_way > 0 {
-            let mut came = 0;
+            took.clear();
             let now = self.ring.wait(given_up)?;
             let counts = (*begin..*end).contains(&now);
             while let Some(used) = self.ring.driver.take_used() {
                 let index = self.owners[usize::from(used.head)];
                 let slot = self.slots[usize::from(index)];
                 self.check(index, slot)?;
-                if counts {
-                    figures.count(now - slot.made_at);
-                } else if counted.contains(&now) {
-                    in_counted += 1;
-                }
+                took.push(slot.made_at);
                 if now < over {
                     self.make(index, now)?;
-                    came += 1;
                 } else {
                     under_way -= 1;
                 }
             }
-            if came > 0 {
+            if now < over && !took.is_empty() {
                 self.ring.publish()?;
+            }
+            // The device need not wait for the books.
+            if counts {
+                for made_at in &took {
+                    figures.count(now - *made_at);
+                }
+            } else if counted.contains(&now) {
+                in_counted += took.len() as u64;
             }
         }
         figures.counted = Some(in_counted);

@@ -130,17 +130,18 @@ impl ActiveQueue {
     /// Show the driver what was given back; one interrupt for all of it, if it wants one.
     pub fn publish(&mut self) -> Signalled {
         let count = self.queue.unpublished();
-        if count > 0 {
-            self.metrics.published(count);
-        }
-        match (self.queue.publish(), &self.call) {
+        let signalled = match (self.queue.publish(), &self.call) {
             (Interrupt::Wanted, Some(call)) => {
                 self.metrics.interrupted();
                 call.signal();
                 Signalled::Yes
             }
             _ => Signalled::No,
+        };
+        if count > 0 {
+            self.metrics.published(count);
         }
+        signalled
     }
 
     /// [`ActiveQueue::publish`], where all that was given back was taken at that time.

@@ -170,6 +170,8 @@ impl PacedQueue {
         if self.finished.is_empty() {
             return Signalled::No;
         }
+        // The driver first: it need not wait for the books, nor for the clock.
+        self.signalled = self.active.publish();
         let now = completed_at.unwrap_or_else(executor::now);
         self.pacing.published(self.finished.len() as u16, now);
         let (now, metrics) = (self.pacing.published_at(), self.active.metrics());
@@ -177,7 +179,6 @@ impl PacedQueue {
             metrics.took(now.duration_since(taken_at));
         }
         metrics.moved(std::mem::take(&mut self.moved));
-        self.signalled = self.active.publish();
         self.signalled
     }
 
