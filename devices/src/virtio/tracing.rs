@@ -31,6 +31,18 @@ struct Scribe {
     header: Box<[u8; HEADER_BYTES]>,
     known: usize,
     pieces: Vec<Piece>,
+    /// Buffers that are given back, and not yet published: the driver need not wait for these records.
+    given: Vec<Given>,
+}
+
+/// A [`Record::Given`].
+#[derive(Debug)]
+struct Given {
+    queue: u16,
+    head: Tag,
+    result: Option<i32>,
+    written: u32,
+    status: u8,
 }
 
 impl DeviceTrace {
@@ -41,7 +53,7 @@ impl DeviceTrace {
             writer.at(executor::now().as_nanos());
             writer.write(&Record::Born);
             let (header, pieces) = (Box::new([0; HEADER_BYTES]), Vec::with_capacity(MOST_PIECES));
-            Rc::new(RefCell::new(Scribe { writer, header, known: 0, pieces }))
+            Rc::new(RefCell::new(Scribe { writer, header, known: 0, pieces, given: Vec::new() }))
         });
         Self(scribe)
     }
@@ -57,6 +69,7 @@ impl DeviceTrace {
         if let Some(scribe) = &self.0 {
             let mut scribe = scribe.borrow_mut();
             scribe.writer.at(executor::now().as_nanos());
+            scribe.write_given();
             scribe.writer.write(record);
         }
     }
@@ -103,16 +116,6 @@ impl DeviceTrace {
         }
     }
 
-    /// What follows happens now; says when that is, if it was asked for.
-    #[inline]
-    pub(crate) fn at_now(&self) -> Option<Instant> {
-        self.0.as_ref().map(|scribe| {
-            let now = executor::now();
-            scribe.borrow_mut().writer.at(now.as_nanos());
-            now
-        })
-    }
-
     /// A buffer is going to be consumed: this is what it is.
     #[inline]
     pub(crate) fn look_at(&self, chain: &Chain) {
@@ -125,7 +128,7 @@ impl DeviceTrace {
     #[inline]
     pub(crate) fn taken(&self, queue: u16, head: Tag, began: impl FnOnce() -> Option<Began>) {
         if let Some(scribe) = &self.0 {
-            let Scribe { writer, header, known, pieces } = &mut *scribe.borrow_mut();
+            let Scribe { writer, header, known, pieces, .. } = &mut *scribe.borrow_mut();
             writer.write(&Record::Taken {
                 queue,
                 head,
@@ -151,11 +154,13 @@ impl DeviceTrace {
     pub(crate) fn ended(&self, queue: u16, head: Tag, result: &io::Result<u32>) {
         if let Some(scribe) = &self.0 {
             let result = number(result);
-            scribe.borrow_mut().writer.write(&Record::Ended { queue, head, result });
+            let writer = &mut scribe.borrow_mut().writer;
+            writer.at(executor::now().as_nanos());
+            writer.write(&Record::Ended { queue, head, result });
         }
     }
 
-    /// A buffer was given back.
+    /// A buffer is given back with what is published next.
     #[inline]
     pub(crate) fn given(
         &self,
@@ -165,9 +170,18 @@ impl DeviceTrace {
         (written, status): (u32, u8),
     ) {
         if let Some(scribe) = &self.0 {
-            let result = result.map(number);
-            let record = Record::Given { queue, head, result, written, status };
-            scribe.borrow_mut().writer.write(&record);
+            let given = Given { queue, head, result: result.map(number), written, status };
+            scribe.borrow_mut().given.push(given);
+        }
+    }
+
+    /// The driver saw at this time what was given back.
+    #[inline]
+    pub(crate) fn published(&self, time: Instant) {
+        if let Some(scribe) = &self.0 {
+            let mut scribe = scribe.borrow_mut();
+            scribe.writer.at(time.as_nanos());
+            scribe.write_given();
         }
     }
 }
@@ -180,6 +194,13 @@ fn number(result: &io::Result<u32>) -> i32 {
 }
 
 impl Scribe {
+    #[inline]
+    fn write_given(&mut self) {
+        for Given { queue, head, result, written, status } in self.given.drain(..) {
+            self.writer.write(&Record::Given { queue, head, result, written, status });
+        }
+    }
+
     fn look_at(&mut self, chain: &Chain) {
         let has_data = chain.readable_bytes() as usize > HEADER_BYTES;
         let wanted = if has_data { SHORT_HEADER_BYTES } else { HEADER_BYTES };

@@ -82,8 +82,6 @@ pub(crate) struct PacedQueue {
     visited_at: Instant,
     /// By head: when the request was taken.
     taken_at: Box<[Instant]>,
-    /// When operations were found complete, if the clock was asked: as good for what is published then.
-    completed_at: Option<Instant>,
     /// The same of those that are given back and not yet published.
     finished: Vec<Instant>,
     /// Bytes that were moved and not counted yet.
@@ -107,7 +105,6 @@ impl PacedQueue {
             changes,
             visited_at: now,
             taken_at: vec![now; size].into(),
-            completed_at: None,
             finished: Vec::with_capacity(size),
             moved: 0,
             signalled: Signalled::Yes,
@@ -166,15 +163,14 @@ impl PacedQueue {
 
     /// Show the driver what was given back.
     fn publish(&mut self) -> Signalled {
-        let completed_at = self.completed_at.take();
         if self.finished.is_empty() {
             return Signalled::No;
         }
         // The driver first: it need not wait for the books, nor for the clock.
         self.signalled = self.active.publish();
-        let now = completed_at.unwrap_or_else(executor::now);
+        let (now, metrics) = (executor::now(), self.active.metrics());
+        self.active.trace().published(now);
         self.pacing.published(self.finished.len() as u16, now);
-        let (now, metrics) = (self.pacing.published_at(), self.active.metrics());
         for taken_at in self.finished.drain(..) {
             metrics.took(now.duration_since(taken_at));
         }
@@ -304,10 +300,6 @@ fn take<R: Requests>(requests: &mut R) -> Result<(), R::Failure> {
 fn complete(requests: &mut impl Requests, context: &mut Context<'_>) {
     let mut any = false;
     while let Poll::Ready(completed) = requests.queue().ops.poll_next(context) {
-        if !any {
-            let paced = requests.queue();
-            paced.completed_at = paced.active.trace().at_now();
-        }
         any = true;
         requests.completed(completed);
         requests.queue().publish_part();
