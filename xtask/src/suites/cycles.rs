@@ -56,6 +56,7 @@ ip link set lo up
 truncate -s 64M data.img pmem.img
 mkfifo keys
 modules=virtio_console,virtio_rng,virtio_balloon,virtio_pmem,nd_pmem,virtio_net,vmw_vsock_virtio_transport
+small_pages
 vmm -v run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --control vm.sock \
     --disk path=script,ro --disk path=load.img,ro --disk path=data.img \
     --console unix=hvc --rng --balloon size=64M,reporting \

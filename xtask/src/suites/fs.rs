@@ -183,6 +183,7 @@ cycles 10; touch /s/warm; until [ -e /s/go ]; do sleep 0.1; done
 cycles 100; touch /s/cycled; until [ -e /s/end ]; do cat /s/data >/dev/null || echo bad turn; done
 ";
 const COSTS: &str = r#"
+small_pages
 share '' >output 2>log </dev/null &
 vmm=$!
 until_file() { until [ -e shared/$1 ]; do kill -0 $vmm || fail "vmm ended before: $1"; sleep 0.1; done; }
