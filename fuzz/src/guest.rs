@@ -98,8 +98,8 @@ struct Guest<P> {
     features: u64,
     ports: Vec<Port>,
     actor: Actor,
-    /// Queues that the driver does not use.
-    left_out: u8,
+    /// Queues that the driver uses, by their numbers.
+    used: Vec<usize>,
     next_place: u64,
 }
 
@@ -129,7 +129,7 @@ impl<P: Parts + 'static> Guest<P> {
         let inflight = inflight.file().try_clone_to_owned().expect("a descriptor");
         let trace = (seed & 1 == 1).then(|| Ring::create(TRACE_BYTES).expect("memory for a trace"));
         let actor = start(&sim, &parts, &memory, &inflight, trace.as_ref());
-        let (left_out, next_place) = (0, 0);
+        let (used, next_place) = (Vec::new(), 0);
         Self {
             sim,
             parts,
@@ -140,7 +140,7 @@ impl<P: Parts + 'static> Guest<P> {
             features,
             ports: all_ports,
             actor,
-            left_out,
+            used,
             next_place,
         }
     }
@@ -257,28 +257,28 @@ impl<P: Parts + 'static> Guest<P> {
     }
 
     fn activate(&mut self, script: &mut Script<'_>) {
-        self.left_out = if script.byte() & 7 == 7 { script.byte() } else { 0 };
-        self.activate_again();
+        let left_out = if script.byte() & 7 == 7 { script.byte() } else { 0 };
+        let used = |index: &usize| *index >= 8 || left_out >> index & 1 == 0;
+        self.used = (0..self.ports.len()).filter(used).collect();
+        // A driver that enables more queues than the device has uses, with these features, does without the last.
+        while !self.used.is_empty() && self.activate_again().is_err() {
+            self.used.pop();
+        }
     }
 
-    /// A driver that enables more queues than the device has uses, with these features, does without the last.
-    fn activate_again(&mut self) {
-        let used = |index: usize| index >= 8 || self.left_out >> index & 1 == 0;
-        let mut used: Vec<usize> = (0..self.ports.len()).filter(|index| used(*index)).collect();
-        while !used.is_empty() {
-            let setup = |index: &usize| {
-                let port = &self.ports[*index];
-                let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
-                let (kick, call) = (clone(&port.kick.0), clone(&port.call.0));
-                port.driver.layout().setup(*index as u16, kick, call)
-            };
-            let (features, queues) = (self.features, used.iter().map(setup).collect());
-            if self.call(move |reply| BackendRequest::Activate { features, queues, reply }).is_ok()
-            {
-                break;
-            }
-            used.pop();
+    /// The same queues as before: one that is refused starts from the beginning the next time.
+    fn activate_again(&mut self) -> Result<(), String> {
+        if self.used.is_empty() {
+            return Ok(());
         }
+        let setup = |index: &usize| {
+            let port = &self.ports[*index];
+            let clone = |file: &OwnedFd| file.try_clone().expect("a descriptor");
+            let (kick, call) = (clone(&port.kick.0), clone(&port.call.0));
+            port.driver.layout().setup(*index as u16, kick, call)
+        };
+        let (features, queues) = (self.features, self.used.iter().map(setup).collect());
+        self.call(move |reply| BackendRequest::Activate { features, queues, reply })
     }
 
     /// The back end dies on the spot, and a successor goes on.
@@ -286,7 +286,11 @@ impl<P: Parts + 'static> Guest<P> {
         let successor =
             start(&self.sim, &self.parts, &self.memory, &self.inflight, self.trace.as_ref());
         self.sim.kill(std::mem::replace(&mut self.actor, successor).executor);
-        self.activate_again();
+        if let Err(reason) = self.activate_again() {
+            let is_spoiled = self.used.iter().any(|index| self.ports[*index].spoiled);
+            assert!(is_spoiled, "a successor refuses what its predecessor served: {reason}");
+            self.spoil_all();
+        }
     }
 
     fn pause(&mut self) {
