@@ -12,7 +12,6 @@
 use std::time::Duration;
 
 use executor::Instant;
-
 use serde::{Deserialize, Serialize};
 
 /// Tokens are counted in billionths, so that a bucket at 1 per second fills without rounding.

@@ -75,8 +75,8 @@ impl<'a> Request<'a> {
     /// What the short form says: the names, and the sector.
     #[inline]
     pub(crate) fn words(&self, slot: usize) -> (u32, u32) {
-        let names = (slot as u32) << SLOT_SHIFT | u32::from(self.queue) << QUEUE_SHIFT;
-        (names | u32::from(self.head), self.sector)
+        let names = (slot as u32) << SLOT_SHIFT | queue_and_head_bits(self.queue, self.head);
+        (names, self.sector)
     }
 
     /// The words of [`given_words`] when all of it is done. None if nothing is moved for it.
@@ -95,7 +95,7 @@ fn hope((operation, length): (Operation, u64), queue: u16, head: u16) -> Option<
         Operation::Range | Operation::Sync => return None,
     };
     let length = u32::try_from(length).ok()?;
-    Some((read << READ_SHIFT | u32::from(queue) << QUEUE_SHIFT | u32::from(head), length))
+    Some((read << READ_SHIFT | queue_and_head_bits(queue, head), length))
 }
 
 /// Where in its file an operation begins that a request for this sector asks for.
@@ -145,6 +145,11 @@ impl Slots {
     }
 }
 
+#[inline]
+fn queue_and_head_bits(queue: u16, head: u16) -> u32 {
+    u32::from(queue) << QUEUE_SHIFT | u32::from(head)
+}
+
 fn queue_and_head(names: u32) -> (u16, u16) {
     ((names >> QUEUE_SHIFT) as u16 & (MOST_QUEUES - 1), names as u16)
 }
@@ -164,7 +169,7 @@ pub(crate) fn given_words(record: &Record<'_>) -> Option<(u32, u32)> {
     if *queue >= MOST_QUEUES {
         return None;
     }
-    Some((read << READ_SHIFT | u32::from(*queue) << QUEUE_SHIFT | u32::from(*head), bytes))
+    Some((read << READ_SHIFT | queue_and_head_bits(*queue, *head), bytes))
 }
 
 /// What that says.

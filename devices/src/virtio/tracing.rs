@@ -7,7 +7,6 @@ use std::io;
 use std::rc::Rc;
 
 use executor::Instant;
-
 use trace::{Began, Piece, QueuePlace, Record, Ring, Writer};
 
 use super::backend::{QueueSetup, RingLayout};

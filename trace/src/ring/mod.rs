@@ -219,9 +219,19 @@ mod tests {
         assert_eq!(all(&bytes, 0), told.collect::<Vec<_>>());
     }
 
+    fn written_and_read(records: &[Record<'_>]) -> Vec<Record<'static>> {
+        let ring = Ring::create(1 << 20).unwrap();
+        let mut writer = ring.writer();
+        for record in records {
+            writer.write(record);
+        }
+        let mut bytes = Vec::new();
+        ring.reader().take(&mut bytes);
+        all(&bytes, 0)
+    }
+
     #[test]
     fn what_is_not_as_the_last_request_is_read_as_it_was_written() {
-        let ring = Ring::create(1 << 20).unwrap();
         let records = [
             request(0, 1, 4096),
             given(0, 4097, 0),
@@ -237,18 +247,11 @@ mod tests {
             given(1, 4097, 0),
             request(1, 3, 4096),
         ];
-        let mut writer = ring.writer();
-        for record in &records {
-            writer.write(record);
-        }
-        let mut bytes = Vec::new();
-        ring.reader().take(&mut bytes);
-        assert_eq!(all(&bytes, 0), records);
+        assert_eq!(written_and_read(&records), records);
     }
 
     #[test]
     fn what_no_short_form_can_say_is_read_as_it_was_written() {
-        let ring = Ring::create(1 << 20).unwrap();
         let other_place = |record: Record<'static>| {
             let Record::Taken { queue, head, header, pieces, began } = record else { panic!() };
             let began = began.map(|began| Began { offset: began.offset + 1, ..began });
@@ -274,13 +277,7 @@ mod tests {
             Record::Time((1 << 40) + (1 << 28)),
             Record::Time(5),
         ];
-        let mut writer = ring.writer();
-        for record in &records {
-            writer.write(record);
-        }
-        let mut bytes = Vec::new();
-        ring.reader().take(&mut bytes);
-        assert_eq!(all(&bytes, 0), records);
+        assert_eq!(written_and_read(&records), records);
     }
 
     #[test]

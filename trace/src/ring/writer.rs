@@ -1,7 +1,5 @@
 //! The end of a ring that writes.
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::pages::Pages;
 use crate::block::{BLOCK_BYTES, RECORD_BYTES};
 use crate::record::Record;
@@ -15,12 +13,6 @@ const SHORT_BYTES: usize = 2 * WORD_BYTES;
 const TIME_BYTES: usize = 16;
 /// Times that differ by more are written in full.
 const MOST_LATER: u64 = 1 << 28;
-
-/// The host's monotonic clock, the same in all processes.
-fn monotonic() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
 
 /// Writes records.
 #[derive(Debug)]
@@ -70,11 +62,6 @@ impl Writer {
     #[inline]
     pub fn at(&mut self, nanoseconds: u64) {
         self.now = nanoseconds;
-    }
-
-    /// What follows happens now.
-    pub fn now(&mut self) {
-        self.at(monotonic());
     }
 
     /// Writes one record. One that is too long is left out.

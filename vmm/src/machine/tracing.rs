@@ -72,7 +72,7 @@ impl Tracer {
         let actor = actor.to_owned();
         Some(Arc::new(move |record: &ipc::Record| {
             let mut writer = lock(&shared.messages);
-            writer.now();
+            writer.at(executor::now().as_nanos());
             writer.write(&Record::Message {
                 actor: Cow::Borrowed(&actor),
                 channel: record.channel.into(),

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use executor::Instant;
-
 use ipc::Reply;
 
 use super::PageSize;

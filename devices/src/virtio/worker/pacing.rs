@@ -203,11 +203,6 @@ impl Pacing {
         self.looked_at.unwrap_or_else(executor::now)
     }
 
-    /// When buffers were published last.
-    pub fn published_at(&self) -> Instant {
-        self.published_at
-    }
-
     /// `count` buffers were taken.
     pub fn taken(&mut self, count: u16) {
         if count > 0 && self.owed > 0 {
