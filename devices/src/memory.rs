@@ -17,6 +17,7 @@
 
 mod access;
 mod file_mapping;
+mod file_view;
 mod mapping;
 mod release;
 
@@ -30,6 +31,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use serde::{Deserialize, Serialize};
 
 pub use file_mapping::{FileAccess, FileMapping};
+pub use file_view::{FileView, major_faults, survive_bus_errors};
 use mapping::Mapping;
 
 /// More regions than any memory map needs; bounds what a hostile [`MemoryLayout`] can cost.

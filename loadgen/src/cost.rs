@@ -3,14 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// The number of the trace point that each system call passes.
-const TRACE_POINT: &str = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id";
+/// The number of the trace point that each system call passes, where the kernel's tracing is.
+const TRACE_POINT: &str = "events/raw_syscalls/sys_enter/id";
+
+/// Where the kernel's tracing is mounted, if it is.
+const TRACING: &str = "/sys/kernel/tracing";
 
 /// What was spent in a time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,12 +129,26 @@ impl Thread {
 
 /// Counts the system calls of a thread: a trace point of the kernel, for root alone on most machines.
 fn count_calls(tid: i32) -> io::Result<Counter> {
-    let id = fs::read_to_string(TRACE_POINT)?;
-    let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    let entry = Tracepoint::with_id(id);
+    static ENTRY: OnceLock<Result<u64, io::ErrorKind>> = OnceLock::new();
+    let id = *ENTRY.get_or_init(|| entry_number().map_err(|error| error.kind()));
+    let entry = Tracepoint::with_id(id?);
     let mut counter = Builder::new(entry).observe_pid(tid).any_cpu().include_kernel().build()?;
     counter.enable()?;
     Ok(counter)
+}
+
+/// The number of the trace point. Where nobody has mounted the kernel's tracing it is mounted for this
+/// alone, out of everybody's sight.
+fn entry_number() -> io::Result<u64> {
+    let text = fs::read_to_string(format!("{TRACING}/{TRACE_POINT}")).or_else(|_| {
+        let tracing = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(tracing.as_fd())?;
+        let (flags, attributes) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+        let mount = fsmount(tracing.as_fd(), flags, attributes)?;
+        let file = openat(mount, TRACE_POINT, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        io::read_to_string(fs::File::from(file))
+    })?;
+    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// What a thread has spent so far.

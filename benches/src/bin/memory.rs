@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Starts `vmm run` with one disk and the built-in guest, which reads the disk at a depth of 32 and
-//! then holds still; adds up the proportional set sizes (`PSS`) of the process and of all that it
+//! then holds still, and waits until the disk has let go of its file's pages, as disks do that rest; adds up the proportional set sizes (`PSS`) of the process and of all that it
 //! started, without the mappings of the guest's RAM; prints the largest.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Size of the disk.
 const DISK_BYTES: u64 = 64 << 20;
@@ -20,6 +21,8 @@ const DISK_BYTES: u64 = 64 << 20;
 const RAM: &str = "/memfd:guest-ram";
 /// How many mappings are printed.
 const SHOWN: usize = 14;
+/// Within this time a disk rests.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// The last line before the guest holds still begins with this.
 const LOADED: &str = "ok   load";
 
@@ -31,6 +34,8 @@ fn main() {
 
     let output = machine.0.stdout.take().expect("a pipe");
     assert!(wait_for_load(output), "the guest ended before it had read its disk");
+
+    assert!(wait_for_rest(machine.0.id(), &disk), "the disk keeps pages of its file mapped");
 
     let mut total = 0;
     for process in descendants(machine.0.id()) {
@@ -72,6 +77,21 @@ fn start(disk: &Path) -> Child {
 
 fn wait_for_load(output: ChildStdout) -> bool {
     BufReader::new(output).lines().map_while(Result::ok).any(|line| line.starts_with(LOADED))
+}
+
+/// Until nothing of the disk's file is mapped any more.
+fn wait_for_rest(machine: u32, disk: &Path) -> bool {
+    let name = disk.display().to_string();
+    let begin = Instant::now();
+    while begin.elapsed() < LONGEST_REST {
+        let processes = descendants(machine);
+        let mut mappings = processes.into_iter().flat_map(mappings);
+        if mappings.all(|(mapping, pss)| pss == 0 || !mapping.starts_with(&name)) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    false
 }
 
 /// A process and all that descend from it.

@@ -37,9 +37,12 @@ fn way(image: &BlockImage) -> Check {
         Storage::Silent => "its file system cannot say whether a read has to wait",
     };
     let way = match storage.strategy() {
-        IoStrategy::InMemory => "each request on the spot, by a system call of its own",
+        IoStrategy::InMemory => {
+            "reads from a mapping, without system calls; holes and writes on the spot, by one each"
+        }
         IoStrategy::Adaptive => {
-            "a read alone and writes on the spot, several reads together through io_uring"
+            "reads from a mapping, without system calls, as long as storage is seldom waited for, else \
+             one alone on the spot and several together through io_uring; writes on the spot"
         }
         IoStrategy::Ring => "all requests through io_uring",
     };

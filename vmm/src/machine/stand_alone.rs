@@ -56,7 +56,11 @@ pub enum Lifetime {
 /// with one thread.
 pub fn serve(service: &Service) -> Result<Option<i32>, Error> {
     let warden = match service.device.placement {
-        Placement::SingleProcess => None,
+        Placement::SingleProcess => {
+            // A disk is read by mapping.
+            devices::memory::survive_bus_errors().map_err(Error::host("handle bus errors"))?;
+            None
+        }
         Placement::Processes => {
             Some(Warden::fork(&PolicySource::default(), shares::users(&service.device.shares))?)
         }

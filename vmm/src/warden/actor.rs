@@ -245,6 +245,7 @@ fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
     kept.push(parent);
     sandbox::keep_only(&kept)?;
     note.install_handlers()?;
+    devices::memory::survive_bus_errors()?;
     die_of_panics();
     sandbox::lock_down(kind.limits(), kind.files(), privileges, parent)?;
     sandbox::keep_only(&end.descriptors())?;

@@ -33,13 +33,16 @@ mod request;
 mod server;
 mod strategy;
 mod traced;
+mod view;
 mod way;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::AsFd;
+use std::pin::pin;
 use std::rc::Rc;
 
-use executor::Fd;
+use executor::{Fd, select};
 
 pub use super::file_lock::Holder;
 pub use error::BlkError;
@@ -52,6 +55,7 @@ pub use traced::describe_request;
 
 use self::image::Geometry;
 use self::protocol::CacheMode;
+use self::view::View;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic};
 use super::file_lock;
@@ -67,6 +71,8 @@ use crate::rate_limit::RateLimiter;
 pub struct BlockBackend {
     image: BlockImage,
     strategy: IoStrategy,
+    /// Whether the file is read from a mapping where it can be.
+    mapped: bool,
     patience: Patience,
     inflight: Option<InflightRegion>,
 }
@@ -120,6 +126,7 @@ impl BlockBackend {
         Self {
             strategy: IoStrategy::probe(image.file()),
             image,
+            mapped: true,
             patience: Patience::for_this_host(),
             inflight: None,
         }
@@ -137,6 +144,13 @@ impl BlockBackend {
     #[must_use]
     pub fn with_strategy(mut self, strategy: IoStrategy) -> Self {
         self.strategy = strategy;
+        self
+    }
+
+    /// Never read from a mapping of the file.
+    #[must_use]
+    pub fn without_mapping(mut self) -> Self {
+        self.mapped = false;
         self
     }
 
@@ -163,8 +177,15 @@ impl BlockBackend {
                 return;
             }
         };
+        let view = match self.strategy {
+            IoStrategy::Adaptive | IoStrategy::InMemory if self.mapped => {
+                View::of(file.as_fd(), geometry.size)
+            }
+            IoStrategy::Adaptive | IoStrategy::InMemory | IoStrategy::Ring => None,
+        };
         let disk = Disk {
             file,
+            view,
             syncs: Syncs::new(geometry.failed_syncs(), self.inflight.as_ref()),
             geometry: RefCell::new(geometry),
             limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
@@ -175,8 +196,13 @@ impl BlockBackend {
             mode: Cell::new(CacheMode::WriteBack),
             complaints: LogLimit::new(),
         };
-        let device = BlockDevice { disk: Rc::new(disk) };
-        worker::serve(device, self.inflight, context).await;
+        let disk = Rc::new(disk);
+        let device = BlockDevice { disk: disk.clone() };
+        let serving = worker::serve(device, self.inflight, context);
+        match &disk.view {
+            Some(view) => drop(select(pin!(serving), pin!(view.tidy(view::REST))).await),
+            None => serving.await,
+        }
     }
 }
 
@@ -184,6 +210,8 @@ impl BlockBackend {
 #[derive(Debug)]
 struct Disk {
     file: Fd,
+    /// For reads without system calls; of what the file was at first.
+    view: Option<View>,
     syncs: Syncs,
     /// Its size can change.
     geometry: RefCell<Geometry>,

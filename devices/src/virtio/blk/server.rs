@@ -6,13 +6,14 @@ use std::rc::Rc;
 use thiserror::Error;
 use trace::{Began, Operation};
 
+use super::Disk;
 use super::protocol::{CacheMode, STATUS_IOERR, STATUS_OK, STATUS_UNSUPP};
 use super::request::{Begun, Method, Path, Range, Request, Step};
 use super::way::Ways;
-use super::{Disk, IoStrategy};
 use crate::simulation::{Bug, is_planted};
 use crate::virtio::queue::{
-    Chain, Completed, GuestOps, NoRoom, Pages, QueueError, Side, StatusByte, Tag,
+    Chain, Completed, GuestBuffers, GuestOps, Moved, NoRoom, Pages, QueueError, Side, StatusByte,
+    Tag,
 };
 use crate::virtio::syncs::is_unsupported;
 use crate::virtio::worker::{ActiveQueue, KickError, PacedQueue, Requests, serve_paced};
@@ -55,24 +56,22 @@ struct Server {
     /// By head.
     requests: Box<[Request]>,
     chain: Chain,
+    /// What was moved in the last visit.
+    bytes: u64,
 }
 
 impl Server {
     fn new(disk: Rc<Disk>, active: ActiveQueue) -> Self {
         let size = usize::from(active.queue.size());
         let memory = active.memory().clone();
-        let enough = match disk.strategy {
-            IoStrategy::InMemory => INLINE_BATCH,
-            IoStrategy::Ring | IoStrategy::Adaptive => RING_BATCH,
-        };
-        let paced = PacedQueue::new(active, disk.patience, disk.changes.clone());
         Self {
-            paced: paced.with_enough(enough),
+            paced: PacedQueue::new(active, disk.patience, disk.changes.clone()),
             ways: Ways::new(disk.strategy),
             disk,
             requests: (0..size).map(|_| Request::new(&memory)).collect(),
             // A chain in an indirect table may be as long as the queue, too.
             chain: Chain::for_any_buffers(memory, size),
+            bytes: 0,
         }
     }
 
@@ -158,10 +157,12 @@ impl Requests for Server {
     fn take(&mut self) -> Result<u16, Failure> {
         let available = self.paced.active.queue.available();
         self.ways.visit(available, self.paced.ops.in_flight());
-        let most = match self.ways.reads {
-            None => RING_BATCH,
-            Some(_) => INLINE_BATCH,
+        self.ways.look(self.disk.view.as_ref(), self.paced.took(), self.bytes);
+        let most = match (self.ways.viewed, self.ways.reads) {
+            (false, None) => RING_BATCH,
+            (true, _) | (_, Some(_)) => INLINE_BATCH,
         };
+        self.paced.enough(most);
         // What a predecessor took was admitted then, and a pause waits for it.
         let limited = self.disk.limiter.borrow().is_limited() && !self.paced.is_recovering();
         let (mut taken, mut sum) = (0, 0);
@@ -181,6 +182,7 @@ impl Requests for Server {
                 self.disk.limiter.borrow_mut().charge(bytes);
             }
         }
+        self.bytes = sum;
         Ok(taken)
     }
 
@@ -193,6 +195,10 @@ impl Requests for Server {
         }
         if matches!(request.step, Step::Range(_) | Step::Sync) {
             self.paced.slow -= 1;
+        }
+        if let (Step::Range(position), Some(view)) = (request.step, &self.disk.view) {
+            let range = request.ranges[position];
+            view.freed(range.offset, range.length);
         }
         if pages.is_some() {
             request.pages = pages;
@@ -344,6 +350,12 @@ fn transfer(
     match (request.path, side) {
         (Path::Straight, _) => {
             let buffers = &request.buffers;
+            if side == Side::Writable
+                && ways.viewed
+                && copy(ops, disk, buffers, offset, tag)? == Moved::Now
+            {
+                return Ok(());
+            }
             match (side, ways.reads, ways.writes) {
                 (Side::Writable, Some(wait), _) => {
                     let moved = ops.transfer_inline(file, wait, buffers, side, offset, tag)?;
@@ -369,6 +381,27 @@ fn transfer(
             ops.transfer_pages(file, pages, side, length, offset, tag)
         }
     }
+}
+
+/// Copy what is to be read, if the disk has a view of that.
+fn copy(
+    ops: &mut GuestOps,
+    disk: &Disk,
+    buffers: &GuestBuffers,
+    offset: u64,
+    tag: Tag,
+) -> Result<Moved, NoRoom> {
+    let Some(view) = &disk.view else { return Ok(Moved::Later) };
+    let Some(contents) = view.contents(&disk.file, offset, buffers.bytes()) else {
+        return Ok(Moved::Later);
+    };
+    let moved = ops.copy_now(contents, buffers, offset, tag)?;
+    if moved == Moved::Later && !view.is_intact() {
+        disk.complaints.warn(format_args!(
+            "disk: part of its file is gone or cannot be read; reads go through the kernel from now on"
+        ));
+    }
+    Ok(moved)
 }
 
 /// Start to free or zero a range.

@@ -12,12 +12,13 @@ pub enum IoStrategy {
     /// Through the executor's ring.
     #[default]
     Ring,
-    /// Reads one at a time by a system call of their own if that need not wait (`RWF_NOWAIT`), several
-    /// together, and what has to wait, through the ring. Writes by a system call of their own unless these have
-    /// to wait. For files with a page cache.
+    /// Reads from a mapping as long as that seldom waits for storage, else one at a time by a system call of their
+    /// own if that need not wait (`RWF_NOWAIT`), several together, and what has to wait, through the ring. Writes by a
+    /// system call of their own unless these have to wait. For files with a page cache.
     Adaptive,
-    /// By a system call of their own. For files in memory: `io_uring` would hand each operation to a
-    /// worker thread, which takes several times as long as the copy.
+    /// Reads from a mapping, and by a system call of their own where the file has holes; writes by one in any case. For
+    /// files in memory: `io_uring` would hand each operation to a worker thread, which takes several times as long as the
+    /// copy.
     InMemory,
 }
 

@@ -8,12 +8,19 @@
 //! Writes into a page cache are copies, but few file systems promise not to wait for them, and without that the
 //! ring hands each to a worker thread, which takes ten times as long. So they are done on the spot, with a look at
 //! the clock: when one had to wait, for a disk that does not keep up, the ring has the next ones.
+//!
+//! Reads from a page cache are soonest done without any system call, from a mapping ([`View`](super::view::View)). There
+//! nothing says beforehand whether storage has to be waited for, and the kernel counts afterwards how often it was. So
+//! visits that took long are looked into, and when that was the reason the other ways have the next ones, the
+//! more the oftener it happened.
 
 use std::time::Duration;
 
 use executor::Instant;
 
 use super::IoStrategy;
+use super::view::View;
+use crate::memory::major_faults;
 use crate::virtio::queue::{Moved, Wait};
 use crate::virtio::worker::Tries;
 
@@ -22,6 +29,17 @@ const FEW: u16 = 2;
 
 /// A write that took longer had to wait: that is a hundred copies of a page.
 const LONG: Duration = Duration::from_millis(1);
+
+/// A visit that copied from a mapping and took longer than this, beside the time for the copies, may have waited for
+/// storage: that is several times what eight requests take, and the fastest storage.
+const PROMPT: Duration = Duration::from_micros(40);
+
+/// A processor copies about four times as many bytes.
+const COPIED_IN_A_NANOSECOND: u64 = 4;
+
+/// Visits between tries to read from a mapping, at most. A wait for storage takes as long as some hundred reads, so
+/// one of so many costs little.
+const MOST_DOUBT: u16 = 4096;
 
 /// The ways of one queue's requests.
 #[derive(Debug)]
@@ -35,11 +53,22 @@ pub(super) struct Ways {
     reading: Tries,
     /// Whether to try to write on the spot.
     writing: Tries,
+    /// Whether reads of this visit are copies out of a view, as far as that has what they want.
+    pub(super) viewed: bool,
+    viewing: Viewing,
 }
 
 impl Ways {
     pub(super) fn new(strategy: IoStrategy) -> Self {
-        Self { strategy, reads: None, writes: None, reading: Tries::new(), writing: Tries::new() }
+        Self {
+            strategy,
+            reads: None,
+            writes: None,
+            reading: Tries::new(),
+            writing: Tries::new(),
+            viewed: false,
+            viewing: Viewing::new(),
+        }
     }
 
     /// Choose for a visit that finds so many requests.
@@ -55,6 +84,18 @@ impl Ways {
                 (reads.then_some(Wait::Never), writes.then_some(Wait::ForMemory))
             }
         };
+    }
+
+    /// Choose whether to read from a view, if there is one, after a visit that took so long for so many bytes.
+    #[inline]
+    pub(super) fn look(&mut self, view: Option<&View>, took: Duration, bytes: u64) {
+        let Some(view) = view else { return };
+        if self.viewed {
+            let copying = Duration::from_nanos(bytes / COPIED_IN_A_NANOSECOND);
+            let slow = took > PROMPT + copying;
+            self.viewing.went(if slow { major_faults() } else { self.viewing.faults });
+        }
+        self.viewed = view.is_intact() && self.viewing.now();
     }
 
     /// What became of a read that was to be done on the spot.
@@ -81,6 +122,49 @@ impl Ways {
             self.writes = None;
             self.writing.failed();
         }
+    }
+}
+
+/// Whether reads from a mapping seldom wait for storage.
+#[derive(Debug)]
+struct Viewing {
+    /// The last count of faults for which storage was waited for.
+    faults: u64,
+    /// Visits until the next try.
+    skip: u16,
+    /// How many it will be the next time.
+    doubt: u16,
+    /// Visits in a row that did not wait.
+    proof: u16,
+}
+
+impl Viewing {
+    fn new() -> Self {
+        Self { faults: 0, skip: 0, doubt: 1, proof: 0 }
+    }
+
+    #[inline]
+    fn now(&mut self) -> bool {
+        let now = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        now
+    }
+
+    /// A visit is over, and so many faults there were by then.
+    #[inline]
+    fn went(&mut self, faults: u64) {
+        if faults == self.faults {
+            self.proof += 1;
+            if self.proof == MOST_DOUBT {
+                self.proof = 0;
+                self.doubt = (self.doubt / 2).max(1);
+            }
+            return;
+        }
+        self.faults = faults;
+        self.proof = 0;
+        self.skip = self.doubt;
+        self.doubt = (2 * self.doubt).min(MOST_DOUBT);
     }
 }
 
@@ -112,6 +196,38 @@ mod tests {
         assert_eq!(ways.reads, None);
         ways.visit(1, 0);
         assert_eq!(ways.reads, Some(Wait::Never), "it is tried again");
+    }
+
+    #[test]
+    fn a_view_that_waits_for_storage_is_used_less_and_less_and_soon_again_when_it_does_not() {
+        let visits = |viewing: &mut Viewing, faults: &mut dyn FnMut() -> u64| {
+            let mut tried = 0;
+            for _ in 0..100_000 {
+                if viewing.now() {
+                    viewing.went(faults());
+                    tried += 1;
+                }
+            }
+            tried
+        };
+        let mut viewing = Viewing::new();
+        let mut faults = 0;
+        assert_eq!(visits(&mut viewing, &mut || 0), 100_000);
+        let count = visits(&mut viewing, &mut || {
+            faults += 1;
+            faults
+        });
+        assert!((10..50).contains(&count), "{count}");
+        // Each second one waits: not every second one is tried.
+        let mut turn = 0;
+        let count = visits(&mut viewing, &mut || {
+            turn += 1;
+            faults += turn % 2;
+            faults
+        });
+        assert!(count < 100, "{count}");
+        let count = visits(&mut viewing, &mut || faults);
+        assert!(count > 100_000 - 2 * usize::from(MOST_DOUBT), "{count}");
     }
 
     #[test]

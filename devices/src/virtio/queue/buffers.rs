@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use super::chain::{Chain, Segment};
-use crate::memory::GuestMemory;
+use crate::memory::{FileView, GuestMemory};
 
 /// One of the two parts of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +186,23 @@ impl GuestBuffers {
             }
             done += part;
         }
+    }
+}
+
+impl GuestBuffers {
+    /// Copy what a file holds from `offset` on over all of the guest's bytes. False if the view does not have that, and
+    /// if it was not what the file holds, which is found out afterwards.
+    pub(super) fn copy_from_view(&self, view: &FileView, offset: u64) -> bool {
+        let Some(mut from) = view.part(offset, self.bytes as usize) else { return false };
+        for segment in &self.segments {
+            // SAFETY: the view has `self.bytes` bytes from there on, and the segments are not more. They lie in
+            // `self.memory`, which is mapped writable. Both may change meanwhile; any bytes are valid data.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from.as_ptr(), segment.as_ptr(), segment.len());
+                from = from.add(segment.len());
+            }
+        }
+        view.is_intact()
     }
 }
 

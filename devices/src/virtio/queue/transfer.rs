@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::buffers::{GuestBuffers, Side};
 use super::chain::Segment;
-use crate::memory::GuestMemory;
+use crate::memory::{FileView, GuestMemory};
 
 /// What an operation is called by; queues use the head of the chain.
 pub type Tag = u16;
@@ -150,6 +150,25 @@ impl GuestOps {
             }
             None => self.transfer(file, buffers, side, offset, tag).map(|()| Moved::Later),
         }
+    }
+
+    /// Copy from a file to guest memory without a system call. Nothing is begun where the view does not have the
+    /// bytes, or not what the file holds.
+    pub fn copy_now(
+        &mut self,
+        view: &FileView,
+        buffers: &GuestBuffers,
+        offset: u64,
+        tag: Tag,
+    ) -> Result<Moved, NoRoom> {
+        if self.in_flight() == self.set.capacity() {
+            return Err(NoRoom);
+        }
+        if !buffers.copy_from_view(view, offset) {
+            return Ok(Moved::Later);
+        }
+        self.immediate.push_back((tag, buffers.bytes()));
+        Ok(Moved::Now)
     }
 
     /// Move `length` bytes between the file and host memory.

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use executor::Instant;
 
@@ -80,6 +81,8 @@ pub(crate) struct PacedQueue {
     changes: Rc<Changes>,
     /// When the visit began in which requests were taken last: one look at the clock for all of them.
     visited_at: Instant,
+    /// From then until all that it came to was published.
+    took: Duration,
     /// By head: when the request was taken.
     taken_at: Box<[Instant]>,
     /// The same of those that are given back and not yet published.
@@ -104,6 +107,7 @@ impl PacedQueue {
             rest: Rest::None,
             changes,
             visited_at: now,
+            took: Duration::ZERO,
             taken_at: vec![now; size].into(),
             finished: Vec::with_capacity(size),
             moved: 0,
@@ -114,9 +118,22 @@ impl PacedQueue {
     }
 
     /// As many requests as `enough` are begun without waiting for more.
+    #[inline]
+    pub(crate) fn enough(&mut self, enough: u16) {
+        self.pacing.set_enough(enough);
+    }
+
+    /// The same for good.
     #[must_use]
-    pub(crate) fn with_enough(self, enough: u16) -> Self {
-        Self { pacing: self.pacing.with_enough(enough), ..self }
+    pub(crate) fn with_enough(mut self, enough: u16) -> Self {
+        self.enough(enough);
+        self
+    }
+
+    /// How long it was from when requests were taken until the last of what was done with them was published.
+    #[inline]
+    pub(crate) fn took(&self) -> Duration {
+        self.took
     }
 
     /// How many requests can be taken; a broken ring may say anything up to its size.
@@ -170,6 +187,7 @@ impl PacedQueue {
         self.signalled = self.active.publish();
         let (now, metrics) = (executor::now(), self.active.metrics());
         self.active.trace().published(now);
+        self.took = now.duration_since(self.visited_at);
         self.pacing.published(self.finished.len() as u16, now);
         for taken_at in self.finished.drain(..) {
             metrics.took(now.duration_since(taken_at));

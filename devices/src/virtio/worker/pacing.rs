@@ -183,9 +183,8 @@ impl Pacing {
     }
 
     /// So many buffers are not worth waiting for more.
-    #[must_use]
-    pub fn with_enough(self, enough: u16) -> Self {
-        Self { enough, ..self }
+    pub fn set_enough(&mut self, enough: u16) {
+        self.enough = enough;
     }
 
     /// `count` buffers were published, just now.

@@ -108,6 +108,7 @@ impl Bed {
             queue_sizes: vec![size; queues.into()],
             ..backend.profile()
         };
+        crate::memory::survive_bus_errors().unwrap();
         let mut bed = Self(TestBed::new(MEMORY, &profile));
         bed.replace(backend);
         bed

@@ -2,6 +2,7 @@
 
 use super::super::{Access, BlockBackend, BlockImage, BlockSize, Caching, IoStrategy};
 use super::bed::*;
+use crate::virtio::parts::Parts;
 use crate::virtio::queue::driver;
 
 #[test]
@@ -31,11 +32,15 @@ fn both_strategies_and_caches_serve_every_layout() {
                 let mut options = disk.options();
                 options.caching = caching;
                 let image = BlockImage::open(&options).unwrap();
-                let backend = BlockBackend::new(image).with_strategy(strategy);
-                let mut bed = Bed::start(backend, 1, options.queue_size);
-                bed.activate().await;
-                every_layout(&disk, &mut bed).await;
-                bed.finish().await;
+                let again = image.try_clone().unwrap();
+                let mapped = BlockBackend::new(image).with_strategy(strategy);
+                let called = BlockBackend::new(again).with_strategy(strategy).without_mapping();
+                for backend in [mapped, called] {
+                    let mut bed = Bed::start(backend, 1, options.queue_size);
+                    bed.activate().await;
+                    every_layout(&disk, &mut bed).await;
+                    bed.finish().await;
+                }
             }
         }
     });

@@ -21,12 +21,19 @@ struct Count {
     kicks: u64,
 }
 
-/// Read 4 KiB a time from a file in the page cache, with a driver that polls.
-fn count(layout: RingLayout, depth: u64) -> Count {
-    over(layout, || count_here(depth))
+/// How the file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Mapped,
+    ByCalls,
 }
 
-fn count_here(depth: u64) -> Count {
+/// Read 4 KiB a time from a file in the page cache, with a driver that polls.
+fn count(layout: RingLayout, reading: Reading, depth: u64) -> Count {
+    over(layout, || count_here(reading, depth))
+}
+
+fn count_here(reading: Reading, depth: u64) -> Count {
     // However slow this machine is, the driver is prompt.
     let for_ever = Patience {
         spin: Duration::from_hours(1),
@@ -39,7 +46,10 @@ fn count_here(depth: u64) -> Count {
         let disk = Disk::new(4 << 20);
         let options = disk.options();
         let image = BlockImage::open(&options).unwrap();
-        let backend = BlockBackend::new(image).with_patience(for_ever);
+        let mut backend = BlockBackend::new(image).with_patience(for_ever);
+        if reading == Reading::ByCalls {
+            backend = backend.without_mapping();
+        }
         let mut bed = Bed::start(backend, 1, options.queue_size);
         bed.activate().await;
         let mut free: Vec<u64> = (0..depth).collect();
@@ -76,7 +86,7 @@ fn count_here(depth: u64) -> Count {
 #[test]
 fn a_read_at_depth_one_takes_two_visits_at_most() {
     for layout in [RingLayout::Split, RingLayout::Packed] {
-        let count = count(layout, 1);
+        let count = count(layout, Reading::ByCalls, 1);
         assert!(10 * count.visits <= 21 * count.reads, "{layout:?}: {count:?}");
         assert_eq!(count.kicks, 0);
     }
@@ -88,8 +98,20 @@ fn reads_at_depth_share_their_visits() {
         .into_iter()
         .flat_map(|layout| [(layout, 32), (layout, 42)])
     {
-        let count = count(layout, depth);
+        let count = count(layout, Reading::ByCalls, depth);
         assert!(100 * count.visits <= 6 * count.reads, "{layout:?}, {depth}: {count:?}");
+        assert_eq!(count.kicks, 0);
+    }
+}
+
+#[test]
+fn reads_from_a_mapping_take_no_visits() {
+    for (layout, depth) in [RingLayout::Split, RingLayout::Packed]
+        .into_iter()
+        .flat_map(|layout| [(layout, 1), (layout, 32)])
+    {
+        let count = count(layout, Reading::Mapped, depth);
+        assert!(100 * count.visits <= count.reads, "{layout:?}, {depth}: {count:?}");
         assert_eq!(count.kicks, 0);
     }
 }

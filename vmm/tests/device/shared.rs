@@ -1,39 +1,14 @@
-//! `vmm device fs`, as front ends see it.
+//! Shared directories.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use loadgen::virtio_fs::{FsAmounts, OpenedMany, VirtioFs};
 use loadgen::{Placement, Polling};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// A back end that does not listen for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A back end that is ended with the test.
-struct Device(Child);
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn connect(path: &Path) -> UnixStream {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(socket) = UnixStream::connect(path) {
-            return socket;
-        }
-        assert!(Instant::now() < deadline, "nobody listens on {}", path.display());
-        std::thread::yield_now();
-    }
-}
+use crate::support::{Device, connect};
 
 #[test]
 fn a_guest_that_opens_100_000_files_is_refused_some_and_served_on() {

@@ -1,0 +1,5 @@
+//! `vmm device`, as front ends see it.
+
+mod blk;
+mod shared;
+mod support;
