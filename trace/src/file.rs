@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::stream::Decoder;
 
 const MAGIC: &[u8; 8] = b"vmmtrace";
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 const START_BYTES: u64 = 16;
 const CHUNK_HEADER_BYTES: usize = 24;
 const KIND_NAME: u16 = 1;

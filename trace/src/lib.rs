@@ -19,6 +19,6 @@ mod stream;
 mod sync;
 
 pub use file::{Appender, Entry, Event, Timeline, TraceError, TraceFile};
-pub use record::{Began, Operation, Piece, QueuePlace, Record};
+pub use record::{Began, Given, Operation, Piece, QueuePlace, Record};
 pub use ring::{Reader, Ring, Writer};
 pub use stream::{Malformed, Records};

@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+/// What is no larger is there from the beginning: a page that is touched for the first time keeps who writes for as
+/// long as hundreds of records do.
+const SMALL_BYTES: usize = 8 << 20;
+
 /// A mapping of a whole file. Another process may read and write it at any time: what is there is only
 /// ever copied, and any bytes are valid.
 #[derive(Debug)]
@@ -24,9 +28,10 @@ impl SharedMemory {
     /// Maps so many bytes of a file that is at least as long and cannot become shorter.
     pub(crate) fn map(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let small = if length <= SMALL_BYTES { MapFlags::POPULATE } else { MapFlags::empty() };
+        let flags = MapFlags::SHARED | small;
         // SAFETY: a new mapping at a place of the kernel's choice aliases nothing of this process.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0)? };
+        let start = unsafe { mmap(std::ptr::null_mut(), length, protection, flags, file, 0)? };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length })
     }

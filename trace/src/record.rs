@@ -82,18 +82,22 @@ pub enum Record<'a> {
         result: i32,
     },
     /// A buffer was given back.
-    Given {
-        /// The queue.
-        queue: u16,
-        /// The buffer.
-        head: u16,
-        /// What the last operation ended with: bytes, or the negative number of an error.
-        result: Option<i32>,
-        /// Bytes that the device says it wrote.
-        written: u32,
-        /// What it answered.
-        status: u8,
-    },
+    Given(Given),
+}
+
+/// A buffer that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// The queue.
+    pub queue: u16,
+    /// The buffer.
+    pub head: u16,
+    /// What the last operation ended with: bytes, or the negative number of an error.
+    pub result: Option<i32>,
+    /// Bytes that the device says it wrote.
+    pub written: u32,
+    /// What it answered.
+    pub status: u8,
 }
 
 /// A queue that is served.

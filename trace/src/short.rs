@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use crate::record::{Began, Operation, Piece, Record};
+use crate::record::{Began, Given, Operation, Piece, Record};
 
 /// Slots that shapes are remembered in.
 pub(crate) const SLOTS: usize = 64;
 /// Pieces of a shape that is worth to be remembered.
 const MOST_PIECES: usize = 20;
 /// Bytes of the headers that are meant: what to do, then at which sector.
-const KIND_BYTES: usize = 8;
+pub(crate) const KIND_BYTES: usize = 8;
 const SECTOR_SHIFT: u32 = 9;
 /// What queues are called in one word with other things.
 const MOST_QUEUES: u16 = 1 << 6;
@@ -79,6 +79,12 @@ impl<'a> Request<'a> {
         (names, self.sector)
     }
 
+    /// What it is beside its pieces and its names.
+    #[inline]
+    pub(crate) fn kind(&self) -> ([u8; KIND_BYTES], Option<(Operation, u64)>) {
+        (self.kind, self.began)
+    }
+
     /// The words of [`given_words`] when all of it is done. None if nothing is moved for it.
     #[inline]
     pub(crate) fn hope(&self) -> Option<(u32, u32)> {
@@ -98,8 +104,21 @@ fn hope((operation, length): (Operation, u64), queue: u16, head: u16) -> Option<
     Some((read << READ_SHIFT | queue_and_head_bits(queue, head), length))
 }
 
+/// The same names with another head.
+#[inline]
+pub(crate) fn with_head(names: u32, head: u16) -> u32 {
+    names & !u32::from(u16::MAX) | u32::from(head)
+}
+
+/// Sectors of a transfer. None if nothing is moved.
+#[inline]
+pub(crate) fn unit(began: Option<(Operation, u64)>) -> Option<u32> {
+    let (Operation::Read | Operation::Write, length) = began? else { return None };
+    u32::try_from(length >> SECTOR_SHIFT).ok().filter(|sectors| *sectors > 0)
+}
+
 /// Where in its file an operation begins that a request for this sector asks for.
-fn place(operation: Operation, sector: u64) -> u64 {
+pub(crate) fn place(operation: Operation, sector: u64) -> u64 {
     match operation {
         Operation::Sync => 0,
         Operation::Read | Operation::Write | Operation::Range => sector.wrapping_shl(SECTOR_SHIFT),
@@ -133,6 +152,13 @@ impl Slots {
         Some(Record::Taken { queue, head, header: header.into(), pieces, began })
     }
 
+    /// A request like one that was remembered, with another name, for the sectors that are the number's when the
+    /// disk is cut into pieces of its length.
+    pub(crate) fn taken_near(&self, names: u32, number: u32) -> Option<Record<'static>> {
+        let unit = unit(self.shape(names)?.began)?;
+        self.taken(names, number.checked_mul(unit)?)
+    }
+
     /// The same given back after it did what it was to do.
     pub(crate) fn given(&self, names: u32) -> Option<Record<'static>> {
         let (queue, head) = queue_and_head(names);
@@ -151,13 +177,19 @@ fn queue_and_head_bits(queue: u16, head: u16) -> u32 {
 }
 
 fn queue_and_head(names: u32) -> (u16, u16) {
-    ((names >> QUEUE_SHIFT) as u16 & (MOST_QUEUES - 1), names as u16)
+    (queue(names), names as u16)
+}
+
+/// The queue that names say.
+#[inline]
+pub(crate) fn queue(names: u32) -> u16 {
+    (names >> QUEUE_SHIFT) as u16 & (MOST_QUEUES - 1)
 }
 
 /// The short form of a buffer that was given back. None if only the long form can say it.
 #[inline]
-pub(crate) fn given_words(record: &Record<'_>) -> Option<(u32, u32)> {
-    let Record::Given { queue, head, result: Some(result), written, status: 0 } = record else {
+pub(crate) fn given_words(given: &Given) -> Option<(u32, u32)> {
+    let Given { queue, head, result: Some(result), written, status: 0 } = given else {
         return None;
     };
     let bytes = u32::try_from(*result).ok()?;
@@ -176,5 +208,5 @@ pub(crate) fn given_words(record: &Record<'_>) -> Option<(u32, u32)> {
 pub(crate) fn given(names: u32, bytes: u32) -> Record<'static> {
     let (queue, head) = queue_and_head(names);
     let written = if names >> READ_SHIFT & 1 == 1 { bytes.wrapping_add(1) } else { 1 };
-    Record::Given { queue, head, result: Some(bytes as i32), written, status: 0 }
+    Record::Given(Given { queue, head, result: Some(bytes as i32), written, status: 0 })
 }

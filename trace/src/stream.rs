@@ -8,14 +8,17 @@
 //!   | 3      | 6 slot, 6 queue, 16 head | sector                              |  a Taken like that
 //!   | 4      | 1 read, 6 queue, 16 head | bytes                               |  a Given as hoped for
 //!   | 5      | 28 nanoseconds     | sector                                    |  that much later, a Taken like the last
-//!   | 6      | 28 nanoseconds     |                                           |  that much later, its Given as hoped for
+//!   | 6      | 28 nanoseconds     |                                           |  that much later, all Given as hoped for
+//!   | 7      | 8 head, 20 number  |                                           |  a Taken like the last, but for its head
 //!   | all ones                    | nothing up to the end of the block        |
 //! ```
 //!
 //! Most of what is written down are requests of disks like those before, but for the place: they take four
-//! words; three, with their times, where one follows the other and both have the same name. Whoever begins to read at
-//! a block finds a time there before anything else that happened at it, what slots hold before they are referred to,
-//! and a request before it is called the last.
+//! words; three, with their times, where one follows the other and both have the same name. Many at a time take one
+//! word each and two for all of them, where they lie at whole multiples of their length, near enough to the
+//! beginning of the disk, and are answered in order: *all Given* are those of the block that were taken since others
+//! were given back. Whoever begins to read at a block finds a time there before anything else that happened at it,
+//! what slots hold before they are referred to, and a request before it is called the last.
 
 use thiserror::Error;
 
@@ -46,9 +49,18 @@ pub(crate) enum Form {
     Given(u32),
     /// So much later, a request like the last one, of the same name.
     TakenLater(u32),
-    /// So much later, the last request that was taken did what it was to do.
-    GivenLater(u32),
+    /// So much later, all requests of this block that were taken since the last were given back did what they were
+    /// to do.
+    AllGiven(u32),
+    /// A request like the last one with another head, at this multiple of its length.
+    TakenNear(u16, u32),
 }
+
+/// Heads of [`Form::TakenNear`] are below this.
+pub(crate) const NEAR_HEADS: u16 = 1 << 8;
+/// Numbers of [`Form::TakenNear`] are below this.
+pub(crate) const NEAR_NUMBERS: u32 = 1 << NEAR_SHIFT;
+const NEAR_SHIFT: u32 = 20;
 
 impl Form {
     #[inline]
@@ -60,7 +72,8 @@ impl Form {
             Self::Taken(rest) => (3, rest),
             Self::Given(rest) => (4, rest),
             Self::TakenLater(delta) => (5, delta),
-            Self::GivenLater(delta) => (6, delta),
+            Self::AllGiven(delta) => (6, delta),
+            Self::TakenNear(head, number) => (7, u32::from(head) << NEAR_SHIFT | number),
         };
         form << FORM_SHIFT | rest
     }
@@ -77,7 +90,8 @@ impl Form {
             3 => Self::Taken(rest),
             4 => Self::Given(rest),
             5 => Self::TakenLater(rest),
-            6 => Self::GivenLater(rest),
+            6 => Self::AllGiven(rest),
+            7 => Self::TakenNear((rest >> NEAR_SHIFT) as u16, rest & (NEAR_NUMBERS - 1)),
             _ => return None,
         })
     }
@@ -103,8 +117,10 @@ pub(crate) struct Decoder {
     slots: Slots,
     /// What names the request that was taken last.
     last: Option<u32>,
-    /// The time that the next form begins with was told: what follows is the rest of it.
-    has_told_time: bool,
+    /// What names those that were taken in this block since others were given back.
+    recent: Vec<u32>,
+    /// Records of the next form that were told: what follows is the rest of it.
+    told: usize,
 }
 
 impl Decoder {
@@ -129,14 +145,25 @@ impl Decoder {
                 at += BLOCK_BYTES - here % BLOCK_BYTES;
                 continue;
             }
-            let form = Form::of(word);
-            if let Some(Form::TakenLater(delta) | Form::GivenLater(delta)) = form
-                && !std::mem::replace(&mut self.has_told_time, true)
-                && delta > 0
-            {
-                return Some(Ok((self.later(delta), at)));
+            if here.is_multiple_of(BLOCK_BYTES) && self.told == 0 {
+                self.recent.clear();
             }
-            self.has_told_time = false;
+            let form = Form::of(word);
+            if let Some(Form::TakenLater(delta) | Form::AllGiven(delta)) = form {
+                self.told += 1;
+                if self.told == 1 && delta > 0 {
+                    return Some(Ok((self.later(delta), at)));
+                }
+                // Where it is not later there is no time to tell.
+                self.told = self.told.max(2);
+                if matches!(form, Some(Form::AllGiven(_))) && self.told <= self.recent.len() {
+                    let given = self.slots.given(self.recent[self.told - 2]);
+                    return Some(
+                        given.map(|given| (given, at)).ok_or(Malformed { position: here }),
+                    );
+                }
+            }
+            self.told = 0;
             let decoded = form.and_then(|form| self.decode(form, rest));
             return Some(match decoded {
                 Some((record, length)) => Ok((record, at + padded(length) as u64)),
@@ -152,8 +179,10 @@ impl Decoder {
         Some(match form {
             Form::Long(length) => {
                 let record = long(length)?;
-                if let Record::Time(time) = record {
-                    self.time = time;
+                match record {
+                    Record::Time(time) => self.time = time,
+                    Record::Given(_) => self.recent.clear(),
+                    _ => {}
                 }
                 (record, length)
             }
@@ -162,17 +191,39 @@ impl Decoder {
                 let record = long(length)?;
                 let request = Request::of(&record)?;
                 self.slots.remember(slot, request.shape())?;
-                self.last = Some(request.words(slot).0);
+                self.took(request.words(slot).0);
                 (record, length)
             }
             Form::Taken(names) => {
-                self.last = Some(names);
+                self.took(names);
                 (self.slots.taken(names, word(rest)?.0)?, WORD_BYTES)
             }
-            Form::TakenLater(_) => (self.slots.taken(self.last?, word(rest)?.0)?, WORD_BYTES),
-            Form::Given(names) => (short::given(names, word(rest)?.0), WORD_BYTES),
-            Form::GivenLater(_) => (self.slots.given(self.last?)?, 0),
+            Form::TakenLater(_) => {
+                let names = self.last?;
+                self.took(names);
+                (self.slots.taken(names, word(rest)?.0)?, WORD_BYTES)
+            }
+            Form::TakenNear(head, number) => {
+                let names = short::with_head(self.last?, head);
+                self.took(names);
+                (self.slots.taken_near(names, number)?, 0)
+            }
+            Form::Given(names) => {
+                self.recent.clear();
+                (short::given(names, word(rest)?.0), WORD_BYTES)
+            }
+            Form::AllGiven(_) => {
+                let last = self.recent.last().copied()?;
+                self.recent.clear();
+                (self.slots.given(last)?, 0)
+            }
         })
+    }
+
+    /// A request was taken that has these names.
+    fn took(&mut self, names: u32) {
+        self.last = Some(names);
+        self.recent.push(names);
     }
 
     fn later(&mut self, delta: u32) -> Record<'static> {

@@ -7,10 +7,10 @@ use std::io;
 use std::rc::Rc;
 
 use executor::Instant;
-use trace::{Began, Piece, QueuePlace, Record, Ring, Writer};
+use trace::{Began, Given, Piece, QueuePlace, Record, Ring, Writer};
 
 use super::backend::{QueueSetup, RingLayout};
-use super::queue::{Chain, Tag};
+use super::queue::{Chain, Segment, Tag};
 
 /// As many bytes of a request as tell what is asked: a header, and ranges of a disk behind it.
 const HEADER_BYTES: usize = 288;
@@ -30,18 +30,12 @@ struct Scribe {
     header: Box<[u8; HEADER_BYTES]>,
     known: usize,
     pieces: Vec<Piece>,
+    /// Whether its pieces are those of the one before, which was written down.
+    again: bool,
+    /// Whether a buffer with these pieces was written down.
+    is_written: bool,
     /// Buffers that are given back, and not yet published: the driver need not wait for these records.
     given: Vec<Given>,
-}
-
-/// A [`Record::Given`].
-#[derive(Debug)]
-struct Given {
-    queue: u16,
-    head: Tag,
-    result: Option<i32>,
-    written: u32,
-    status: u8,
 }
 
 impl DeviceTrace {
@@ -52,7 +46,10 @@ impl DeviceTrace {
             writer.at(executor::now().as_nanos());
             writer.write(&Record::Born);
             let (header, pieces) = (Box::new([0; HEADER_BYTES]), Vec::with_capacity(MOST_PIECES));
-            Rc::new(RefCell::new(Scribe { writer, header, known: 0, pieces, given: Vec::new() }))
+            let (again, is_written, given) = (false, false, Vec::new());
+            let known = 0;
+            let scribe = Scribe { writer, header, known, pieces, again, is_written, given };
+            Rc::new(RefCell::new(scribe))
         });
         Self(scribe)
     }
@@ -127,14 +124,16 @@ impl DeviceTrace {
     #[inline]
     pub(crate) fn taken(&self, queue: u16, head: Tag, began: impl FnOnce() -> Option<Began>) {
         if let Some(scribe) = &self.0 {
-            let Scribe { writer, header, known, pieces, .. } = &mut *scribe.borrow_mut();
-            writer.write(&Record::Taken {
-                queue,
-                head,
-                header: header[..*known].into(),
-                pieces: pieces[..].into(),
-                began: began(),
-            });
+            let scribe = &mut *scribe.borrow_mut();
+            let began = began();
+            if scribe.again
+                && scribe.known == SHORT_HEADER_BYTES
+                && let Some(header) = scribe.header.first_chunk::<SHORT_HEADER_BYTES>()
+                && scribe.writer.taken_again((queue, head), header, began)
+            {
+                return;
+            }
+            scribe.taken(queue, head, began);
         }
     }
 
@@ -195,21 +194,58 @@ fn number(result: &io::Result<u32>) -> i32 {
 impl Scribe {
     #[inline]
     fn write_given(&mut self) {
-        for Given { queue, head, result, written, status } in self.given.drain(..) {
-            self.writer.write(&Record::Given { queue, head, result, written, status });
+        self.writer.given(&self.given);
+        self.given.clear();
+    }
+
+    #[cold]
+    fn taken(&mut self, queue: u16, head: Tag, began: Option<Began>) {
+        let (header, pieces) = (self.header[..self.known].into(), self.pieces[..].into());
+        self.writer.write(&Record::Taken { queue, head, header, pieces, began });
+        self.is_written = true;
+    }
+
+    #[inline]
+    fn look_at(&mut self, chain: &Chain) {
+        let bytes = chain.readable_bytes() as usize;
+        let wanted = if bytes > HEADER_BYTES { SHORT_HEADER_BYTES } else { bytes };
+        // Most requests have no more in front of their data, in one piece.
+        if wanted == SHORT_HEADER_BYTES
+            && let Some(header) = chain.peek_exact::<SHORT_HEADER_BYTES>()
+        {
+            self.header[..SHORT_HEADER_BYTES].copy_from_slice(&header);
+            self.known = SHORT_HEADER_BYTES;
+        } else {
+            self.known = chain.peek(&mut self.header[..wanted]);
+        }
+        self.again = self.is_written && self.is_like_the_last(chain);
+        if !self.again {
+            self.remember_pieces(chain);
         }
     }
 
-    fn look_at(&mut self, chain: &Chain) {
-        let has_data = chain.readable_bytes() as usize > HEADER_BYTES;
-        let wanted = if has_data { SHORT_HEADER_BYTES } else { HEADER_BYTES };
-        self.known = chain.peek(&mut self.header[..wanted]);
+    #[inline]
+    fn is_like_the_last(&self, chain: &Chain) -> bool {
+        let are_like = |segments: &[Segment], pieces: &[Piece], writable: bool| {
+            segments.len() == pieces.len()
+                && segments.iter().zip(pieces).all(|(segment, piece)| {
+                    segment.len() as u32 == piece.length && piece.writable == writable
+                })
+        };
+        let (readable, writable) = (chain.readable(), chain.writable());
+        self.pieces.split_at_checked(readable.len()).is_some_and(|(first, rest)| {
+            are_like(readable, first, false) && are_like(writable, rest, true)
+        })
+    }
+
+    #[cold]
+    fn remember_pieces(&mut self, chain: &Chain) {
+        self.is_written = false;
         self.pieces.clear();
         for (segments, writable) in [(chain.readable(), false), (chain.writable(), true)] {
-            let count = segments.len().min(MOST_PIECES - self.pieces.len());
-            for segment in &segments[..count] {
-                self.pieces.push(Piece { length: segment.len() as u32, writable });
-            }
+            let pieces =
+                segments.iter().map(|segment| Piece { length: segment.len() as u32, writable });
+            self.pieces.extend(pieces.take(MOST_PIECES - self.pieces.len()));
         }
     }
 }

@@ -7,7 +7,8 @@
 //! depth=N bs=BYTES    requests in flight for each queue (32), bytes of each (4096)
 //! segments=N          data descriptors of each request (1)
 //! flush=N             a flush after every N writes (0: none)
-//! seconds=N span=MIB  how long (1), how much of the disk (0: all; verify: 16)
+//! seconds=N ms=N      how long (1), in seconds or milliseconds
+//! span=MIB            how much of the disk (0: all; verify: 16)
 //! disk=N|all queues=N which disks (0), how many queues of each (1)
 //! pauses=N            report the N longest times without a finished request (0)
 //! net=OP              load a network: send, receive, echo, both (send and receive)
@@ -106,7 +107,7 @@ pub(crate) struct Load {
     pub(crate) segments: u16,
     /// Writes between two flushes; 0 for none.
     pub(crate) flush_every: u64,
-    pub(crate) seconds: u64,
+    pub(crate) milliseconds: u64,
     /// MiB of the disk to use; 0 for all of it.
     pub(crate) span_mib: u64,
     pub(crate) disks: Disks,
@@ -186,7 +187,7 @@ impl Options {
         block_bytes: 4096,
         segments: 1,
         flush_every: 0,
-        seconds: 1,
+        milliseconds: 1000,
         span_mib: 0,
         disks: Disks::One(0),
         queues: 1,
@@ -266,7 +267,8 @@ impl Load {
             ("bs", _) => self.block_bytes = number(value, 512, 4 << 20)? as u32,
             ("segments", _) => self.segments = number(value, 1, 16)? as u16,
             ("flush", _) => self.flush_every = number(value, 0, u64::MAX)?,
-            ("seconds", _) => self.seconds = number(value, 1, 1_000_000)?,
+            ("seconds", _) => self.milliseconds = number(value, 1, 1_000_000)? * 1000,
+            ("ms", _) => self.milliseconds = number(value, 1, 1_000_000)?,
             ("span", _) => self.span_mib = number(value, 0, 1 << 40)?,
             ("disk", "all") => self.disks = Disks::All,
             ("disk", _) => self.disks = Disks::One(number(value, 0, 255)? as usize),

@@ -2,15 +2,19 @@
 
 use super::pages::Pages;
 use crate::block::{BLOCK_BYTES, RECORD_BYTES};
-use crate::record::Record;
-use crate::short::{Request, SLOTS, Shape, given_words};
-use crate::stream::{Form, PAD, WORD_BYTES, padded};
+use crate::record::{Began, Given, Operation, Record};
+use crate::short::{KIND_BYTES, Request, SLOTS, Shape, given_words, place, queue, unit, with_head};
+use crate::stream::{Form, NEAR_HEADS, NEAR_NUMBERS, PAD, WORD_BYTES, padded};
 use crate::sync::{Ordering, fence};
 
 /// Two words.
 const SHORT_BYTES: usize = 2 * WORD_BYTES;
 /// The most that a time in full takes: a word, what it is, ten bytes.
 const TIME_BYTES: usize = 16;
+/// Of a request that moves nothing: no buffer is given back by these words.
+const NO_HOPE: u64 = u64::MAX;
+/// Requests that can be given back by one word.
+const MOST_RECENT: usize = 32;
 /// Times that differ by more are written in full.
 const MOST_LATER: u64 = 1 << 28;
 
@@ -28,19 +32,34 @@ pub struct Writer {
     /// What was remembered in this block: its number, and what.
     slots: Box<[Option<(u64, Shape)>]>,
     last: Last,
+    /// What is said when those do what they are to do that were taken in this block since others were given back.
+    recent: Vec<u64>,
+    /// How many those are.
+    count: usize,
     scratch: Box<[u8]>,
 }
 
 /// The request that was taken last.
 #[derive(Debug)]
 struct Last {
-    /// Where it was written: its block's number.
+    /// Where it was written: its block's number. None that there can be if the last one had no short form.
     block: u64,
-    slot: usize,
     /// What its short form says, but the sector.
     names: u32,
-    /// What is said when it does what it is to do.
-    hope: Option<(u32, u32)>,
+    kind: [u8; KIND_BYTES],
+    began: Option<(Operation, u64)>,
+    /// What is said when it does what it is to do, or [`NO_HOPE`].
+    hope: u64,
+}
+
+impl Last {
+    const NOBODY: Self =
+        Self { block: u64::MAX, names: 0, kind: [0; KIND_BYTES], began: None, hope: NO_HOPE };
+
+    #[inline]
+    fn queue(&self) -> u16 {
+        queue(self.names)
+    }
 }
 
 impl Writer {
@@ -53,7 +72,9 @@ impl Writer {
             time: 0,
             now: 0,
             slots: vec![None; SLOTS].into(),
-            last: Last { block: u64::MAX, slot: 0, names: 0, hope: None },
+            last: Last::NOBODY,
+            recent: Vec::with_capacity(MOST_RECENT),
+            count: 0,
             scratch: vec![0; RECORD_BYTES].into(),
         }
     }
@@ -67,46 +88,108 @@ impl Writer {
     /// Writes one record. One that is too long is left out.
     #[inline]
     pub fn write(&mut self, record: &Record<'_>) {
-        if let Some(words) = given_words(record) {
-            self.given(words);
-        } else if let Some(request) = Request::of(record) {
+        if let Record::Given(given) = record {
+            return self.given(std::slice::from_ref(given));
+        }
+        if let Some(request) = Request::of(record) {
             self.request(&request, record);
         } else if let Record::Time(time) = record {
             self.now = *time;
             self.set_time();
         } else {
+            if let Record::Taken { .. } = record {
+                self.last = Last::NOBODY;
+            }
             self.say_time();
             self.put_long(record, Form::Long);
         }
         self.pages.say_written(self.written);
     }
 
+    /// Writes [`Record::Given`] for each of these.
     #[inline]
-    fn given(&mut self, words: (u32, u32)) {
-        if let Some(later) = self.later_than_last()
-            && self.last.hope == Some(words)
+    pub fn given(&mut self, all: &[Given]) {
+        if all.is_empty() {
+            return;
+        }
+        if self.are_as_hoped(all)
+            && let Some(later) = self.later_than_last(0)
         {
-            self.put(&Form::GivenLater(later).word().to_le_bytes());
+            self.put(&Form::AllGiven(later).word().to_le_bytes());
             self.time = self.now;
         } else {
             self.say_time();
+            for given in all {
+                self.given_by_itself(given);
+            }
+        }
+        self.forget_recent();
+        self.pages.say_written(self.written);
+    }
+
+    /// Whether these are all that were taken since others were given back, and in the same order.
+    #[inline]
+    fn are_as_hoped(&self, all: &[Given]) -> bool {
+        let hopes = &self.recent;
+        self.count == all.len()
+            && hopes.len() == all.len()
+            && hopes
+                .iter()
+                .zip(all)
+                .all(|(hope, given)| given_words(given).map(one_word) == Some(*hope))
+    }
+
+    fn given_by_itself(&mut self, given: &Given) {
+        if let Some(words) = given_words(given) {
             self.make_room(SHORT_BYTES);
             self.put_words(Form::Given(words.0).word(), words.1);
+        } else {
+            self.put_long(&Record::Given(*given), Form::Long);
         }
     }
 
+    /// Writes a [`Record::Taken`] whose pieces are those of the one before, if it can be said in few words.
     #[inline]
-    fn request(&mut self, request: &Request<'_>, record: &Record<'_>) {
-        if let (names, sector) = request.words(self.last.slot)
-            && names == self.last.names
-            && let Some(later) = self.later_than_last()
-            && let Some((_, shape)) = &self.slots[self.last.slot]
-            && request.is_like(shape)
-        {
+    pub fn taken_again(
+        &mut self,
+        (queue, head): (u16, u16),
+        header: &[u8; 2 * KIND_BYTES],
+        began: Option<Began>,
+    ) -> bool {
+        let (kind, sector) = header.split_at(KIND_BYTES);
+        let sector = u64::from_le_bytes(sector.try_into().expect("half of a header"));
+        let is_there = began.is_none_or(|began| began.offset == place(began.operation, sector));
+        let began = began.map(|began| (began.operation, began.length));
+        let last = &self.last;
+        let names = with_head(last.names, head);
+        let is_like = kind == last.kind && began == last.began && is_there;
+        let Ok(sector) = u32::try_from(sector) else { return false };
+        let Some(later) = self.later_than_last(SHORT_BYTES) else { return false };
+        if !is_like || last.queue() != queue {
+            return false;
+        }
+        if names == last.names && later > 0 {
             self.put_words(Form::TakenLater(later).word(), sector);
             self.time = self.now;
-            return;
+        } else {
+            if later > 0 {
+                self.put(&Form::Later(later).word().to_le_bytes());
+                self.time = self.now;
+            }
+            match near(began, head, sector) {
+                Some(form) => self.put(&form.word().to_le_bytes()),
+                None => self.put_words(Form::Taken(names).word(), sector),
+            }
+            self.last.names = names;
+            self.last.hope = hope_of_head(self.last.hope, head);
         }
+        self.has_taken();
+        self.pages.say_written(self.written);
+        true
+    }
+
+    /// Writes a request.
+    fn request(&mut self, request: &Request<'_>, record: &Record<'_>) {
         self.say_time();
         // What is remembered belongs to the block that this goes to.
         self.make_room(SHORT_BYTES);
@@ -122,16 +205,38 @@ impl Writer {
             self.remember(slot, request, record);
         }
         let block = (self.written - 1) / BLOCK_BYTES;
-        self.last = Last { block, slot, names, hope: request.hope() };
+        let ((kind, began), hope) = (request.kind(), request.hope().map_or(NO_HOPE, one_word));
+        self.last = Last { block, names, kind, began, hope };
+        self.has_taken();
     }
 
-    /// How much later it is, if a short form can say that here and refer to the request that was taken last.
+    /// The last request belongs to those that can be given back together.
     #[inline]
-    fn later_than_last(&self) -> Option<u32> {
+    fn has_taken(&mut self) {
+        // What ends a block is not there any more for whoever begins at the next.
+        if !self.written.is_multiple_of(BLOCK_BYTES) {
+            self.count += 1;
+            if self.recent.len() < MOST_RECENT {
+                self.recent.push(self.last.hope);
+            }
+        }
+    }
+
+    #[inline]
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.count = 0;
+    }
+
+    /// How much later it is, if a word can say that here, with so many bytes behind it, and refer to the request
+    /// that was taken last.
+    #[inline]
+    fn later_than_last(&self, behind: usize) -> Option<u32> {
         let later = self.now.wrapping_sub(self.time);
         let is_near = later < MOST_LATER;
         // The last word of a block is left to whoever makes room.
-        let is_here = (self.written + WORD_BYTES as u64) / BLOCK_BYTES == self.last.block;
+        let end = self.written + (WORD_BYTES + behind) as u64;
+        let is_here = end / BLOCK_BYTES == self.last.block;
         (is_near && is_here).then_some(later as u32)
     }
 
@@ -237,6 +342,29 @@ impl Writer {
         self.place += bytes as usize;
         if self.written.is_multiple_of(BLOCK_BYTES) {
             self.place = self.pages.place(self.written);
+            self.forget_recent();
         }
     }
+}
+
+/// Both words that say that a buffer was given back. One that is copied and compared as a whole costs much less.
+#[inline]
+fn one_word((names, bytes): (u32, u32)) -> u64 {
+    u64::from(bytes) << 32 | u64::from(names)
+}
+
+/// The same for another head.
+#[inline]
+fn hope_of_head(hope: u64, head: u16) -> u64 {
+    if hope == NO_HOPE { hope } else { hope & !u64::from(u16::MAX) | u64::from(head) }
+}
+
+/// The shortest form of a request like the last one, if it has one.
+#[inline]
+fn near(began: Option<(Operation, u64)>, head: u16, sector: u32) -> Option<Form> {
+    // A division takes as long as all the rest.
+    let unit = unit(began).filter(|unit| unit.is_power_of_two())?;
+    let number = sector >> unit.trailing_zeros();
+    let is_near = head < NEAR_HEADS && number < NEAR_NUMBERS && sector & (unit - 1) == 0;
+    is_near.then_some(Form::TakenNear(head, number))
 }

@@ -25,10 +25,10 @@ use trace::{Appender, Reader, Record, Ring, Writer};
 use super::Error;
 use crate::config::{MemorySize, TraceConfig};
 
-/// How often what is there is taken. A disk at its fastest fills a fifth of its ring meanwhile.
+/// How often what is there is taken. A disk at its fastest fills a quarter of its ring meanwhile.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Memory of an actor's ring: no more, because it goes through the caches of the processor that writes, again and again.
-const RING_BYTES: u64 = 4 << 20;
+const RING_BYTES: u64 = 2 << 20;
 /// Messages that a tap keeps for itself.
 const TAP_CAPACITY: usize = 1;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use trace::{Entry, Event, Record, TraceError};
+use trace::{Entry, Event, Given, Record, TraceError};
 
 use super::words;
 use crate::bench::report::{COLORS, Line, Points, STYLE, bounds, plot, section};
@@ -58,7 +58,7 @@ impl Drawn {
             Event::Did(Record::Taken { queue, head, .. }) => {
                 open.insert((actor, *queue, *head), at);
             }
-            Event::Did(Record::Given { queue, head, .. }) => {
+            Event::Did(Record::Given(Given { queue, head, .. })) => {
                 if let Some(begin) = open.remove(&(actor.clone(), *queue, *head)) {
                     self.latencies.entry(actor).or_default().push((at, (at - begin) * 1e6));
                 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use devices::virtio::blk::describe_request;
-use trace::{Began, Entry, Event, Operation, Piece, Record};
+use trace::{Began, Entry, Event, Given, Operation, Piece, Record};
 
 /// Whose entry it is: messages are told of by the program, and belong to others.
 pub(super) fn actor<'a>(entry: &'a Entry<'_>) -> &'a str {
@@ -54,7 +54,7 @@ fn did(record: &Record<'_>, actor: &str) -> String {
         Record::Ended { queue, head, result } => {
             format!("queue {queue}: of {head} {}", outcome(*result))
         }
-        Record::Given { queue, head, result, written, status } => {
+        Record::Given(Given { queue, head, result, written, status }) => {
             let result = result.map(|result| format!("{}; ", outcome(result))).unwrap_or_default();
             format!("queue {queue}: {result}gives {head} back, {written} bytes, status {status}")
         }

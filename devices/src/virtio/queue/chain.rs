@@ -160,6 +160,14 @@ impl Chain {
         true
     }
 
+    /// The first bytes of the readable part, if they lie in one piece.
+    #[inline]
+    pub fn peek_exact<const N: usize>(&self) -> Option<[u8; N]> {
+        let first = self.readable().first().filter(|first| first.len() >= N)?;
+        // SAFETY: as in `read_exact`; an array of bytes needs no alignment.
+        Some(unsafe { first.base.cast::<[u8; N]>().read_unaligned() })
+    }
+
     /// Copy bytes from the front of the readable part and leave them there; says how many there are.
     pub fn peek(&self, out: &mut [u8]) -> usize {
         let mut done = 0;

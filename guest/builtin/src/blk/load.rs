@@ -184,9 +184,9 @@ impl LaneState {
 }
 
 /// Loads all disks at the same time. The error is what ended the load of one before its time.
-pub(crate) fn run(mut targets: Vec<Target>, seconds: u64) -> Vec<Result<Outcome, String>> {
+pub(crate) fn run(mut targets: Vec<Target>, milliseconds: u64) -> Vec<Result<Outcome, String>> {
     let start = time::now();
-    let end = start.saturating_add(time::counts(seconds));
+    let end = start.saturating_add(time::counts_of_milliseconds(milliseconds));
     let patience = time::counts(PATIENCE_SECONDS);
     let mut states: Vec<State> = targets.iter().map(|_| State::Busy { progress: start }).collect();
     let mut stopped = false;

@@ -80,7 +80,7 @@ pub(super) fn load(devices: &Devices, load: &Load, rings: RingWishes, report: &m
             Err(error) => report.check(&format!("load {index}"), Err(error)),
         }
     }
-    for (index, outcome) in ready.into_iter().zip(load::run(targets, load.seconds)) {
+    for (index, outcome) in ready.into_iter().zip(load::run(targets, load.milliseconds)) {
         if let Ok(outcome) = &outcome {
             report.load(index, load, outcome);
         }

@@ -35,6 +35,11 @@ pub(crate) fn counts(seconds: u64) -> u64 {
     frequency().unwrap_or(FASTEST_TSC_HZ).saturating_mul(seconds)
 }
 
+/// TSC counts of so many milliseconds.
+pub(crate) fn counts_of_milliseconds(milliseconds: u64) -> u64 {
+    frequency().unwrap_or(FASTEST_TSC_HZ).saturating_mul(milliseconds) / 1000
+}
+
 /// The frequency of the TSC in Hz, once it is known.
 pub(crate) fn frequency() -> Option<u64> {
     Some(TSC_HZ.load(Ordering::Relaxed)).filter(|hz| *hz != 0)

@@ -11,7 +11,7 @@ use devices::virtio::queue::driver::{Buffer, DriverQueue, Kick};
 use executor::Executor;
 use executor::sim::{Asked, AskedFor, EventId, Faults, ScriptId, Sim, Slice};
 use ipc::{Reply, Sender};
-use trace::{Began, Operation, Piece, QueuePlace, Record};
+use trace::{Began, Given, Operation, Piece, QueuePlace, Record};
 
 use super::extents::Extents;
 
@@ -133,7 +133,7 @@ impl Player {
             }
             Record::Began { queue, head, began } => self.expect_operation((*queue, *head), *began),
             Record::Ended { queue, head, result } => self.answer((*queue, *head), *result),
-            Record::Given { queue, head, result, written, status } => {
+            Record::Given(Given { queue, head, result, written, status }) => {
                 if let Some(result) = result {
                     self.answer((*queue, *head), *result)?;
                 }
