@@ -23,6 +23,8 @@ const RAM: &str = "/memfd:guest-ram";
 const SHOWN: usize = 14;
 /// Within this time a disk rests.
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// After this time processes have let go of what only their beginning took.
+const BEGINNING: Duration = Duration::from_secs(3);
 /// The last line before the guest holds still begins with this.
 const LOADED: &str = "ok   load";
 
@@ -82,6 +84,7 @@ fn wait_for_load(output: ChildStdout) -> bool {
 /// Until nothing of the disk's file is mapped any more.
 fn wait_for_rest(machine: u32, disk: &Path) -> bool {
     let name = disk.display().to_string();
+    std::thread::sleep(BEGINNING);
     let begin = Instant::now();
     while begin.elapsed() < LONGEST_REST {
         let processes = descendants(machine);

@@ -32,6 +32,7 @@ use crate::control::{ControlSocket, EventHub, EventKind, Server};
 use crate::error::Hint;
 use crate::kvm;
 use crate::outcome::{BuiltInSummary, Outcome};
+use crate::sandbox;
 use crate::serial_port::{Bridge, Bridged, Guest, Receive, SerialPort};
 use crate::signals::Signals;
 use crate::warden::{Enforcement, PolicySource, Warden, WardenEvent};
@@ -144,6 +145,7 @@ async fn run_assembled(
     let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
 
     let pumps = TaskGroup::new();
+    executor::spawn(sandbox::shed_beginnings()).detach();
     let flush = Arc::clone(&serial);
     pumps.spawn(flush_unfinished_lines(unfinished_line, move || flush.flush()));
     let mut debug_line = None;

@@ -29,7 +29,7 @@ pub use descriptors::keep_only;
 pub use namespaces::{
     Child, Users, clone_into_pid_namespace, enter_empty_world, leave_shared_places,
 };
-pub use pages::forget_program_pages;
+pub use pages::shed_beginnings;
 pub use privileges::{Files, Limits, Privileges, empty_bounding_set, lock_down, tie_to_parent};
 pub use signals::forget_handlers;
 

@@ -1,15 +1,25 @@
 //! What of the program's file a process has mapped, which is what its memory mostly consists of.
 
 use std::ffi::c_void;
+use std::time::Duration;
 
 use rustix::mm::Advice;
+
+/// By then a driver has found its device and works: what ran until now does not run again soon.
+const BEGINNING: Duration = Duration::from_secs(2);
+
+/// Gives back what only the beginning of this process took. Needs an executor on this thread.
+pub async fn shed_beginnings() {
+    executor::sleep(BEGINNING).await;
+    forget_program_pages();
+}
 
 /// Unmaps the pages of code and constants that this process has touched so far; those that it
 /// still needs come back by themselves.
 ///
 /// The kernel maps pages around each one that is touched. For a process that was set up by code
 /// which it never runs again this is most of what counts as its memory.
-pub fn forget_program_pages() {
+fn forget_program_pages() {
     // SAFETY: the callback only reads what it is given, and advises.
     unsafe { libc::dl_iterate_phdr(Some(forget_object), std::ptr::null_mut()) };
 }

@@ -9,7 +9,6 @@
 //! Nothing that another process sent is looked at before the filter is in force.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
 use devices::virtio::vhost_user::VhostUserStart;
@@ -28,9 +27,6 @@ use crate::serve_9p::ClientsStart;
 
 /// The exit status of an actor that could not be set up.
 const FAILED: i32 = 1;
-
-/// By then a driver has found its device and works: what ran until now does not run again soon.
-const BEGINNING: Duration = Duration::from_secs(2);
 
 /// What an actor process can be. In the order of [`ActorKind::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -265,19 +261,13 @@ fn die_of_panics() {
     }));
 }
 
-/// Gives back what only the beginning took.
-async fn shed_beginnings() {
-    executor::sleep(BEGINNING).await;
-    sandbox::forget_program_pages();
-}
-
 /// The actor itself; returns the exit status.
 async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i32 {
     let Opened { link, mut receiver, .. } = opened;
     executor::spawn(link.drive()).detach();
     // A vCPU that reads a configuration reads several fields, and waits for each.
     let _looking = (looking == Looking::WhileItPays).then(|| link.look_when_idle());
-    executor::spawn(shed_beginnings()).detach();
+    executor::spawn(sandbox::shed_beginnings()).detach();
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {
         return 0;

@@ -55,7 +55,10 @@ fn live(
         }
     };
     let Opened { link, sender, receiver } = opened;
-    executor.block_on(async { executor::spawn(link.drive()).detach() });
+    executor.block_on(async {
+        executor::spawn(link.drive()).detach();
+        executor::spawn(sandbox::shed_beginnings()).detach();
+    });
     let settled = settle(users, parent).and_then(|()| watch(&mut executor));
     let mut keeper = match settled {
         Ok((children, changes, myself)) => Keeper {
