@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -41,8 +41,7 @@ pub(crate) struct FdInner {
     medium: Medium,
     /// A socket of which the last receive left nothing.
     emptied: Cell<bool>,
-    /// The descriptor was checked to be non-blocking, for signals.
-    nonblocking: Cell<bool>,
+    signals: Cell<Signals>,
     pub(crate) core: Rc<Core>,
     descriptor: OwnedFd,
 }
@@ -101,8 +100,8 @@ impl Fd {
             io::Error::other("a descriptor needs an executor that runs on this thread")
         })?;
         let Attached { file, medium } = core.driver().attach(descriptor.as_fd(), residence);
-        let (emptied, nonblocking) = (Cell::new(false), Cell::new(false));
-        Ok(Fd { inner: Rc::new(FdInner { file, medium, emptied, nonblocking, core, descriptor }) })
+        let (emptied, signals) = (Cell::new(false), Cell::new(Signals::MakeNonBlocking));
+        Ok(Fd { inner: Rc::new(FdInner { file, medium, emptied, signals, core, descriptor }) })
     }
 
     /// Whether it has a slot in the ring's table of registered files.
@@ -244,28 +243,70 @@ impl Fd {
     /// Adds one to the counter of an eventfd, as an irqfd or a doorbell wants it: queued now, done
     /// with the next visit to the kernel, no result.
     ///
-    /// The eventfd is made non-blocking the first time: `io_uring` would hand a blocking one to a
-    /// worker thread.
+    /// The eventfd is made non-blocking the first time, if its flags are not [somebody else's](Fd::keep_flags):
+    /// `io_uring` would hand a blocking one to a worker thread.
     pub fn signal(&self) {
-        if !self.inner.nonblocking.replace(true) {
-            self.make_nonblocking();
+        match self.inner.signals.get() {
+            Signals::Queued => {}
+            Signals::OnTheSpot => return self.signal_on_the_spot(),
+            Signals::MakeNonBlocking | Signals::KeepFlags => {
+                self.inner.signals.set(self.way_of_signals());
+                return self.signal();
+            }
         }
         self.inner.core.driver().signal(self.inner.target());
     }
 
+    /// Leaves the flags of the file as they are: it is used by another program, too, which may rely on them.
+    #[must_use]
+    pub fn keep_flags(self) -> Self {
+        self.inner.signals.set(Signals::KeepFlags);
+        self
+    }
+
     #[cold]
-    fn make_nonblocking(&self) {
+    fn way_of_signals(&self) -> Signals {
         let result = rustix::fs::fcntl_getfl(self).and_then(|flags| {
             if flags.contains(OFlags::NONBLOCK) {
-                return Ok(());
+                return Ok(Signals::Queued);
             }
-            rustix::fs::fcntl_setfl(self, flags | OFlags::NONBLOCK)
+            if self.inner.signals.get() == Signals::KeepFlags {
+                return Ok(Signals::OnTheSpot);
+            }
+            rustix::fs::fcntl_setfl(self, flags | OFlags::NONBLOCK).map(|()| Signals::Queued)
         });
-        if let Err(error) = result {
+        result.unwrap_or_else(|error| {
             // It still works, only slower.
             log::debug!("cannot make an eventfd non-blocking: {error}");
+            Signals::Queued
+        })
+    }
+
+    /// Two system calls, and neither waits: a counter that is full rings already.
+    #[cold]
+    fn signal_on_the_spot(&self) {
+        let mut room = [PollFd::new(self, PollFlags::OUT)];
+        let signalled = poll(&mut room, Some(&Timespec::default())).and_then(|ready| match ready {
+            0 => Ok(0),
+            _ => rustix::io::write(self, &1_u64.to_ne_bytes()),
+        });
+        if let Err(error) = signalled {
+            log::debug!("cannot signal an eventfd: {error}");
         }
     }
+}
+
+/// How an eventfd is signalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signals {
+    /// Not yet; it is made non-blocking first.
+    MakeNonBlocking,
+    /// Not yet; it stays as it is.
+    KeepFlags,
+    /// It never waits: with the next visit to the kernel.
+    Queued,
+    /// It might wait, and stays so.
+    OnTheSpot,
 }
 
 impl AsFd for Fd {

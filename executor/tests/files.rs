@@ -351,6 +351,26 @@ on_each_driver! {
         });
     }
 
+    fn an_eventfd_of_others_keeps_its_flags_and_nobody_waits_for_it(executor) {
+        let descriptor = eventfd();
+        let other = descriptor.try_clone().unwrap();
+        executor.block_on(async {
+            let eventfd = Fd::new(descriptor).unwrap().keep_flags();
+            // One less than it can hold: the next one rings already.
+            rustix::io::write(&other, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+            eventfd.signal();
+            let mut counter = [0; 8];
+            rustix::io::read(&other, &mut counter).unwrap();
+            assert_eq!(u64::from_ne_bytes(counter), u64::MAX - 1);
+            eventfd.signal();
+            eventfd.signal();
+            rustix::io::read(&other, &mut counter).unwrap();
+            assert_eq!(u64::from_ne_bytes(counter), 2);
+            let flags = rustix::fs::fcntl_getfl(&other).unwrap();
+            assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
+        });
+    }
+
     fn more_operations_than_the_queue_has_entries(executor) {
         executor.block_on(async {
             let (file, _) = file_of(&[3; 100]);

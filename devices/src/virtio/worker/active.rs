@@ -80,7 +80,9 @@ impl ActiveQueue {
             Fd::new(fd).map_err(|error| format!("queue {index}: the {what} eventfd: {error}"))
         };
         let kicks = attach("kick", setup.kick)?.notifications();
-        let call = setup.call.map(|call| attach("interrupt", call)).transpose()?;
+        // Of a front end of another program it is that program's.
+        let call =
+            setup.call.map(|call| attach("interrupt", call).map(Fd::keep_flags)).transpose()?;
         if queue.was_taken_over()
             && let Some(call) = &call
         {

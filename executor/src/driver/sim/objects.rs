@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 
 use super::disk::Disk;
 use super::script::Script;
@@ -47,6 +47,8 @@ impl Objects {
     /// Adds one: a descriptor that stands for it, and its index.
     pub(super) fn add(&mut self, object: Object) -> io::Result<(OwnedFd, u32)> {
         let descriptor = memfd_create("simulated", MemfdFlags::CLOEXEC)?;
+        // Nothing waits but in the world: a signal of it is one like those that are queued.
+        fcntl_setfl(&descriptor, OFlags::RDWR | OFlags::NONBLOCK)?;
         let status = rustix::fs::fstat(&descriptor)?;
         self.all.push(((status.st_dev, status.st_ino), object));
         Ok((descriptor, self.all.len() as u32 - 1))
