@@ -166,6 +166,16 @@ pub enum RingPosition {
     },
 }
 
+impl RingPosition {
+    /// Whether nothing was given back yet, as far as indices that wrap can tell.
+    pub fn is_beginning(self) -> bool {
+        match self {
+            Self::Split { next_used, .. } => next_used == 0,
+            Self::Packed { next_used, .. } => next_used == 1 << 15,
+        }
+    }
+}
+
 /// What a back end says of its own accord.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendEvent {

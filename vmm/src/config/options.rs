@@ -102,8 +102,9 @@ pub struct MachineOptions {
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
 
-    /// Device that another program serves over vhost-user: type=blk|net|fs|vsock|rng,socket=SOCKET
-    /// [,queues=1..16][,tag=TAG][,mac=..]; may be repeated
+    /// Device that another program serves over vhost-user:
+    /// type=blk|net|fs|vsock|rng|console,socket=SOCKET [,queues=1..16][,tag=TAG][,mac=..]; may be
+    /// repeated
     #[arg(long = "vhost-user", value_name = "LIST")]
     #[serde(rename = "vhost-user", skip_serializing_if = "Vec::is_empty")]
     pub vhost_user: Vec<VhostUserConfig>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{QueueCount, ShareTag, key_value};
 
-/// A device of another program: `--vhost-user type=blk|net|fs|vsock|rng,socket=SOCKET[,queues=N][,tag=TAG][,mac=M]`
+/// A device of another program: `--vhost-user type=blk|net|fs|vsock|rng|console,socket=SOCKET[,queues=N][,tag=TAG][,mac=M]`
 /// or a `[[vhost-user]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -65,6 +65,8 @@ mod tests {
         let net: VhostUserConfig =
             "type=net,socket=s,mac=02:00:00:00:00:01".parse().expect("a net");
         assert!(net.mac.is_some());
+        let console: VhostUserConfig = "type=console,socket=s".parse().expect("a console");
+        assert_eq!(console.kind, RemoteKind::Console);
         for text in ["socket=s", "type=blk", "type=gpu,socket=s", "type=blk,socket=s,ro"] {
             assert!(text.parse::<VhostUserConfig>().is_err(), "{text}");
         }
@@ -75,6 +77,7 @@ mod tests {
         let stray = |text: &str| text.parse::<VhostUserConfig>().expect("it is read").stray_key();
         assert_eq!(stray("type=net,socket=s,queues=2"), Some("queues"));
         assert_eq!(stray("type=blk,socket=s,tag=a"), Some("tag"));
+        assert_eq!(stray("type=console,socket=s,queues=2"), Some("queues"));
         assert_eq!(stray("type=fs,socket=s,mac=02:00:00:00:00:01"), Some("mac"));
         assert_eq!(stray("type=fs,socket=s,tag=a,queues=2"), None);
     }

@@ -39,6 +39,7 @@ async fn obey(console: &Console, active: &mut ActiveQueue) -> Result<(), Failure
             if !active.queue.pop(&mut chain)? {
                 break;
             }
+            console.heard.set(true);
             let mut bytes = [0; MESSAGE_BYTES];
             if chain.read_exact(&mut bytes) {
                 take(console, zerocopy::transmute!(bytes));

@@ -15,7 +15,9 @@
 //!
 //! Buffers that were taken are used for the next bytes. What was written of a buffer is known unless
 //! the end came during that very write, whose bytes may then come twice; bytes that were read and not
-//! yet given to the driver are lost. What the driver said of its ports is kept outside the process.
+//! yet given to the driver are lost. What the driver said of its ports is kept outside the process. Where that
+//! is lost as well, because all of the program that kept it has died, the driver is told of its ports once more, and they
+//! are taken for open.
 
 mod batch;
 mod control;
@@ -101,6 +103,7 @@ impl ConsoleBackend {
             window: Cell::new(window),
             ports_in_use: Cell::new(PortsInUse::One),
             owes_look: Cell::new(true),
+            heard: Cell::new(false),
             events: context.events.clone(),
             state,
             changes: Changes::default(),
@@ -146,6 +149,8 @@ struct Console {
     ports_in_use: Cell<PortsInUse>,
     /// The driver has not been told to look at the window's size.
     owes_look: Cell<bool>,
+    /// The driver has said something on the control queue, and what followed of it is known.
+    heard: Cell<bool>,
     events: Sender<BackendEvent>,
     state: StateFile<ConsoleState>,
     /// Notified when ports open and close, and when the driver has to be told something.
@@ -192,6 +197,7 @@ impl Console {
     /// Keeps the state for a successor.
     fn store(&self) {
         let mut state = ConsoleState::new(self.window.get());
+        state.heard = self.heard.get().into();
         for (kept, port) in state.ports.iter_mut().zip(&self.ports) {
             *kept = port.state();
         }
@@ -203,10 +209,25 @@ impl Console {
     /// Go by what the driver told a predecessor.
     fn take_over(&self) {
         if let Some(state) = self.state.load() {
+            self.heard.set(state.heard != 0);
             for (kept, port) in state.ports.iter().zip(&self.ports) {
                 port.set_state(*kept);
             }
         }
+    }
+
+    /// A driver that was heard by somebody who is forgotten does not begin by itself: Linux answers to ports that it
+    /// has already as to new ones, but says no more which of them are open.
+    fn begin_anew(&self) {
+        log::info!(
+            "console: nobody knows what the driver said before: its ports are taken for open"
+        );
+        self.heard.set(true);
+        for port in &self.ports {
+            port.open.set(true);
+            port.owe(Owed::ADD);
+        }
+        self.store();
     }
 }
 
@@ -215,10 +236,21 @@ struct ConsoleDevice(Rc<Console>);
 impl Device for ConsoleDevice {
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
         let console = &self.0;
-        if queues.iter().any(|active| active.queue.was_taken_over()) {
+        let position = |active: &ActiveQueue| active.state().position;
+        let went_on = |active: &ActiveQueue| {
+            active.queue.was_taken_over() || !position(active).is_beginning()
+        };
+        if queues.iter().any(went_on) {
             console.take_over();
         }
         let multiport = features & FEATURE_MULTIPORT != 0;
+        let answered = |active: &ActiveQueue| {
+            QueueRole::of(active.index()) == QueueRole::ControlTransmit
+                && !position(active).is_beginning()
+        };
+        if multiport && !console.heard.get() && queues.iter().any(answered) {
+            console.begin_anew();
+        }
         console.ports_in_use.set(if multiport { PortsInUse::Many } else { PortsInUse::One });
         console.have_driver_look(features);
         let ports = if multiport { console.ports.len() } else { 1 };
@@ -301,6 +333,7 @@ impl Device for ConsoleDevice {
             port.set_state(state::PortState::default());
         }
         self.0.owes_look.set(true);
+        self.0.heard.set(false);
         self.0.store();
     }
 }

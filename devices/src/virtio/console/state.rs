@@ -29,19 +29,21 @@ pub(super) struct PortState {
 #[repr(C)]
 pub(super) struct ConsoleState {
     magic: u32,
+    /// Whether the driver has said something: not zero.
+    pub(super) heard: u32,
     pub(super) window: WindowSize,
     pub(super) ports: [PortState; MAX_PORTS],
 }
 
 impl ConsoleState {
     pub(super) fn new(window: WindowSize) -> Self {
-        Self { magic: Self::MAGIC, window, ports: [PortState::default(); MAX_PORTS] }
+        Self { magic: Self::MAGIC, heard: 0, window, ports: [PortState::default(); MAX_PORTS] }
     }
 }
 
 impl State for ConsoleState {
     const NAME: &'static str = "console-state";
-    const MAGIC: u32 = 0x636f_6e01;
+    const MAGIC: u32 = 0x636f_6e02;
 
     fn magic(&self) -> u32 {
         self.magic

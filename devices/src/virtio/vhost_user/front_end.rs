@@ -22,8 +22,11 @@ use crate::virtio::queue::QueueLayout;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a front end needs of a back end, where it has it.
-const WANTED: u64 =
-    protocol::MQ | protocol::REPLY_ACK | protocol::CONFIG | protocol::INFLIGHT_SHMFD;
+const WANTED: u64 = protocol::MQ
+    | protocol::REPLY_ACK
+    | protocol::CONFIG
+    | protocol::INFLIGHT_SHMFD
+    | protocol::RESET_DEVICE;
 
 /// Why a back end cannot be used.
 #[derive(Debug, Error)]
@@ -223,6 +226,14 @@ impl FrontEnd {
         let ring = RingNumber { index: index.into(), number: 0 };
         let request = (Request::GetVringBase, "GET_VRING_BASE");
         Ok(self.ask::<RingNumber>(request, ring.as_bytes())?.number)
+    }
+
+    /// Has the device be as at the beginning, where the back end can do that.
+    pub fn reset_device(&mut self) -> Result<(), FrontEndError> {
+        if self.protocol_features & protocol::RESET_DEVICE == 0 {
+            return Ok(());
+        }
+        self.tell(Request::ResetDevice, "RESET_DEVICE", &[], &[])
     }
 
     fn ask<T: FromBytes + KnownLayout + Immutable>(

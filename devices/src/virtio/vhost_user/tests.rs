@@ -1,5 +1,6 @@
 //! A disk behind the protocol, and front ends good and bad before it.
 
+mod console;
 mod remote;
 
 use std::fs::File;

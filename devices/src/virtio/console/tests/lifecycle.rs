@@ -1,4 +1,5 @@
-use super::super::protocol::event;
+use super::super::protocol::{Message, event};
+use super::super::{ConsoleParts, PortEnd, WindowSize};
 use super::bed::*;
 
 const CHUNK: usize = 60_000;
@@ -120,6 +121,40 @@ fn a_successor_knows_which_ports_are_open_and_what_is_owed() {
         bed.tell(2, event::PORT_READY, 1).await;
         let events = bed.heard(2).await.into_iter().map(|(message, _)| message.event);
         assert!(events.eq([event::PORT_NAME, event::PORT_OPEN]));
+        bed.finish().await;
+    });
+}
+
+/// As of a program that died with the process of the device: the driver is asked again, and what it does not say again
+/// is taken for granted.
+#[test]
+fn a_successor_that_knows_nothing_asks_again_and_takes_ports_for_open() {
+    on_both(|| async {
+        let mut bed = Bed::active(3).await;
+        bed.give(receive_queue(1), 4, 64);
+        bed.kill().await;
+        let ends = vec![(role(0), PortEnd::Null)];
+        bed.parts.state = ConsoleParts::new(ends, WindowSize::default()).unwrap().state;
+        bed.host_writes(1, b"again").await;
+        bed.succeed();
+        bed.activate().await;
+        assert_eq!(bed.guest_reads(1, 5, 64).await, b"again");
+        let added = bed.heard(3).await.into_iter().map(|(message, _)| message);
+        assert!(added.eq((0..3).map(|port| Message { port, event: event::PORT_ADD, value: 0 })));
+        bed.tell(1, event::PORT_READY, 1).await;
+        let events = bed.heard(2).await.into_iter().map(|(message, _)| message.event);
+        assert!(events.eq([event::PORT_NAME, event::PORT_OPEN]));
+        // Now it knows, and what the driver closes is closed.
+        bed.tell(1, event::PORT_OPEN, 0).await;
+        bed.pause().await;
+        bed.resume().await;
+        bed.host_writes(1, b"not yet").await;
+        bed.kill().await;
+        bed.succeed();
+        bed.activate().await;
+        bed.pause().await;
+        bed.resume().await;
+        assert!(bed.driver(receive_queue(1)).take_used().is_none());
         bed.finish().await;
     });
 }

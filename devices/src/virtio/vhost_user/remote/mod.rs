@@ -51,6 +51,8 @@ pub enum RemoteKind {
     Vsock,
     /// A source of entropy.
     Rng,
+    /// A console, or ports with names.
+    Console,
 }
 
 impl RemoteKind {
@@ -62,6 +64,7 @@ impl RemoteKind {
             Self::Fs => "fs",
             Self::Vsock => "vsock",
             Self::Rng => "rng",
+            Self::Console => "console",
         }
     }
 }

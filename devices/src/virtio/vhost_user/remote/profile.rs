@@ -3,6 +3,7 @@
 use super::super::front_end::{FrontEnd, FrontEndError};
 use super::{RemoteError, RemoteKind, RemoteOptions};
 use crate::virtio::backend::{ConfigWrites, DeviceProfile};
+use crate::virtio::console::MAX_PORTS;
 use crate::virtio::net::MacAddress;
 
 /// Descriptors of each queue. Nobody says how many there may be; all back ends have so many, as QEMU's front end
@@ -10,7 +11,7 @@ use crate::virtio::net::MacAddress;
 fn queue_size(kind: RemoteKind) -> u16 {
     match kind {
         RemoteKind::Net => 256,
-        RemoteKind::Rng => 64,
+        RemoteKind::Rng | RemoteKind::Console => 64,
         RemoteKind::Blk | RemoteKind::Fs | RemoteKind::Vsock => 128,
     }
 }
@@ -47,12 +48,37 @@ const FS_TAG: usize = 36;
 /// The guest's context identifier (virtio 1.3 section 5.10.4).
 const VSOCK_CONFIG: u32 = 8;
 
+const CONSOLE_SIZE: u64 = 1 << 0;
+const CONSOLE_MULTIPORT: u64 = 1 << 1;
+/// `VIRTIO_CONSOLE_F_EMERG_WRITE`: by writes to the configuration space, as above.
+const CONSOLE_EMERGENCY_WRITE: u64 = 1 << 2;
+/// `cols`, `rows` and `max_nr_ports` (virtio 1.3 section 5.3.4).
+const CONSOLE_CONFIG: u32 = 8;
+const CONSOLE_PORTS: usize = 4;
+
 /// Features that a driver is offered whatever a back end offers: a network has an address, theirs or ours.
 pub(super) fn ours(kind: RemoteKind) -> u64 {
     match kind {
         RemoteKind::Net => NET_MAC,
-        RemoteKind::Blk | RemoteKind::Fs | RemoteKind::Vsock | RemoteKind::Rng => 0,
+        RemoteKind::Blk
+        | RemoteKind::Fs
+        | RemoteKind::Vsock
+        | RemoteKind::Rng
+        | RemoteKind::Console => 0,
     }
+}
+
+/// Whether a driver with these features finds the size of its window in this configuration space.
+pub(super) fn has_window(kind: RemoteKind, features: u64, config: &[u8]) -> bool {
+    let in_config = features & (CONSOLE_SIZE | CONSOLE_MULTIPORT) == CONSOLE_SIZE;
+    kind == RemoteKind::Console
+        && in_config
+        && config.iter().take(CONSOLE_PORTS).any(|byte| *byte != 0)
+}
+
+/// The configuration space of a console whose successor has another window.
+pub(super) fn with_window_of(ours: &[u8], successor: &[u8]) -> Vec<u8> {
+    [&successor[..CONSOLE_PORTS], &ours[CONSOLE_PORTS..]].concat()
 }
 
 /// What a back end said of itself.
@@ -73,6 +99,7 @@ pub(super) fn ask(front_end: &mut FrontEnd, kind: RemoteKind) -> Result<Offer, F
         RemoteKind::Net => NET_CONFIG,
         RemoteKind::Fs => FS_CONFIG,
         RemoteKind::Vsock => VSOCK_CONFIG,
+        RemoteKind::Console => CONSOLE_CONFIG,
         RemoteKind::Rng => 0,
     };
     let config = if front_end.has_config() && length > 0 {
@@ -98,7 +125,7 @@ pub(super) fn of(options: &RemoteOptions, offer: Offer) -> Result<DeviceProfile,
     // Those beside the queues for requests, and those together.
     let (beside, least) = match options.kind {
         RemoteKind::Blk | RemoteKind::Rng => (0, 1),
-        RemoteKind::Net => (0, 2),
+        RemoteKind::Net | RemoteKind::Console => (0, 2),
         RemoteKind::Fs => (1, 2),
         RemoteKind::Vsock => (0, 3),
     };
@@ -153,6 +180,27 @@ pub(super) fn of(options: &RemoteOptions, offer: Offer) -> Result<DeviceProfile,
             config.clear();
             (4, 1)
         }
+        RemoteKind::Console => {
+            features &= !CONSOLE_EMERGENCY_WRITE;
+            if config.len() < CONSOLE_CONFIG as usize {
+                features &= !(CONSOLE_SIZE | CONSOLE_MULTIPORT);
+            }
+            config.resize(CONSOLE_CONFIG as usize, 0);
+            let mut count = 2;
+            if features & CONSOLE_MULTIPORT != 0 {
+                // Two for each port, and two for messages.
+                let known: [u8; 4] =
+                    config[CONSOLE_PORTS..].try_into().expect("four bytes are left");
+                let most = u32::from(offered / 2).saturating_sub(1).min(MAX_PORTS as u32);
+                let ports = u32::from_le_bytes(known).min(most);
+                if ports == 0 {
+                    return Err(unfit("has messages for its ports, and no port"));
+                }
+                config[CONSOLE_PORTS..].copy_from_slice(&ports.to_le_bytes());
+                count = 2 * ports as u16 + 2;
+            }
+            (3, count)
+        }
     };
     let mut queue_sizes = vec![queue_size(options.kind); count.into()];
     if let (RemoteKind::Vsock, Some(events)) = (options.kind, queue_sizes.last_mut()) {
@@ -203,8 +251,14 @@ mod tests {
 
     #[test]
     fn what_a_driver_is_offered_is_the_back_ends_or_ours() {
-        let kinds =
-            [RemoteKind::Blk, RemoteKind::Net, RemoteKind::Fs, RemoteKind::Vsock, RemoteKind::Rng];
+        let kinds = [
+            RemoteKind::Blk,
+            RemoteKind::Net,
+            RemoteKind::Fs,
+            RemoteKind::Vsock,
+            RemoteKind::Rng,
+            RemoteKind::Console,
+        ];
         for kind in kinds {
             let options = RemoteOptions { tag: Some("t".into()), ..options(kind) };
             let profile = of(&options, offer(VERSION_1, 3, &[1; 60])).unwrap();
@@ -220,6 +274,30 @@ mod tests {
         let profile = of(&tagged, offer(!0, 9, &[b'x'; 40])).unwrap();
         assert_eq!((&profile.config[..4], profile.queue_sizes.len()), (&b"src\0"[..], 5));
         assert_eq!(profile.config[FS_TAG..], 4_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_console_has_queues_for_its_ports_and_for_messages_of_several() {
+        let console = |features, queues, config: &[u8]| {
+            of(&options(RemoteKind::Console), offer(features, queues, config))
+        };
+        let lone = console(VERSION_1 | CONSOLE_SIZE, 2, &[80, 0, 25, 0, 1, 0, 0, 0]).unwrap();
+        assert_eq!((lone.device_type, lone.queue_sizes), (3, vec![64; 2]));
+        assert!(has_window(RemoteKind::Console, lone.features, &lone.config));
+        for (ports, queues, found) in [(1, 4, 1_u32), (5, 12, 5), (5, 9, 3), (1000, 1000, 16)] {
+            let config = [[0; 4], u32::to_le_bytes(ports)].concat();
+            let several = console(!0, queues, &config).unwrap();
+            assert_eq!(several.queue_sizes.len(), 2 * found as usize + 2);
+            assert_eq!(several.config[CONSOLE_PORTS..], found.to_le_bytes());
+            assert_eq!(several.features & CONSOLE_EMERGENCY_WRITE, 0);
+            assert!(!has_window(RemoteKind::Console, several.features, &several.config));
+        }
+        // Without a space of its own it is a lone console of unknown size.
+        let silent = console(!0, 4, &[]).unwrap();
+        assert_eq!(silent.features & (CONSOLE_SIZE | CONSOLE_MULTIPORT), 0);
+        assert_eq!((silent.queue_sizes.len(), silent.config), (2, vec![0; 8]));
+        let refused = console(!0, 4, &[0; 8]);
+        assert!(matches!(refused, Err(RemoteError::Unfit { .. })), "{refused:?}");
     }
 
     #[test]

@@ -86,6 +86,8 @@ enum Failure {
     FrontEnd(#[from] FrontEndError),
     #[error("it does not offer what the driver uses: features {0:#x}")]
     Features(u64),
+    #[error("it has {0} queues, fewer than the driver found")]
+    Queues(usize),
     #[error("queue {0}: its rings are not in the guest's memory")]
     NoMemory(u16),
     #[error(transparent)]
@@ -145,6 +147,7 @@ impl Session {
             }
             BackendRequest::Reset { reply } => {
                 self.halt();
+                self.reset();
                 self.forget();
                 reply.send(());
             }
@@ -194,7 +197,14 @@ impl Session {
         let rings = queues.into_iter().map(ring).collect();
         self.served = Served::Rings { features, rings, motion: Motion::Going };
         match self.hand_over() {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if profile::has_window(self.options.kind, features, &self.profile.config) {
+                    // Linux looks at it when it changes, and not when it starts. If the channel is full, it never
+                    // knows.
+                    let _ = self.events.try_send(BackendEvent::LookAtConfig);
+                }
+                Ok(())
+            }
             // It will be served as soon as somebody is there again.
             Err(Failure::FrontEnd(error @ FrontEndError::Broken { .. })) => {
                 self.lose(&error.to_string());
@@ -242,7 +252,8 @@ impl Session {
             };
             let layout = QueueLayout::from(&*setup);
             // Some back ends end if they cannot say what nobody wants to hear.
-            let nobody = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+            let nobody = eventfd(0, flags).map_err(std::io::Error::from)?;
             let call = setup.call.as_ref().map_or(nobody.as_fd(), AsFd::as_fd);
             front_end.start_ring(setup.index, &layout, at, setup.kick.as_fd(), call)?;
             if *base == Base::AsUsed {
@@ -274,6 +285,15 @@ impl Session {
             }
         }
         if let Err(error) = stopped {
+            self.lose(&error.to_string());
+        }
+    }
+
+    /// Has the back end forget what the driver told it beside its rings, if it knows how.
+    fn reset(&mut self) {
+        if let Link::Up(front_end, _) = &mut self.link
+            && let Err(error) = front_end.reset_device()
+        {
             self.lose(&error.to_string());
         }
     }
@@ -350,6 +370,13 @@ impl Session {
         }
         let config = match self.options.kind {
             RemoteKind::Blk => Some(profile::of(&self.options, offer)?.config),
+            RemoteKind::Console => {
+                let found = profile::of(&self.options, offer)?;
+                if found.queue_sizes.len() < self.profile.queue_sizes.len() {
+                    return Err(Failure::Queues(found.queue_sizes.len()));
+                }
+                Some(profile::with_window_of(&self.profile.config, &found.config))
+            }
             _ => None,
         };
         self.link = watched(front_end)?;
