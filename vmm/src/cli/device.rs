@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::config::{
-    DiskConfig, MachineOptions, NetConfig, QueueCount, RngConfig, ShareConfig, VsockConfig,
+    ConsoleConfig, DiskConfig, MachineOptions, NetConfig, QueueCount, RngConfig, ShareConfig,
+    VsockConfig,
 };
 use crate::error::Report;
 use crate::machine::{Lifetime, Service, serve};
@@ -19,9 +20,21 @@ Examples:
       -device vhost-user-blk-pci,chardev=disk
   vmm device fs --socket dir.sock path=/srv,tag=srv,ro  a directory
   vmm device net --socket net.sock tap=tap0             a network
+  vmm device console --socket hvc.sock stdio            a console on this terminal; in another one:
+      vmm run vmlinux --vhost-user type=console,socket=hvc.sock -p console=hvc0
 
 The device runs in a sandboxed process. A front end that connects again after its death goes on with
 what was in flight.";
+
+const CONSOLE_EXAMPLES: &str = "\
+Examples:
+  vmm device console --socket hvc.sock stdio            hvc0 is this terminal; Ctrl-A x ends it
+  vmm device console --socket hvc.sock unix=hvc         hvc0 is for whoever connects to `hvc`
+  vmm device console --socket ports.sock unix=a,name=org.example.a unix=b,name=org.example.b
+                                                        /dev/virtio-ports/org.example.a and .b
+
+Our machines use it with `vmm run --vhost-user type=console,socket=hvc.sock`, and `-p console=hvc0`
+if the kernel is to write there. QEMU 7.2 has no front end for consoles.";
 
 /// Serve one virtio device to virtual machines of other programs (vhost-user)
 #[derive(Debug, Args)]
@@ -73,6 +86,16 @@ enum Kind {
         #[command(flatten)]
         service: ServiceArgs,
     },
+    /// Serve a console, or ports of bytes
+    #[command(after_help = CONSOLE_EXAMPLES)]
+    Console {
+        /// What `--console` of `vmm run` takes: KIND is stdio, file=PATH, pty, unix=PATH or null; with a
+        /// name it is a port of bytes, of which there may be several
+        #[arg(value_name = "KIND[,name=NAME]", required = true)]
+        ports: Vec<ConsoleConfig>,
+        #[command(flatten)]
+        service: ServiceArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +136,10 @@ pub(super) fn run(arguments: DeviceArgs) -> u8 {
         }
         Kind::Fs { share, service } => {
             options.shares.push(share);
+            service
+        }
+        Kind::Console { ports, service } => {
+            options.consoles = ports;
             service
         }
     };

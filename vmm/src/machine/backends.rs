@@ -71,6 +71,11 @@ impl OpenDevices {
         self.devices.iter().map(|device| device.parts.try_clone()).collect()
     }
 
+    /// What connects consoles to the host's ends of their ports.
+    pub(super) fn take_bridges(&mut self) -> Vec<Bridge> {
+        std::mem::take(&mut self.bridges)
+    }
+
     /// The only device there is; what it needs beside it runs on the current executor.
     pub(super) fn only_device(self, helpers: &TaskGroup) -> Option<OpenDevice> {
         for user_net in self.user_nets {

@@ -84,6 +84,9 @@ pub enum Error {
     /// A console cannot be made.
     #[error("cannot make a console")]
     Console(#[from] ConsoleError),
+    /// A front end is served one device, and these are two.
+    #[error("a console without a name and ports with names are two devices")]
+    TwoConsoles,
     /// The host's end of the debug console cannot be opened.
     #[error("cannot use the debug console")]
     Debugcon(#[source] serial_port::Error),
@@ -168,6 +171,9 @@ impl Hint for Error {
             Self::Warden(error) => error.hint(),
             Self::Remote(RemoteError::Connect { .. }) => {
                 Some("start the program that serves it first; it makes the socket".into())
+            }
+            Self::TwoConsoles => {
+                Some("serve each from a `vmm device console` and a socket of its own".into())
             }
             Self::Sandbox(_) => Some(
                 "`vmm doctor` says what the sandbox lacks; `--single-process` runs without one"

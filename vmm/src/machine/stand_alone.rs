@@ -6,7 +6,8 @@
 //!       └────────────── messages, rings in the guest's memory ─────────────────┘
 //! ```
 //!
-//! This process never reads what a front end sends. A device process that dies takes the connection
+//! This process never reads what a front end sends. What connects a console, a network or a vsock to the host runs here,
+//! whether there is a front end or not. A device process that dies takes the connection
 //! with it; the front end connects again and gets the next one, with the record of what was in flight.
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use super::death_record::{self, Witness};
 use super::{Error, shares};
 use crate::config::{MachineConfig, Placement};
 use crate::control::ControlSocket;
+use crate::serial_port::{Bridge, Bridged};
 use crate::signals::Signals;
 use crate::warden::{
     ActorId, ActorKind, ActorLink, PolicySource, Spawner, Start, Warden, WardenEvent,
@@ -55,6 +57,12 @@ pub enum Lifetime {
 /// Serves front ends, one at a time; gives the number of the signal that ended it, if one did. Call it
 /// with one thread.
 pub fn serve(service: &Service) -> Result<Option<i32>, Error> {
+    let consoles = &service.device.consoles;
+    if consoles.iter().any(|port| port.name.is_some())
+        && consoles.iter().any(|port| port.name.is_none())
+    {
+        return Err(Error::TwoConsoles);
+    }
     let warden = match service.device.placement {
         Placement::SingleProcess => {
             // A disk is read by mapping.
@@ -66,26 +74,32 @@ pub fn serve(service: &Service) -> Result<Option<i32>, Error> {
         }
     };
     let signals = Signals::block().map_err(Error::host("take over the signals"))?;
-    let open = backends::open(&service.device)?;
+    let mut open = backends::open(&service.device)?;
+    let bridges = open.take_bridges();
     let socket = ControlSocket::bind(&service.socket)?;
     let mut executor = Executor::new(&executor::Config::default())?;
     let parts = open.keep().map_err(Error::host("duplicate a device's files"))?;
-    let outcome = executor.block_on(async {
+    executor.block_on(async {
         let mut signals = signals.listen().map_err(Error::host("listen to signals"))?;
+        let bridges = bridges.into_iter().map(Bridge::connect).collect::<Result<Vec<_>, _>>();
+        let bridges = bridges.map_err(Error::ConsoleEnd)?;
+        let terminal = bridges.iter().find_map(Bridged::terminal);
         let ended = {
             let work = serve_all(service.lifetime, open, &socket, warden);
-            select(pin!(work), pin!(signals.ending(None, || {}))).await
+            select(pin!(work), pin!(signals.ending(terminal.as_deref(), || {}))).await
         };
+        // Its processes are dead, and their rings may hold files a while longer.
+        for parts in parts {
+            parts.release();
+        }
+        for bridge in bridges {
+            bridge.finish().await;
+        }
         match ended {
             Either::Left(outcome) => outcome.map(|()| None),
             Either::Right(signal) => signal.map(Some).map_err(Error::host("read signals")),
         }
-    });
-    // Its processes are dead, and their rings may hold files a while longer.
-    for parts in parts {
-        parts.release();
-    }
-    outcome
+    })
 }
 
 async fn serve_all(

@@ -141,15 +141,16 @@ impl ActorKind {
         match self {
             // 16 queues hold about 40 descriptors; a busy disk needs a few MiB, bounce buffers included.
             Self::Blk => Limits { descriptors: 128, private_bytes: 64 << 20 },
-            // 16 pairs have 16 taps and 33 queues with two descriptors each.
-            Self::Net => Limits { descriptors: 160, private_bytes: 64 << 20 },
+            // 16 pairs have 16 taps and 33 queues with two descriptors each; all of them twice where a front
+            // end is served, beside its memory.
+            Self::Net => Limits { descriptors: 256, private_bytes: 64 << 20 },
             // A socket for each connection, and what all of them may have waiting for the host.
             Self::Vsock => Limits {
                 descriptors: vsock::MAX_CONNECTIONS as u64 + 128,
                 private_bytes: vsock::BUFFERED_BYTES as u64 + (128 << 20),
             },
-            // 16 ports have 16 ends and 34 queues with two descriptors each.
-            Self::Console => Limits { descriptors: 160, private_bytes: 32 << 20 },
+            // 16 ports have 16 ends and 34 queues with two descriptors each; twice, as above.
+            Self::Console => Limits { descriptors: 256, private_bytes: 32 << 20 },
             Self::Rng | Self::Balloon | Self::Pmem | Self::Probe => {
                 Limits { descriptors: 64, private_bytes: 16 << 20 }
             }

@@ -38,6 +38,7 @@ fn help_is_as_recorded() {
         (&["doctor", "--help"], "help-doctor.txt"),
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),
+        (&["device", "console", "--help"], "help-device-console.txt"),
     ] {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));

@@ -123,6 +123,7 @@ const LONG: &[&str] = &[
     "pmem/fsync-outlasts-sigkill",
     "pmem/unbound",
     "pmem/writes-to-read-only-memory",
+    "vhost-user/consoles",
     "vhost-user/linux-on",
     "vhost-user/virtiofsd",
     "vsock/bytes-both-ways-packed",

@@ -127,7 +127,138 @@ has ' 0% packet loss'
 has 'all is well'
 "#,
     );
-    vec![kills, devices, network, remote(), virtiofsd()]
+    vec![kills, devices, network, remote(), virtiofsd(), built_in_console(), console(), ports()]
+}
+
+/// Consoles of `vmm device` for our machines. `consoles SOCKET PORTS...` serves them, as [`STRANGERS`] has it; the log
+/// of all of them is in the file `served.log`. `start SCRIPT OPTIONS...` starts Linux with a script for the initrd's
+/// shell, until `finish`. `talk NAME` connects a pair of files to what the socket NAME ends at: what goes to descriptor
+/// 4 is sent there, and what comes is added to NAME.out. It ends with the program that serves.
+const CONSOLES: &str = r#"
+consoles() { socket=$1; shift; serve "$socket" vmm device console -v --socket "$socket" "$@"; }
+start() {
+    script=$(echo "$1" | tr -d '\\\n'); shift
+    vmm -v run "$VMM_BED_KERNEL" --initrd "$VMM_BED_INITRD" --serial file=output \
+        --cmdline 'console=ttyS0 quiet panic=-1 bed.modules=virtio_console' \
+        --cmdline "bed.sh=\"$script\"" "$@" 2>log </dev/null &
+    vmm=$!
+    : >>output
+}
+await() {
+    turns=$(($1 * 10)); shift
+    while ! "$@"; do
+        kill -0 $vmm || { cat output log served.log; fail "vmm has ended before: $*"; }
+        turns=$((turns - 1))
+        [ $turns -gt 0 ] || { cat output log served.log ./*.out; fail "waited in vain for $*"; }
+        sleep 0.1
+    done
+}
+talks=0
+talk() {
+    talks=$((talks + 1))
+    mkfifo keys$talks
+    socat UNIX-CONNECT:"$1",retry=300,interval=0.1 - <keys$talks >>"$1.out" &
+    exec 4>keys$talks
+}
+"#;
+
+/// What the built-in guest finds.
+fn built_in_console() -> Case {
+    Case::new(
+        "vhost-user/consoles-of-another-program",
+        format!(
+            "{STRANGERS}{CONSOLES}{}",
+            r"
+consoles hvc.sock null
+run 0 vmm run --vhost-user type=console,socket=hvc.sock
+has 'console, 2 queues'
+touch over; kill -9 $(cat pid); wait $successors; rm over
+consoles ports.sock $(for port in $(seq 16); do echo unix=port$port,name=p$port; done)
+run 0 vmm run --vhost-user type=console,socket=ports.sock
+has 'console, 34 queues'
+cat served.log
+"
+        ),
+    )
+}
+
+/// One console, whose program is killed between two lines and while much is written; what comes while nobody looks is
+/// thrown away.
+fn console() -> Case {
+    long(
+        "vhost-user/linux-on-a-console-that-dies",
+        r#"
+consoles hvc.sock unix=hvc
+start 'seq 100000 >/tmp/lines; cat /sys/class/tty/console/active; exec 3<>/dev/hvc0; stty raw -echo <&3; echo guest: ready; \
+    while read -r line <&3; do case $line in \
+        flood) while :; do cat /tmp/lines; done >&3 & flood=$!;; calm) kill $flood; wait; echo calm >&3;; \
+        *) echo guest: heard $line >&3; [ $line = end ] && break;; esac; done; \
+    echo guest: over' --vhost-user type=console,socket=hvc.sock --cmdline console=hvc0
+await 30 grep -q 'guest: ready' output
+has hvc0
+heard() { grep -q "guest: heard $1\$" hvc.out; }
+talk hvc
+echo first >&4; await 10 heard first
+for turn in 1 2 3; do
+    kill -9 $(cat pid)
+    successor $turn
+    talk hvc
+    echo "turn$turn" >&4; await 10 heard "turn$turn"
+done
+echo flood >&4
+grown() { [ $(stat -c %s hvc.out) -gt $((size + 100000)) ]; }
+for turn in 4 5 6; do
+    size=$(stat -c %s hvc.out); await 20 grown
+    kill -9 $(cat pid)
+    successor $turn
+    talk hvc
+done
+size=$(stat -c %s hvc.out); await 20 grown
+echo calm >&4; await 10 grep -q 'calm$' hvc.out
+echo end >&4; await 10 heard end
+finish 0
+has 'guest: over'
+cat served.log
+"#,
+    )
+}
+
+/// Two ports with messages of which are open, which a successor cannot know.
+fn ports() -> Case {
+    long(
+        "vhost-user/linux-on-ports-that-die",
+        r#"
+consoles ports.sock unix=a,name=a unix=b,name=b
+start 'port() { while :; do for p in /sys/class/virtio-ports/*; do \
+        [ $(cat $p/name) = $1 ] && echo /dev/${p##*/} && return; done; done 2>/dev/null; }; \
+    exec 3<>$(port a); exec 5<>$(port b); echo guest: ready; \
+    while read -r line <&3; do echo guest: heard $line >&5; [ $line = end ] && break; done; \
+    echo guest: over' --vhost-user type=console,socket=ports.sock
+await 30 grep -q 'guest: ready' output
+heard() { grep -q "^guest: heard $1\$" b.out; }
+say() { echo "$1" | socat -u - UNIX-CONNECT:a,retry=300,interval=0.1; }
+listen() { socat -u UNIX-CONNECT:b,retry=300,interval=0.1 - >>b.out & }
+listen
+say first; await 10 heard first
+for turn in 1 2 3; do
+    kill -9 $(cat pid)
+    successor $turn
+    listen
+    say "turn$turn"; await 10 heard "turn$turn"
+done
+say end; await 10 heard end
+finish 0
+has 'guest: over'
+cat served.log
+"#,
+    )
+}
+
+fn long(name: &str, script: &str) -> Case {
+    let mut case = Case::new(name, format!("{STRANGERS}{CONSOLES}{script}"));
+    // Linux boots on an emulated processor.
+    case.timeout = Duration::from_mins(4);
+    case
 }
 
 /// A device that another program serves to our machine.
