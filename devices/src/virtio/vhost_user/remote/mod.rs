@@ -12,7 +12,9 @@
 //!
 //! Whoever serves a device so sees all of the guest's memory. What it says is untrusted all the same.
 
+mod failure;
 mod profile;
+mod rings;
 mod session;
 
 use std::io;

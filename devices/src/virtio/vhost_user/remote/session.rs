@@ -9,24 +9,23 @@
 //!
 //! The driver notices nothing of it but a pause: what it starts while nobody is there waits.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use executor::{Either, Fd, Instant, PollFlags, select};
 use ipc::{Receiver, Sender};
-use rustix::event::{EventfdFlags, eventfd};
 
 use super::super::front_end::{FrontEnd, FrontEndError, InflightHandle, SharedRegion};
+use super::failure::Failure;
 use super::profile;
-use super::{PATIENCE, RemoteError, RemoteKind, RemoteOptions, connect};
+use super::rings::Ring;
+use super::{PATIENCE, RemoteKind, RemoteOptions, connect};
 use crate::log_limit::LogLimit;
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::GuestMemory;
 use crate::virtio::backend::{
-    BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState,
-    RingLayout, RingPosition,
+    BackendContext, BackendEvent, BackendRequest, DeviceProfile, QueueSetup, QueueState, RingLayout,
 };
 use crate::virtio::control::{ControlRequest, Statistics};
-use crate::virtio::queue::QueueLayout;
 
 /// How often to look for a back end that is gone: a start of one takes as long.
 const RETRY: Duration = Duration::from_millis(50);
@@ -51,20 +50,6 @@ enum Motion {
     Paused,
 }
 
-/// A queue, and where whoever serves it next begins.
-struct Ring {
-    setup: QueueSetup,
-    base: Base,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Base {
-    /// Nothing is in flight.
-    At(u16),
-    /// Somebody serves it, or has died doing so: behind what was given back.
-    AsUsed,
-}
-
 pub(super) struct Session {
     options: RemoteOptions,
     profile: DeviceProfile,
@@ -77,23 +62,6 @@ pub(super) struct Session {
     /// The back end's own record of what is in flight.
     inflight: Option<InflightHandle>,
     log: LogLimit,
-}
-
-/// Why a ring is not served.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    FrontEnd(#[from] FrontEndError),
-    #[error("it does not offer what the driver uses: features {0:#x}")]
-    Features(u64),
-    #[error("it has {0} queues, fewer than the driver found")]
-    Queues(usize),
-    #[error("queue {0}: its rings are not in the guest's memory")]
-    NoMemory(u16),
-    #[error(transparent)]
-    Remote(#[from] RemoteError),
-    #[error(transparent)]
-    System(#[from] std::io::Error),
 }
 
 impl Session {
@@ -184,17 +152,10 @@ impl Session {
         if !matches!(self.served, Served::Nothing) {
             return Err("the device is active already".into());
         }
-        let ring = |setup: QueueSetup| {
-            let base = match setup.state.map(|state| state.position) {
-                Some(RingPosition::Split { next_available, .. }) => Base::At(next_available),
-                _ => Base::At(0),
-            };
-            Ring { setup, base }
-        };
         if queues.iter().any(|queue| queue.layout == RingLayout::Packed) {
             return Err("its rings are packed, which was not offered".into());
         }
-        let rings = queues.into_iter().map(ring).collect();
+        let rings = queues.into_iter().map(Ring::new).collect();
         self.served = Served::Rings { features, rings, motion: Motion::Going };
         match self.hand_over() {
             Ok(()) => {
@@ -245,23 +206,8 @@ impl Session {
                 self.inflight = front_end.inflight(queues, size)?;
             }
         }
-        for Ring { setup, base } in rings {
-            let at = match *base {
-                Base::At(at) => at,
-                Base::AsUsed => used_index(&self.memory, setup)?,
-            };
-            let layout = QueueLayout::from(&*setup);
-            // Some back ends end if they cannot say what nobody wants to hear.
-            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            let nobody = eventfd(0, flags).map_err(std::io::Error::from)?;
-            let call = setup.call.as_ref().map_or(nobody.as_fd(), AsFd::as_fd);
-            front_end.start_ring(setup.index, &layout, at, setup.kick.as_fd(), call)?;
-            if *base == Base::AsUsed {
-                // Whoever died may have taken a kick without looking, or published without saying so.
-                signal(setup.kick.as_fd());
-                signal(call);
-            }
-            *base = Base::AsUsed;
+        for ring in rings {
+            ring.start(front_end, &self.memory)?;
         }
         Ok(())
     }
@@ -275,11 +221,7 @@ impl Session {
         };
         let mut stopped = Ok(());
         for ring in rings {
-            match front_end.stop_ring(ring.setup.index) {
-                // A split ring's index has 16 bits.
-                Ok(base) => ring.base = Base::At(base as u16),
-                Err(error) => stopped = Err(error),
-            }
+            stopped = ring.stop(front_end);
             if stopped.is_err() {
                 break;
             }
@@ -305,15 +247,7 @@ impl Session {
 
     fn states(&self) -> Vec<QueueState> {
         let Served::Rings { rings, .. } = &self.served else { return Vec::new() };
-        let state = |ring: &Ring| {
-            let at = match ring.base {
-                Base::At(at) => at,
-                Base::AsUsed => used_index(&self.memory, &ring.setup).unwrap_or(0),
-            };
-            let position = RingPosition::Split { next_available: at, next_used: at };
-            QueueState { index: ring.setup.index, position }
-        };
-        rings.iter().map(state).collect()
+        rings.iter().map(|ring| ring.state(&self.memory)).collect()
     }
 
     /// The connection is of no use any more.
@@ -391,11 +325,8 @@ impl Session {
         {
             return None;
         }
-        let lost = |ring: &&Ring| {
-            let available = index_of(&self.memory, ring.setup.available_ring);
-            ring.base == Base::AsUsed && available != index_of(&self.memory, ring.setup.used_ring)
-        };
-        rings.iter().find(lost).map(|ring| ring.setup.index)
+        let lost = rings.iter().find(|ring| ring.is_lost(&self.memory));
+        lost.map(|ring| ring.setup.index)
     }
 
     fn complain(&self, why: &str) {
@@ -436,19 +367,4 @@ fn refuse(request: ControlRequest) {
         }
         ControlRequest::Statistics { reply } => reply.send(Statistics::None),
     }
-}
-
-/// `idx` of either ring (virtio 1.3 sections 2.7.6 and 2.7.8).
-fn index_of(memory: &GuestMemory, ring: u64) -> Option<u16> {
-    let at = GuestAddress(ring).checked_add(2)?;
-    memory.read_obj::<u16>(at).ok().map(u16::from_le)
-}
-
-fn used_index(memory: &GuestMemory, setup: &QueueSetup) -> Result<u16, Failure> {
-    index_of(memory, setup.used_ring).ok_or(Failure::NoMemory(setup.index))
-}
-
-fn signal(event: BorrowedFd<'_>) {
-    // A counter that is full is as good.
-    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
