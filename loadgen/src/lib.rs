@@ -14,6 +14,7 @@
 //! Figures are taken while a run goes on, after a time to warm up. Runs are short and many: whoever
 //! compares lets the contestants take turns and compares medians.
 
+mod contents;
 mod cost;
 mod figures;
 mod first_run;
@@ -32,7 +33,7 @@ pub use cost::{Cost, Processes, SystemCalls};
 pub use figures::Figures;
 pub use first_run::first_run;
 pub use placement::Placement;
-pub use workload::{Access, Order, Polling, Workload};
+pub use workload::{Access, Check, Order, Polling, Workload};
 
 /// Why a run gave no figures.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,9 @@ use devices::memory::{GuestAddress, GuestMemory};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::vhost_user::front_end::FrontEnd;
 
+use crate::contents::{Claim, Contents, no_memory};
 use crate::ring::{self, EVENT_IDX, INDIRECT_DESC, PATIENCE, Ring, USUAL_SIZE, VERSION_1};
-use crate::workload::Blocks;
+use crate::workload::{Blocks, Check};
 use crate::{Cost, Figures, LoadError, Processes, SystemCalls, Workload};
 
 const MQ: u64 = 1 << 12;
@@ -171,7 +172,8 @@ impl Layout {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     made_at: Instant,
-    block: u64,
+    claim: Claim,
+    reads: bool,
 }
 
 /// One queue and its requests.
@@ -181,6 +183,8 @@ struct Queue<'a> {
     layout: Layout,
     base: u64,
     blocks: Blocks,
+    /// For loads that look at what they read.
+    contents: Option<Contents>,
     slots: Vec<Slot>,
     /// By head: the slot.
     owners: Vec<u16>,
@@ -195,13 +199,19 @@ impl<'a> Queue<'a> {
         let (front_end, memory) = (&disk.front_end, &disk.memory);
         let ring = Ring::start(front_end, memory, index, place, features, workload.polling)?;
         let count = disk.capacity * SECTOR / u64::from(workload.block_size);
-        let slot = Slot { made_at: Instant::now(), block: 0 };
+        let claim = Claim { block: 0, writes: 0 };
+        let slot = Slot { made_at: Instant::now(), claim, reads: true };
+        let blocks = Blocks::new(workload, index, count);
+        let (first, part) = blocks.part();
+        let checks = workload.check == Check::Contents;
+        let contents = checks.then(|| Contents::new(first, part, workload.block_size));
         let queue = Self {
             disk,
             ring,
             layout,
             base,
-            blocks: Blocks::new(workload, index, count),
+            blocks,
+            contents,
             slots: vec![slot; workload.depth.into()],
             owners: vec![0; disk.queue_size.into()],
         };
@@ -220,9 +230,15 @@ impl<'a> Queue<'a> {
         self.base + self.layout.places + u64::from(slot) * PLACE
     }
 
+    /// Where its data are.
+    fn data(&self, slot: u16) -> u64 {
+        let length = u64::from(self.disk.workload.block_size);
+        self.base + self.layout.data + u64::from(slot) * length
+    }
+
     fn buffers(&self, slot: u16, reads: bool) -> [Buffer; DESCRIPTORS as usize] {
         let (place, length) = (self.place(slot), self.disk.workload.block_size);
-        let address = self.base + self.layout.data + u64::from(slot) * u64::from(length);
+        let address = self.data(slot);
         let data = if reads {
             Buffer::Writable { address, length }
         } else {
@@ -281,16 +297,24 @@ impl<'a> Queue<'a> {
         let size = u64::from(self.disk.workload.block_size);
         let place = self.place(slot);
         let (block, reads) = self.blocks.next();
+        let mut claim = Claim { block, writes: 0 };
+        let (data, memory) = (self.data(slot), &self.disk.memory);
+        if let Some(contents) = &mut self.contents {
+            let few = || LoadError::Unfit("has fewer blocks than requests are under way".into());
+            claim = contents.claim(block, reads).ok_or_else(few)?;
+            if !reads {
+                contents.fill(memory, data, claim).map_err(|error| no_memory(&error))?;
+            }
+        }
         let mut header = [0; 16];
         let kind = if reads { READ } else { WRITE };
         header[..4].copy_from_slice(&kind.to_le_bytes());
-        header[8..].copy_from_slice(&(block * size / SECTOR).to_le_bytes());
-        let memory = &self.disk.memory;
+        header[8..].copy_from_slice(&(claim.block * size / SECTOR).to_le_bytes());
         let status = GuestAddress(place + STATUS_AT);
         memory
             .write_slice(GuestAddress(place), &header)
             .and_then(|()| memory.write_obj(status, &0xff_u8))
-            .map_err(|error| LoadError::Unfit(format!("has no memory there: {error}")))?;
+            .map_err(|error| no_memory(&error))?;
         let head = if self.disk.features & INDIRECT_DESC == 0 {
             let buffers = self.buffers(slot, reads);
             self.ring.driver.add(&buffers)
@@ -300,16 +324,21 @@ impl<'a> Queue<'a> {
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
-        self.slots[usize::from(slot)] = Slot { made_at: now, block };
+        self.slots[usize::from(slot)] = Slot { made_at: now, claim, reads };
         Ok(())
     }
 
-    fn check(&self, index: u16, slot: Slot) -> Result<(), LoadError> {
-        let status = GuestAddress(self.place(index) + STATUS_AT);
-        let status = self.disk.memory.read_obj::<u8>(status);
+    fn check(&mut self, index: u16, slot: Slot) -> Result<(), LoadError> {
+        let (memory, Claim { block, .. }) = (&self.disk.memory, slot.claim);
+        let status = memory.read_obj::<u8>(GuestAddress(self.place(index) + STATUS_AT));
         match status.unwrap_or(0xff) {
-            0 => Ok(()),
-            status => Err(LoadError::Request { block: slot.block, status }),
+            0 => {}
+            status => return Err(LoadError::Request { block, status }),
+        }
+        let data = self.data(index);
+        match &mut self.contents {
+            Some(contents) => contents.release(memory, data, slot.claim, slot.reads),
+            None => Ok(()),
         }
     }
 }

@@ -16,6 +16,15 @@ pub enum Access {
     },
 }
 
+/// Whether what is read is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// It is not.
+    Nothing,
+    /// What this load has written has to come back.
+    Contents,
+}
+
 /// Where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -54,6 +63,8 @@ impl Polling {
 pub struct Workload {
     /// What they do.
     pub access: Access,
+    /// Whether a driver looks at what it reads; each queue has a part of the disk then.
+    pub check: Check,
     /// Where they go.
     pub order: Order,
     /// Bytes of each; a multiple of 512.
@@ -83,9 +94,9 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// The part of a queue on a disk of so many blocks.
     pub(crate) fn new(workload: &Workload, queue: u16, blocks: u64) -> Self {
-        let (first, count) = match workload.order {
-            Order::Random => (0, blocks),
-            Order::Sequential => {
+        let (first, count) = match (workload.order, workload.check) {
+            (Order::Random, Check::Nothing) => (0, blocks),
+            (Order::Sequential, _) | (_, Check::Contents) => {
                 let count = (blocks / u64::from(workload.queues)).max(1);
                 ((count * u64::from(queue)).min(blocks - count), count)
             }
@@ -93,6 +104,11 @@ impl Blocks {
         let random = fastrand::Rng::with_seed(u64::from(queue) + 1);
         let (access, order) = (workload.access, workload.order);
         Self { random, access, order, first, count, next: 0 }
+    }
+
+    /// The first block of the part, and how many there are.
+    pub(crate) fn part(&self) -> (u64, u64) {
+        (self.first, self.count)
     }
 
     #[inline]
@@ -121,6 +137,7 @@ mod tests {
     fn workload(access: Access, order: Order, queues: u16) -> Workload {
         Workload {
             access,
+            check: Check::Nothing,
             order,
             block_size: 4096,
             depth: 1,

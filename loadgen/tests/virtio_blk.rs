@@ -14,7 +14,7 @@ use devices::virtio::vhost_user::VhostUserStart;
 use executor::{Config, Executor};
 use loadgen::native::{self, Way};
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, LoadError, Order, Polling, Workload};
+use loadgen::{Access, Check, LoadError, Order, Polling, Workload};
 use tempfile::{NamedTempFile, TempDir};
 
 /// A file of 64 blocks.
@@ -47,6 +47,7 @@ fn serve(file: &Path, queues: u16, socket: &Path) -> JoinHandle<Result<(), Strin
 fn workload(access: Access, order: Order, depth: u16, queues: u16, polling: Polling) -> Workload {
     Workload {
         access,
+        check: Check::Nothing,
         order,
         block_size: 4096,
         depth,
@@ -66,6 +67,10 @@ fn all_workloads_run_and_are_counted() {
         workload(Access::Read, Order::Sequential, 32, 2, Polling::Adaptive),
         workload(Access::Write, Order::Random, 128, 1, Polling::Off),
         workload(Access::Mixed { reads: 50 }, Order::Random, 3, 2, Polling::Adaptive),
+        Workload {
+            check: Check::Contents,
+            ..workload(Access::Mixed { reads: 50 }, Order::Random, 24, 2, Polling::Adaptive)
+        },
     ];
     for workload in all {
         let file = file();

@@ -7,7 +7,7 @@ use std::thread;
 
 use loadgen::native::{self, Way};
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, Figures, LoadError, Polling, Workload};
+use loadgen::{Access, Check, Figures, LoadError, Polling, Workload};
 
 use super::contestant::{Contestant, Service, Sharing};
 use super::error::BenchError;
@@ -177,8 +177,11 @@ fn file_error(bench: &BlkBench, source: std::io::Error) -> BenchError {
 }
 
 fn describe(bench: &BlkBench) -> String {
-    let Workload { access, order, block_size, queues, duration, .. } = bench.workload;
+    let Workload { access, check, order, block_size, queues, duration, .. } = bench.workload;
     let access = match access {
+        Access::Mixed { .. } if check == Check::Contents => {
+            "reads of what was written, and writes".into()
+        }
         Access::Read => "reads".to_owned(),
         Access::Write => "writes".to_owned(),
         Access::Mixed { reads } => format!("{reads} % reads"),

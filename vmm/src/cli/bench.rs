@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use loadgen::frames::{Direction, Frames};
 use loadgen::stream::{FrameSize, Stream};
 use loadgen::virtio_fs::{FsAmounts, FsTree};
-use loadgen::{Access, Order, Placement, Polling, Workload};
+use loadgen::{Access, Check, Order, Placement, Polling, Workload};
 
 use crate::bench::{
     self, BenchError, BlkBench, Contestant, FsBench, NetBench, ProgramKind, Starter, TrialResults,
@@ -22,6 +22,7 @@ Examples:
   vmm bench blk --file disk.img --create 1G
   vmm bench blk --file disk.img --depth 1,32,128 --against qemu-storage-daemon --report blk.html
   vmm bench blk --file disk.img --rw randwrite --overwrite --json
+  vmm bench blk --file disk.img --rw verify --overwrite
   vmm bench blk --file disk.img --against 'mine=my-backend --socket {socket} --file {file}'
 
 A load generator plays the virtio driver over vhost-user: no KVM, no guest. All contestants take turns;
@@ -258,6 +259,8 @@ enum Rw {
     Randrw,
     Read,
     Write,
+    /// As many random reads as writes; what was written has to come back
+    Verify,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -439,10 +442,15 @@ impl From<PollingChoice> for Polling {
 }
 
 fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
+    let check = match arguments.rw {
+        Rw::Verify => Check::Contents,
+        _ => Check::Nothing,
+    };
     let (access, order) = match arguments.rw {
         Rw::Randread => (Access::Read, Order::Random),
         Rw::Randwrite => (Access::Write, Order::Random),
         Rw::Randrw => (Access::Mixed { reads: 70 }, Order::Random),
+        Rw::Verify => (Access::Mixed { reads: 50 }, Order::Random),
         Rw::Read => (Access::Read, Order::Sequential),
         Rw::Write => (Access::Write, Order::Sequential),
     };
@@ -464,6 +472,7 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
         overwrite: arguments.overwrite,
         workload: Workload {
             access,
+            check,
             order,
             block_size,
             depth: 1,

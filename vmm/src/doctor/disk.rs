@@ -54,6 +54,7 @@ fn speed(path: &Path) -> Check {
     let name = "disk speed";
     let workload = Workload {
         access: loadgen::Access::Read,
+        check: loadgen::Check::Nothing,
         order: Order::Random,
         block_size: 4096,
         depth: DEPTH,

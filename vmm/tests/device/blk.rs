@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, LoadError, Order, Polling, Workload};
+use loadgen::{Access, Check, LoadError, Order, Polling, Workload};
 
 use crate::support::{Device, connect};
 
@@ -16,6 +16,7 @@ const FILE_BYTES: u64 = 8 << 20;
 fn a_disk_whose_file_was_cut_answers_with_errors_and_lives() {
     let workload = Workload {
         access: Access::Read,
+        check: Check::Nothing,
         order: Order::Random,
         block_size: 4096,
         depth: 8,
