@@ -70,12 +70,11 @@ pub(super) fn run(config: &MachineConfig) -> Result<Outcome, Error> {
     let assembly = assembly::build(config, &lines, spawner.as_ref(), tracing.tracer())
         .map_err(|error| explained(error, warden.as_mut()))?;
     let mut executor = Executor::new(&executor::Config::default())?;
-    executor.block_on(run_assembled(
-        config,
-        assembly,
-        Outside { port, debugcon, signals, control, tracing },
-        warden,
-    ))
+    let outside = Outside { port, debugcon, signals, control, tracing };
+    executor.block_on(async {
+        executor::spawn(sandbox::shed_beginnings()).detach();
+        run_assembled(config, assembly, outside, warden).await
+    })
 }
 
 /// What the outside has of a machine.
@@ -145,7 +144,6 @@ async fn run_assembled(
     let connected = port.connect(Arc::new(SerialInput(Arc::clone(&serial))))?;
 
     let pumps = TaskGroup::new();
-    executor::spawn(sandbox::shed_beginnings()).detach();
     let flush = Arc::clone(&serial);
     pumps.spawn(flush_unfinished_lines(unfinished_line, move || flush.flush()));
     let mut debug_line = None;
