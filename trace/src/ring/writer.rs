@@ -356,7 +356,10 @@ fn one_word((names, bytes): (u32, u32)) -> u64 {
 /// The same for another head.
 #[inline]
 fn hope_of_head(hope: u64, head: u16) -> u64 {
-    if hope == NO_HOPE { hope } else { hope & !u64::from(u16::MAX) | u64::from(head) }
+    if hope == NO_HOPE {
+        return hope;
+    }
+    one_word((with_head(hope as u32, head), (hope >> 32) as u32))
 }
 
 /// The shortest form of a request like the last one, if it has one.
