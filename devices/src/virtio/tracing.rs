@@ -16,6 +16,8 @@ use super::queue::{Chain, Segment, Tag};
 const HEADER_BYTES: usize = 288;
 /// The same of a request with more behind it: that is data.
 const SHORT_HEADER_BYTES: usize = 16;
+/// What such a request begins with.
+type Header = [u8; SHORT_HEADER_BYTES];
 /// Pieces of a buffer that are written down.
 const MOST_PIECES: usize = 256;
 
@@ -30,7 +32,7 @@ struct Scribe {
     header: Box<[u8; HEADER_BYTES]>,
     known: usize,
     pieces: Vec<Piece>,
-    /// Whether its pieces are those of the one before, which was written down.
+    /// Whether its pieces are those of the one before, which was written down. Its header was left to who reads it.
     again: bool,
     /// Whether a buffer with these pieces was written down.
     is_written: bool,
@@ -120,18 +122,25 @@ impl DeviceTrace {
         }
     }
 
-    /// The buffer that was looked at was taken.
+    /// The buffer that was looked at was taken; its header was this, as far as it was read.
     #[inline]
-    pub(crate) fn taken(&self, queue: u16, head: Tag, began: impl FnOnce() -> Option<Began>) {
+    pub(crate) fn taken(
+        &self,
+        queue: u16,
+        head: Tag,
+        header: Option<&Header>,
+        began: impl FnOnce() -> Option<Began>,
+    ) {
         if let Some(scribe) = &self.0 {
             let scribe = &mut *scribe.borrow_mut();
             let began = began();
             if scribe.again
-                && scribe.known == SHORT_HEADER_BYTES
-                && let Some(header) = scribe.header.first_chunk::<SHORT_HEADER_BYTES>()
-                && scribe.writer.taken_again((queue, head), header, began)
+                && let Some(header) = header
             {
-                return;
+                if scribe.writer.taken_again((queue, head), header, began) {
+                    return;
+                }
+                scribe.know(header);
             }
             scribe.taken(queue, head, began);
         }
@@ -208,20 +217,27 @@ impl Scribe {
     #[inline]
     fn look_at(&mut self, chain: &Chain) {
         let bytes = chain.readable_bytes() as usize;
-        let wanted = if bytes > HEADER_BYTES { SHORT_HEADER_BYTES } else { bytes };
-        // Most requests have no more in front of their data, in one piece.
-        if wanted == SHORT_HEADER_BYTES
-            && let Some(header) = chain.peek_exact::<SHORT_HEADER_BYTES>()
-        {
-            self.header[..SHORT_HEADER_BYTES].copy_from_slice(&header);
-            self.known = SHORT_HEADER_BYTES;
-        } else {
-            self.known = chain.peek(&mut self.header[..wanted]);
-        }
-        self.again = self.is_written && self.is_like_the_last(chain);
+        let is_short = bytes == SHORT_HEADER_BYTES || bytes > HEADER_BYTES;
+        // Of a chain that lies outside of memory nobody reads the header.
+        let is_read = is_short && chain.outside().is_none();
+        self.again = is_read && self.is_written && self.is_like_the_last(chain);
         if !self.again {
-            self.remember_pieces(chain);
+            self.look_closely(chain);
         }
+    }
+
+    #[cold]
+    fn look_closely(&mut self, chain: &Chain) {
+        let bytes = chain.readable_bytes() as usize;
+        let wanted = if bytes > HEADER_BYTES { SHORT_HEADER_BYTES } else { bytes };
+        self.known = chain.peek(&mut self.header[..wanted]);
+        self.remember_pieces(chain);
+    }
+
+    #[cold]
+    fn know(&mut self, header: &Header) {
+        self.header[..SHORT_HEADER_BYTES].copy_from_slice(header);
+        self.known = SHORT_HEADER_BYTES;
     }
 
     #[inline]
@@ -238,7 +254,6 @@ impl Scribe {
         })
     }
 
-    #[cold]
     fn remember_pieces(&mut self, chain: &Chain) {
         self.is_written = false;
         self.pieces.clear();

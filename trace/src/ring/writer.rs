@@ -11,8 +11,10 @@ use crate::sync::{Ordering, fence};
 const SHORT_BYTES: usize = 2 * WORD_BYTES;
 /// The most that a time in full takes: a word, what it is, ten bytes.
 const TIME_BYTES: usize = 16;
-/// Of a request that moves nothing: no buffer is given back by these words.
+/// Of a request that moves nothing: no buffer is given back by these words, with whatever head.
 const NO_HOPE: u64 = u64::MAX;
+/// Of a buffer that no two words say: no request hopes for it.
+const NO_WORD: u64 = NO_HOPE >> 1;
 /// Requests that can be given back by one word.
 const MOST_RECENT: usize = 32;
 /// Times that differ by more are written in full.
@@ -33,32 +35,67 @@ pub struct Writer {
     slots: Box<[Option<(u64, Shape)>]>,
     last: Last,
     /// What is said when those do what they are to do that were taken in this block since others were given back.
-    recent: Vec<u64>,
-    /// How many those are.
+    recent: [u64; MOST_RECENT],
+    /// How many those are: more than can be given back by one word, if it is more than there is room for.
     count: usize,
     scratch: Box<[u8]>,
 }
 
-/// The request that was taken last.
+/// The request that was taken last, ready to be compared with the next.
 #[derive(Debug)]
 struct Last {
-    /// Where it was written: its block's number. None that there can be if the last one had no short form.
-    block: u64,
+    /// Where the block ends that it was written to. Zero if it had no short form.
+    end: u64,
+    queue: u16,
     /// What its short form says, but the sector.
     names: u32,
-    kind: [u8; KIND_BYTES],
+    kind: u64,
     began: Option<(Operation, u64)>,
     /// What is said when it does what it is to do, or [`NO_HOPE`].
     hope: u64,
+    near: Near,
+}
+
+/// Which requests like the last one have the shortest form.
+#[derive(Debug)]
+struct Near {
+    /// Heads below this one.
+    heads: u16,
+    /// Sectors without any of these bits.
+    excluded: u64,
+    /// The number of a sector is what is left of it then.
+    shift: u32,
 }
 
 impl Last {
-    const NOBODY: Self =
-        Self { block: u64::MAX, names: 0, kind: [0; KIND_BYTES], began: None, hope: NO_HOPE };
+    const NOBODY: Self = Self {
+        end: 0,
+        queue: 0,
+        names: 0,
+        kind: 0,
+        began: None,
+        hope: NO_HOPE,
+        near: Near::NOBODY,
+    };
+}
+
+impl Near {
+    const NOBODY: Self = Self { heads: 0, excluded: 0, shift: 0 };
+
+    fn of(began: Option<(Operation, u64)>) -> Self {
+        // A division would take as long as all the rest.
+        let Some(unit) = unit(began).filter(|unit| unit.is_power_of_two()) else {
+            return Self::NOBODY;
+        };
+        let shift = unit.trailing_zeros();
+        let numbers = u64::from(NEAR_NUMBERS - 1) << shift;
+        Self { heads: NEAR_HEADS, excluded: !numbers, shift }
+    }
 
     #[inline]
-    fn queue(&self) -> u16 {
-        queue(self.names)
+    fn form(&self, head: u16, sector: u32) -> Option<Form> {
+        let is_near = head < self.heads && u64::from(sector) & self.excluded == 0;
+        is_near.then_some(Form::TakenNear(head, sector >> self.shift))
     }
 }
 
@@ -73,7 +110,7 @@ impl Writer {
             now: 0,
             slots: vec![None; SLOTS].into(),
             last: Last::NOBODY,
-            recent: Vec::with_capacity(MOST_RECENT),
+            recent: [NO_HOPE; MOST_RECENT],
             count: 0,
             scratch: vec![0; RECORD_BYTES].into(),
         }
@@ -130,13 +167,10 @@ impl Writer {
     /// Whether these are all that were taken since others were given back, and in the same order.
     #[inline]
     fn are_as_hoped(&self, all: &[Given]) -> bool {
-        let hopes = &self.recent;
-        self.count == all.len()
-            && hopes.len() == all.len()
-            && hopes
-                .iter()
-                .zip(all)
-                .all(|(hope, given)| given_words(given).map(one_word) == Some(*hope))
+        self.recent.get(..self.count).is_some_and(|hopes| {
+            hopes.len() == all.len()
+                && hopes.iter().zip(all).all(|(hope, given)| word_of(given) == *hope)
+        })
     }
 
     fn given_by_itself(&mut self, given: &Given) {
@@ -156,34 +190,34 @@ impl Writer {
         header: &[u8; 2 * KIND_BYTES],
         began: Option<Began>,
     ) -> bool {
-        let (kind, sector) = header.split_at(KIND_BYTES);
-        let sector = u64::from_le_bytes(sector.try_into().expect("half of a header"));
+        let (kind, sector) = kind_and_sector(header);
         let is_there = began.is_none_or(|began| began.offset == place(began.operation, sector));
         let began = began.map(|began| (began.operation, began.length));
         let last = &self.last;
-        let names = with_head(last.names, head);
-        let is_like = kind == last.kind && began == last.began && is_there;
-        let Ok(sector) = u32::try_from(sector) else { return false };
-        let Some(later) = self.later_than_last(SHORT_BYTES) else { return false };
-        if !is_like || last.queue() != queue {
+        if kind != last.kind || began != last.began || queue != last.queue || !is_there {
             return false;
         }
+        let names = with_head(last.names, head);
+        let near = last.near.form(head, sector as u32);
+        let hope = hope_of_head(last.hope, head);
+        let Some(later) = self.later_than_last(SHORT_BYTES) else { return false };
+        let Ok(sector) = u32::try_from(sector) else { return false };
         if names == last.names && later > 0 {
-            self.put_words(Form::TakenLater(later).word(), sector);
+            self.put_inside(both(Form::TakenLater(later).word(), sector));
             self.time = self.now;
         } else {
             if later > 0 {
-                self.put(&Form::Later(later).word().to_le_bytes());
+                self.put_inside(Form::Later(later).word().to_le_bytes());
                 self.time = self.now;
             }
-            match near(began, head, sector) {
-                Some(form) => self.put(&form.word().to_le_bytes()),
-                None => self.put_words(Form::Taken(names).word(), sector),
+            match near {
+                Some(form) => self.put_inside(form.word().to_le_bytes()),
+                None => self.put_inside(both(Form::Taken(names).word(), sector)),
             }
             self.last.names = names;
-            self.last.hope = hope_of_head(self.last.hope, head);
+            self.last.hope = hope;
         }
-        self.has_taken();
+        self.has_taken(hope);
         self.pages.say_written(self.written);
         true
     }
@@ -204,40 +238,45 @@ impl Writer {
         } else {
             self.remember(slot, request, record);
         }
-        let block = (self.written - 1) / BLOCK_BYTES;
-        let ((kind, began), hope) = (request.kind(), request.hope().map_or(NO_HOPE, one_word));
-        self.last = Last { block, names, kind, began, hope };
-        self.has_taken();
+        let (kind, began) = request.kind();
+        let hope = request.hope().map_or(NO_HOPE, one_word);
+        self.last = Last {
+            end: self.written.next_multiple_of(BLOCK_BYTES),
+            queue: queue(names),
+            names,
+            kind: u64::from_le_bytes(kind),
+            began,
+            hope,
+            near: Near::of(began),
+        };
+        // What ends a block is not there any more for whoever begins at the next.
+        if !self.written.is_multiple_of(BLOCK_BYTES) {
+            self.has_taken(hope);
+        }
     }
 
     /// The last request belongs to those that can be given back together.
     #[inline]
-    fn has_taken(&mut self) {
-        // What ends a block is not there any more for whoever begins at the next.
-        if !self.written.is_multiple_of(BLOCK_BYTES) {
-            self.count += 1;
-            if self.recent.len() < MOST_RECENT {
-                self.recent.push(self.last.hope);
-            }
+    fn has_taken(&mut self, hope: u64) {
+        if let Some(place) = self.recent.get_mut(self.count) {
+            *place = hope;
         }
+        self.count += 1;
     }
 
     #[inline]
     fn forget_recent(&mut self) {
-        self.recent.clear();
         self.count = 0;
     }
 
     /// How much later it is, if a word can say that here, with so many bytes behind it, and refer to the request
-    /// that was taken last.
+    /// that was taken last. Both lie inside of its block then, and do not end it.
     #[inline]
     fn later_than_last(&self, behind: usize) -> Option<u32> {
         let later = self.now.wrapping_sub(self.time);
-        let is_near = later < MOST_LATER;
         // The last word of a block is left to whoever makes room.
-        let end = self.written + (WORD_BYTES + behind) as u64;
-        let is_here = end / BLOCK_BYTES == self.last.block;
-        (is_near && is_here).then_some(later as u32)
+        let is_here = self.written + ((WORD_BYTES + behind) as u64) < self.last.end;
+        (later < MOST_LATER && is_here).then_some(later as u32)
     }
 
     #[cold]
@@ -326,8 +365,15 @@ impl Writer {
 
     #[inline]
     fn put_words(&mut self, first: u32, second: u32) {
-        let both = u64::from(second) << 32 | u64::from(first);
-        self.put(&both.to_le_bytes());
+        self.put(&both(first, second));
+    }
+
+    /// What neither begins nor ends a block.
+    #[inline]
+    fn put_inside<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.pages.memory.store(self.place, &bytes);
+        self.written += N as u64;
+        self.place += N;
     }
 
     #[inline]
@@ -347,27 +393,32 @@ impl Writer {
     }
 }
 
+/// Two words as they are stored.
+#[inline]
+fn both(first: u32, second: u32) -> [u8; 2 * WORD_BYTES] {
+    one_word((first, second)).to_le_bytes()
+}
+
 /// Both words that say that a buffer was given back. One that is copied and compared as a whole costs much less.
 #[inline]
-fn one_word((names, bytes): (u32, u32)) -> u64 {
-    u64::from(bytes) << 32 | u64::from(names)
+fn one_word((first, second): (u32, u32)) -> u64 {
+    u64::from(second) << 32 | u64::from(first)
 }
 
-/// The same for another head.
+/// The same of a buffer, or what no request hopes for.
+#[inline]
+fn word_of(given: &Given) -> u64 {
+    given_words(given).map_or(NO_WORD, one_word)
+}
+
+/// The same for another head. [`NO_HOPE`] becomes others like it: no words have such high names.
 #[inline]
 fn hope_of_head(hope: u64, head: u16) -> u64 {
-    if hope == NO_HOPE {
-        return hope;
-    }
-    one_word((with_head(hope as u32, head), (hope >> 32) as u32))
+    hope & !u64::from(u16::MAX) | u64::from(head)
 }
 
-/// The shortest form of a request like the last one, if it has one.
 #[inline]
-fn near(began: Option<(Operation, u64)>, head: u16, sector: u32) -> Option<Form> {
-    // A division takes as long as all the rest.
-    let unit = unit(began).filter(|unit| unit.is_power_of_two())?;
-    let number = sector >> unit.trailing_zeros();
-    let is_near = head < NEAR_HEADS && number < NEAR_NUMBERS && sector & (unit - 1) == 0;
-    is_near.then_some(Form::TakenNear(head, number))
+fn kind_and_sector(header: &[u8; 2 * KIND_BYTES]) -> (u64, u64) {
+    let whole = u128::from_le_bytes(*header);
+    (whole as u64, (whole >> 64) as u64)
 }

@@ -106,11 +106,8 @@ impl Inquiry {
             return Ok(());
         }
         let mut statistics = GuestMemoryStatistics::default();
-        let mut entry = [0; ENTRY_BYTES];
         for _ in 0..MOST_ENTRIES {
-            if !self.chain.read_exact(&mut entry) {
-                break;
-            }
+            let Some(entry) = self.chain.read_array::<ENTRY_BYTES>() else { break };
             statistics.set(entry);
         }
         self.balloon.guest.set(Some((statistics, executor::now())));

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use executor::FallocateFlags;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::image::{Access, Discard, Geometry, ID_LENGTH, SECTOR_SIZE};
 use super::protocol::{
@@ -92,6 +91,8 @@ pub(super) enum Begun {
 /// The place of a request while it is in flight; used again for each request with the same head.
 #[derive(Debug)]
 pub(super) struct Request {
+    /// What it began with, if that was read.
+    pub(super) header: Option<[u8; size_of::<Header>()]>,
     pub(super) step: Step,
     pub(super) path: Path,
     pub(super) status: Option<StatusByte>,
@@ -109,6 +110,7 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn new(memory: &Rc<GuestMemory>) -> Self {
         Self {
+            header: None,
             step: Step::Idle,
             path: Path::Straight,
             status: None,
@@ -137,13 +139,9 @@ impl Request {
     ) -> Begun {
         self.status = Some(status);
         self.written = 0;
-        if chain.outside().is_some() {
-            return Begun::Done(STATUS_IOERR);
-        }
-        let mut header = Header { kind: 0, reserved: 0, sector: 0 };
-        if !chain.read_exact(header.as_mut_bytes()) {
-            return Begun::Done(STATUS_IOERR);
-        }
+        self.header = if chain.outside().is_none() { chain.read_array() } else { None };
+        let Some(bytes) = self.header else { return Begun::Done(STATUS_IOERR) };
+        let header: Header = zerocopy::transmute!(bytes);
         match Kind::from(header.kind) {
             Kind::In => self.begin_transfer(chain, Side::Writable, header.sector, disk),
             Kind::Out => match disk.access {
@@ -213,10 +211,9 @@ impl Request {
         }
         self.ranges.clear();
         for _ in 0..count {
-            let mut bytes = [0; size_of::<RangeSegment>()];
-            let complete = chain.read_exact(&mut bytes);
-            debug_assert!(complete, "the length was just checked");
-            let segment = RangeSegment::read_from_bytes(&bytes).expect("the sizes are the same");
+            let segment: [u8; size_of::<RangeSegment>()] =
+                chain.read_array().expect("the length was just checked");
+            let segment: RangeSegment = zerocopy::transmute!(segment);
             match check_range(segment, kind, disk) {
                 Ok(range) => self.ranges.push(range),
                 Err(status) => return Begun::Done(status),

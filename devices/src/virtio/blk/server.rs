@@ -92,7 +92,7 @@ impl Server {
         let bytes = request.bytes_to_move();
         self.paced.moved(bytes.into());
         let active = &self.paced.active;
-        active.trace().taken(active.index(), head, || match begun {
+        active.trace().taken(active.index(), head, request.header.as_ref(), || match begun {
             Begun::Working => began(request, &self.disk),
             Begun::Done(_) => None,
         });

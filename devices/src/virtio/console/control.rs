@@ -40,8 +40,7 @@ async fn obey(console: &Console, active: &mut ActiveQueue) -> Result<(), Failure
                 break;
             }
             console.heard.set(true);
-            let mut bytes = [0; MESSAGE_BYTES];
-            if chain.read_exact(&mut bytes) {
+            if let Some(bytes) = chain.read_array::<MESSAGE_BYTES>() {
                 take(console, zerocopy::transmute!(bytes));
             }
             active.queue.push_used(chain.head(), 0);

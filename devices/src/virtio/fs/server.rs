@@ -6,7 +6,7 @@ use std::rc::Rc;
 use executor::Fd;
 use fileserver::{Errno, Past};
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::protocol::{InHeader, Opcode, OutHeader, TransferIn, WriteOut};
 use super::request::{MOST_ARGUMENTS, Request};
@@ -93,11 +93,9 @@ impl Server {
     /// Carry out the request of the chain that was just taken, `again` after a predecessor.
     fn begin(&mut self, again: bool) -> Result<(), Failure> {
         let head = self.chain.head();
-        let mut bytes = [0; size_of::<InHeader>()];
-        if !self.chain.read_exact(&mut bytes) {
-            return Err(Failure::NoHeader { head });
-        }
-        let header = InHeader::read_from_bytes(&bytes).expect("the sizes are the same");
+        let header: [u8; size_of::<InHeader>()] =
+            self.chain.read_array().ok_or(Failure::NoHeader { head })?;
+        let header: InHeader = zerocopy::transmute!(header);
         let answered = Request::is_answered(header.opcode);
         if answered && self.chain.writable_bytes() < OUT_HEADER {
             return Err(Failure::NoRoom { head });

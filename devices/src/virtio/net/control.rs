@@ -76,7 +76,7 @@ impl Commands {
 
 /// Do a command. None if it has another form than the specification says.
 pub(super) fn execute(network: &Network, features: u64, chain: &mut Chain) -> Option<Ack> {
-    let [class, number] = take::<2>(chain)?;
+    let [class, number] = chain.read_array()?;
     let has = |feature: u64| (features & feature != 0).then_some(());
     match (class, number) {
         command::RX_PROMISC => mode(network, Mode::Promiscuous, chain, has(FEATURE_CTRL_RX)),
@@ -95,7 +95,7 @@ pub(super) fn execute(network: &Network, features: u64, chain: &mut Chain) -> Op
         }
         command::MAC_ADDR_SET => {
             has(FEATURE_CTRL_MAC_ADDR)?;
-            let mac = MacAddress(take(chain)?);
+            let mac = MacAddress(chain.read_array()?);
             finished(chain)?;
             if !mac.is_unicast() {
                 return None;
@@ -105,7 +105,7 @@ pub(super) fn execute(network: &Network, features: u64, chain: &mut Chain) -> Op
         }
         command::MQ_VQ_PAIRS_SET => {
             has(FEATURE_MQ)?;
-            let pairs = u16::from_le_bytes(take(chain)?);
+            let pairs = u16::from_le_bytes(chain.read_array()?);
             finished(chain)?;
             if !(1..=network.pairs()).contains(&pairs) {
                 return None;
@@ -115,7 +115,7 @@ pub(super) fn execute(network: &Network, features: u64, chain: &mut Chain) -> Op
         }
         command::GUEST_OFFLOADS_SET => {
             has(FEATURE_CTRL_GUEST_OFFLOADS)?;
-            let bits = u64::from_le_bytes(take(chain)?);
+            let bits = u64::from_le_bytes(chain.read_array()?);
             finished(chain)?;
             let offloads = Offloads::to_driver(bits);
             let known = bits & !Offloads::all_to_driver() == 0;
@@ -143,7 +143,7 @@ fn acknowledge(network: &Network, result: std::io::Result<()>, undo: impl FnOnce
 
 fn mode(network: &Network, mode: Mode, chain: &mut Chain, allowed: Option<()>) -> Option<Ack> {
     allowed?;
-    let switch = match take(chain)? {
+    let switch = match chain.read_array()? {
         [0] => Switch::Off,
         [1] => Switch::On,
         _ => return None,
@@ -155,23 +155,18 @@ fn mode(network: &Network, mode: Mode, chain: &mut Chain, allowed: Option<()>) -
 
 /// A table of addresses: their number, then each.
 fn addresses(chain: &mut Chain) -> Option<Addresses> {
-    let count = u32::from_le_bytes(take(chain)?);
+    let count = u32::from_le_bytes(chain.read_array()?);
     if count > LONGEST_TABLE || u64::from(count) * 6 > u64::from(chain.readable_bytes()) {
         return None;
     }
     let mut list = Vec::with_capacity(MAX_ADDRESSES.min(count as usize));
     for _ in 0..count {
-        let address = MacAddress(take(chain)?);
+        let address = MacAddress(chain.read_array()?);
         if list.len() < MAX_ADDRESSES {
             list.push(address);
         }
     }
     Some(if count as usize > MAX_ADDRESSES { Addresses::All } else { Addresses::Listed(list) })
-}
-
-fn take<const N: usize>(chain: &mut Chain) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    chain.read_exact(&mut bytes).then_some(bytes)
 }
 
 fn finished(chain: &Chain) -> Option<()> {

@@ -104,14 +104,12 @@ impl Server {
     /// Carry out the message of the chain that was just taken, `again` after a predecessor.
     fn begin(&mut self, again: bool) -> Result<(), Failure> {
         let head = self.chain.head();
-        let mut bytes = [0; HEADER_BYTES];
-        if !self.chain.read_exact(&mut bytes) {
-            return Err(Failure::NoMessage { head });
-        }
+        let header: [u8; HEADER_BYTES] =
+            self.chain.read_array().ok_or(Failure::NoMessage { head })?;
         if self.chain.writable_bytes() < LEAST_ROOM {
             return Err(Failure::NoRoom { head });
         }
-        let header = Header::decode(&bytes);
+        let header = Header::decode(&header);
         let place = &mut self.places[usize::from(head)];
         place.tag = header.tag;
         place.answer = header.kind.wrapping_add(1);

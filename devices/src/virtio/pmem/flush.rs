@@ -77,9 +77,8 @@ impl Flushes {
                 break;
             }
             answer.head = self.chain.head();
-            let mut request = [0; WORD];
-            answer.known =
-                self.chain.read_exact(&mut request) && u32::from_le_bytes(request) == FLUSH;
+            let request = self.chain.read_array().map(u32::from_le_bytes);
+            answer.known = request == Some(FLUSH);
             if (self.chain.writable_bytes() as usize) < WORD {
                 return Err(Failure::NoAnswer { head: answer.head });
             }

@@ -160,12 +160,20 @@ impl Chain {
         true
     }
 
-    /// The first bytes of the readable part, if they lie in one piece.
+    /// The first bytes of the readable part, which are consumed. None, and nothing is consumed, if there are fewer.
     #[inline]
-    pub fn peek_exact<const N: usize>(&self) -> Option<[u8; N]> {
-        let first = self.readable().first().filter(|first| first.len() >= N)?;
-        // SAFETY: as in `read_exact`; an array of bytes needs no alignment.
-        Some(unsafe { first.base.cast::<[u8; N]>().read_unaligned() })
+    pub fn read_array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let first = self.readable().first()?;
+        // Most drivers give a header a descriptor of its own.
+        if first.len() == N {
+            // SAFETY: as in `read_exact`; an array of bytes needs no alignment.
+            let bytes = unsafe { first.base.cast::<[u8; N]>().read_unaligned() };
+            self.front += 1;
+            self.readable_bytes -= N as u32;
+            return Some(bytes);
+        }
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes).then_some(bytes)
     }
 
     /// Copy bytes from the front of the readable part and leave them there; says how many there are.
