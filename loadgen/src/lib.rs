@@ -2,7 +2,7 @@
 //! held against.
 //!
 //! ```text
-//!   virtio_blk  one thread for each queue ── rings in shared memory ──► any vhost-user back end
+//!   virtio_blk  threads with some queues each ── rings in shared memory ──► any vhost-user back end
 //!   virtio_net  the same for frames
 //!   stream      TCP with the host's kernel, over the same and over plain calls
 //!   virtio_fs   programs of a guest that share a queue

@@ -107,49 +107,77 @@ impl Ring {
 
     /// Waits until something came back, until `end` at the latest; gives the time then.
     pub(crate) fn wait(&mut self, end: Instant) -> Result<Instant, LoadError> {
-        let begin = Instant::now();
-        loop {
-            // The clock costs as much as some looks.
-            let came = (0..LOOKS).any(|_| {
-                let came = self.driver.has_used();
-                if !came {
-                    std::hint::spin_loop();
-                }
-                came
-            });
-            let now = Instant::now();
-            if came || now >= end {
-                return Ok(now);
-            }
-            let waited = now - begin;
-            if waited > PATIENCE {
-                return Err(LoadError::Stuck);
-            }
-            if waited >= self.spin {
-                break;
-            }
-            if waited >= PROMPT_ANSWER {
-                // Perhaps it is the back end that waits for this processor.
-                rustix::thread::sched_yield();
-            }
-        }
-        while !self.driver.enable_interrupts() {
-            let now = Instant::now();
-            let patience = PATIENCE.min(end.saturating_duration_since(now));
-            let mut waiting = [PollFd::new(&self.call, PollFlags::IN)];
-            let timeout = patience.try_into().expect("it is a short time");
-            match poll(&mut waiting, Some(&timeout)) {
-                Ok(0) if patience < PATIENCE => break,
-                Ok(0) => return Err(LoadError::Stuck),
-                Ok(_) => {}
-                Err(errno) => return Err(system("wait for an interrupt", errno)),
-            }
-            // What was signalled is in the rings.
-            let _ = rustix::io::read(&self.call, &mut [0; 8]);
-        }
-        self.driver.disable_interrupts();
-        Ok(Instant::now())
+        wait_for_any(std::slice::from_mut(self), end)
     }
+}
+
+impl AsMut<Ring> for Ring {
+    fn as_mut(&mut self) -> &mut Ring {
+        self
+    }
+}
+
+/// Waits until something came back on any of these, which wait alike, until `end` at the latest; gives the time then.
+pub(crate) fn wait_for_any(
+    rings: &mut [impl AsMut<Ring>],
+    end: Instant,
+) -> Result<Instant, LoadError> {
+    let spin = rings.first_mut().map_or(Duration::ZERO, |ring| ring.as_mut().spin);
+    let begin = Instant::now();
+    loop {
+        // The clock costs as much as some looks.
+        let came = (0..LOOKS).any(|_| {
+            let came = rings.iter_mut().any(|ring| ring.as_mut().driver.has_used());
+            if !came {
+                std::hint::spin_loop();
+            }
+            came
+        });
+        let now = Instant::now();
+        if came || now >= end {
+            return Ok(now);
+        }
+        let waited = now - begin;
+        if waited > PATIENCE {
+            return Err(LoadError::Stuck);
+        }
+        if waited >= spin {
+            break;
+        }
+        if waited >= PROMPT_ANSWER {
+            // Perhaps it is the back end that waits for this processor.
+            rustix::thread::sched_yield();
+        }
+    }
+    sleep(rings, end)?;
+    Ok(Instant::now())
+}
+
+fn sleep(rings: &mut [impl AsMut<Ring>], end: Instant) -> Result<(), LoadError> {
+    // All of them: each has to say that it wants interrupts.
+    while !rings
+        .iter_mut()
+        .fold(false, |came, ring| ring.as_mut().driver.enable_interrupts() | came)
+    {
+        let now = Instant::now();
+        let patience = PATIENCE.min(end.saturating_duration_since(now));
+        let calls = rings.iter_mut().map(|ring| PollFd::new(&ring.as_mut().call, PollFlags::IN));
+        let timeout = patience.try_into().expect("it is a short time");
+        match poll(&mut calls.collect::<Vec<_>>(), Some(&timeout)) {
+            Ok(0) if patience < PATIENCE => break,
+            Ok(0) => return Err(LoadError::Stuck),
+            Ok(_) => {}
+            Err(errno) => return Err(system("wait for an interrupt", errno)),
+        }
+        for ring in rings.iter_mut() {
+            // What was signalled is in the rings.
+            let _ = rustix::io::read(&ring.as_mut().call, &mut [0; 8]);
+        }
+    }
+    for ring in rings {
+        ring.as_mut().driver.disable_interrupts();
+    }
+    Ok(())
 }
 
 pub(crate) fn system(doing: &'static str, errno: rustix::io::Errno) -> LoadError {

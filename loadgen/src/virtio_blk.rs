@@ -76,19 +76,24 @@ impl VirtioBlk {
         Ok(Self { front_end, memory, features, queue_size, capacity, workload })
     }
 
-    /// Makes the requests of the workload, all queues at once. The cost is that of the family of a
-    /// process.
+    /// Makes the requests of the workload, all queues at once, by as many threads as it says. The cost is that of the
+    /// family of a process.
     pub fn run(&self, process: u32) -> Result<Figures, LoadError> {
         let phases = &Phases::of(&self.workload, Instant::now());
         thread::scope(|scope| {
-            let queues: Vec<_> = (0..self.workload.queues)
-                .map(|index| scope.spawn(move || self.run_queue(index, phases)))
+            let Workload { queues, threads, .. } = self.workload;
+            let threads = threads.clamp(1, queues);
+            let drivers: Vec<_> = (0..threads)
+                .map(|first| {
+                    let queues = (first..queues).step_by(threads.into());
+                    scope.spawn(move || self.drive(queues, phases))
+                })
                 .collect();
             let costs = phases.watch(process);
             let nothing = Figures { counted: Some(0), ..Figures::new() };
-            let mut figures = queues.into_iter().try_fold(nothing, |mut figures, queue| {
-                let queue = queue.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                figures.add(&queue?);
+            let mut figures = drivers.into_iter().try_fold(nothing, |mut figures, driver| {
+                let driver = driver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                figures.add(&driver?);
                 Ok::<_, LoadError>(figures)
             })?;
             figures.elapsed = self.workload.duration;
@@ -97,14 +102,61 @@ impl VirtioBlk {
         })
     }
 
-    fn run_queue(&self, index: u16, phases: &Phases) -> Result<Figures, LoadError> {
-        let mut queue = Queue::start(self, index)?;
-        let outcome = queue.run(phases);
+    /// The work of a thread: makes the requests of some queues.
+    fn drive(
+        &self,
+        indices: impl Iterator<Item = u16> + Clone,
+        phases: &Phases,
+    ) -> Result<Figures, LoadError> {
+        let queues = indices.clone().map(|index| Queue::start(self, index));
+        let mut queues = queues.collect::<Result<Vec<_>, _>>()?;
+        let outcome = Self::run_queues(&mut queues, phases);
         // The first trouble is the one to tell of.
-        let stopped = ring::locked(&self.front_end).stop_ring(index);
+        let stopped = indices.map(|index| ring::locked(&self.front_end).stop_ring(index));
+        let stopped = stopped.collect::<Result<Vec<_>, _>>();
         let figures = outcome?;
         stopped?;
         Ok(figures)
+    }
+
+    fn run_queues(queues: &mut [Queue<'_>], phases: &Phases) -> Result<Figures, LoadError> {
+        let mut tally = Tally { phases, figures: Figures::new(), counted: 0 };
+        for queue in queues.iter_mut() {
+            queue.begin()?;
+        }
+        // It only ends a run that is stuck.
+        let given_up = phases.counted.end + 2 * PATIENCE;
+        while queues.iter().any(|queue| queue.under_way > 0) {
+            let now = ring::wait_for_any(queues, given_up)?;
+            for queue in queues.iter_mut() {
+                queue.go_on(now, &mut tally)?;
+            }
+        }
+        tally.figures.counted = Some(tally.counted);
+        Ok(tally.figures)
+    }
+}
+
+/// What came back to a thread.
+struct Tally<'a> {
+    phases: &'a Phases,
+    figures: Figures,
+    /// Requests while system calls are counted.
+    counted: u64,
+}
+
+impl Tally<'_> {
+    /// Requests that were made at these times came back now.
+    #[inline]
+    fn count(&mut self, made_at: &[Instant], now: Instant) {
+        let Phases { begin, end, counted } = self.phases;
+        if (*begin..*end).contains(&now) {
+            for made_at in made_at {
+                self.figures.count(now - *made_at);
+            }
+        } else if counted.contains(&now) {
+            self.counted += made_at.len() as u64;
+        }
     }
 }
 
@@ -188,6 +240,16 @@ struct Queue<'a> {
     slots: Vec<Slot>,
     /// By head: the slot.
     owners: Vec<u16>,
+    /// Requests that have not come back.
+    under_way: u16,
+    /// When those were made that came back last.
+    made_at: Vec<Instant>,
+}
+
+impl AsMut<Ring> for Queue<'_> {
+    fn as_mut(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
 }
 
 impl<'a> Queue<'a> {
@@ -214,6 +276,8 @@ impl<'a> Queue<'a> {
             contents,
             slots: vec![slot; workload.depth.into()],
             owners: vec![0; disk.queue_size.into()],
+            under_way: 0,
+            made_at: Vec::with_capacity(workload.depth.into()),
         };
         for slot in 0..workload.depth {
             for (reads, table) in [(true, READ_TABLE_AT), (false, WRITE_TABLE_AT)] {
@@ -248,48 +312,41 @@ impl<'a> Queue<'a> {
         [Buffer::Readable { address: place, length: 16 }, data, status]
     }
 
-    fn run(&mut self, phases: &Phases) -> Result<Figures, LoadError> {
-        let Phases { begin, end, counted } = phases;
-        let over = counted.end;
-        let mut figures = Figures::new();
-        let (mut in_counted, mut took) = (0, Vec::with_capacity(self.slots.len()));
-        let mut under_way = self.disk.workload.depth;
-        for slot in 0..under_way {
+    /// Makes as many requests as there can be.
+    fn begin(&mut self) -> Result<(), LoadError> {
+        self.under_way = self.disk.workload.depth;
+        for slot in 0..self.under_way {
             self.make(slot, Instant::now())?;
         }
-        // It only ends a run that is stuck.
-        let given_up = over + 2 * PATIENCE;
         self.ring.driver.disable_interrupts();
-        self.ring.publish()?;
-        while under_way > 0 {
-            took.clear();
-            let now = self.ring.wait(given_up)?;
-            let counts = (*begin..*end).contains(&now);
-            while let Some(used) = self.ring.driver.take_used() {
-                let index = self.owners[usize::from(used.head)];
-                let slot = self.slots[usize::from(index)];
-                self.check(index, slot)?;
-                took.push(slot.made_at);
-                if now < over {
-                    self.make(index, now)?;
-                } else {
-                    under_way -= 1;
-                }
-            }
-            if now < over && !took.is_empty() {
-                self.ring.publish()?;
-            }
-            // The device need not wait for the books.
-            if counts {
-                for made_at in &took {
-                    figures.count(now - *made_at);
-                }
-            } else if counted.contains(&now) {
-                in_counted += took.len() as u64;
+        self.ring.publish()
+    }
+
+    /// Takes what came back by now and makes as many other requests, if it is not time to end.
+    #[inline]
+    fn go_on(&mut self, now: Instant, tally: &mut Tally<'_>) -> Result<(), LoadError> {
+        let goes_on = now < tally.phases.counted.end;
+        self.made_at.clear();
+        while let Some(used) = self.ring.driver.take_used() {
+            let index = self.owners[usize::from(used.head)];
+            let slot = self.slots[usize::from(index)];
+            self.check(index, slot)?;
+            self.made_at.push(slot.made_at);
+            if goes_on {
+                self.make(index, now)?;
+            } else {
+                self.under_way -= 1;
             }
         }
-        figures.counted = Some(in_counted);
-        Ok(figures)
+        if self.made_at.is_empty() {
+            return Ok(());
+        }
+        if goes_on {
+            self.ring.publish()?;
+        }
+        // The device need not wait for the books.
+        tally.count(&self.made_at, now);
+        Ok(())
     }
 
     /// Makes a request available, but not visible.

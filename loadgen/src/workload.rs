@@ -71,8 +71,10 @@ pub struct Workload {
     pub block_size: u32,
     /// Requests under way at a time on each queue.
     pub depth: u16,
-    /// Queues, each with a thread.
+    /// Queues.
     pub queues: u16,
+    /// Threads of the driver that share them: more than there are queues are as many.
+    pub threads: u16,
     /// What the driver does while it waits.
     pub polling: Polling,
     /// How long before figures are taken.
@@ -142,6 +144,7 @@ mod tests {
             block_size: 4096,
             depth: 1,
             queues,
+            threads: queues,
             polling: Polling::Off,
             warm_up: Duration::ZERO,
             duration: Duration::ZERO,

@@ -52,6 +52,7 @@ fn workload(access: Access, order: Order, depth: u16, queues: u16, polling: Poll
         block_size: 4096,
         depth,
         queues,
+        threads: queues,
         polling,
         warm_up: Duration::from_millis(10),
         duration: Duration::from_millis(50),
@@ -67,7 +68,9 @@ fn all_workloads_run_and_are_counted() {
         workload(Access::Read, Order::Sequential, 32, 2, Polling::Adaptive),
         workload(Access::Write, Order::Random, 128, 1, Polling::Off),
         workload(Access::Mixed { reads: 50 }, Order::Random, 3, 2, Polling::Adaptive),
+        Workload { threads: 2, ..workload(Access::Read, Order::Random, 4, 3, Polling::Off) },
         Workload {
+            threads: 1,
             check: Check::Contents,
             ..workload(Access::Mixed { reads: 50 }, Order::Random, 24, 2, Polling::Adaptive)
         },

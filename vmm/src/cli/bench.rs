@@ -126,9 +126,13 @@ struct BlkArgs {
     /// Requests under way on each queue: 1 to 256, several with commas
     #[arg(long, value_delimiter = ',', default_value = "1,32", value_parser = clap::value_parser!(u16).range(1..=256))]
     depth: Vec<u16>,
-    /// Queues, each with a thread of the load generator
+    /// Queues
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     queues: u16,
+    /// Threads of the load generator for the queues of a device, at most one for each [default: as many as there
+    /// are processors beside one for the device]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    threads: Option<u16>,
     /// Back ends at the same time, each a process with a load of its own; they can only read then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     devices: u16,
@@ -477,6 +481,7 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
             block_size,
             depth: 1,
             queues: arguments.queues,
+            threads: arguments.threads.unwrap_or_else(threads_beside_a_device),
             polling: arguments.runs.polling.into(),
             warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
             duration: Duration::from_secs_f64(arguments.runs.seconds),
@@ -486,6 +491,12 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
         rounds: arguments.runs.rounds,
         against: arguments.against.into_iter().flat_map(both).collect(),
     })
+}
+
+/// Threads that look for answers on all processors at once would keep the device from its own.
+fn threads_beside_a_device() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(processors - 1).unwrap_or(u16::MAX).max(1)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

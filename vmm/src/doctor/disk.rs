@@ -59,6 +59,7 @@ fn speed(path: &Path) -> Check {
         block_size: 4096,
         depth: DEPTH,
         queues: 1,
+        threads: 1,
         polling: Polling::Always,
         warm_up: Duration::from_millis(50),
         duration: Duration::from_millis(100),

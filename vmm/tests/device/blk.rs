@@ -21,6 +21,7 @@ fn a_disk_whose_file_was_cut_answers_with_errors_and_lives() {
         block_size: 4096,
         depth: 8,
         queues: 1,
+        threads: 1,
         polling: Polling::Adaptive,
         warm_up: Duration::from_millis(10),
         duration: Duration::from_millis(50),
