@@ -23,6 +23,9 @@ use crate::time::wheel::Wheel;
 /// Looks for work between two readings of the clock: less than a microsecond.
 const LOOKS_PER_READING: u32 = 16;
 
+/// What others may have to wait for the kernel behind tasks that have much to do.
+const LONG_TURN: Duration = Duration::from_micros(40);
+
 /// What an executor has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -57,6 +60,9 @@ pub(crate) struct Core {
     completions: RefCell<VecDeque<Completion>>,
     /// Timers that are due and whose tasks were not woken yet.
     fired: RefCell<VecDeque<LocalWaker>>,
+    /// When somebody first told the time in this turn.
+    turn_began: Cell<Option<Instant>>,
+    turn_is_long: Cell<bool>,
     turns: Cell<u64>,
     polls: Cell<u64>,
     submitted: Cell<u64>,
@@ -127,6 +133,8 @@ impl Core {
             closed: Cell::new(false),
             completions: RefCell::new(VecDeque::with_capacity(capacity)),
             fired: RefCell::default(),
+            turn_began: Cell::new(None),
+            turn_is_long: Cell::new(false),
             turns: Cell::new(0),
             polls: Cell::new(0),
             submitted: Cell::new(0),
@@ -221,9 +229,22 @@ impl Core {
         }
     }
 
+    pub(crate) fn tell_time(&self, now: Instant) {
+        let began = self.turn_began.get().unwrap_or(now);
+        self.turn_began.set(Some(began));
+        self.turn_is_long.set(now.duration_since(began) >= LONG_TURN);
+    }
+
+    /// Whether it is time for the kernel, as far as anybody told.
+    pub(crate) fn turn_is_long(&self) -> bool {
+        self.turn_is_long.get()
+    }
+
     /// One turn: submit, wait if there is nothing to do, take what has completed.
     pub(crate) fn turn(&self) {
         self.turns.set(self.turns.get() + 1);
+        self.turn_began.set(None);
+        self.turn_is_long.set(false);
         let mut wait = Wait::No;
         // Also while there is other work: what is found this way may not come in any other.
         let found = self.idle.look();

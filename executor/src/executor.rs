@@ -18,10 +18,11 @@ use crate::remote::{Remote, Shared};
 use crate::task::cell::MainCell;
 use crate::task::header::TaskRef;
 use crate::task::waker;
+use crate::time::instant::Instant;
 
 /// Task polls between two visits to the kernel when tasks never run out. Large enough that a full
 /// queue of completions is served in one turn, small enough that I/O waits for some ten
-/// microseconds at most behind tasks that only wake each other.
+/// microseconds at most behind tasks that only wake each other. Those that do more [tell the time](tell_time).
 const POLLS_PER_TURN: u32 = 256;
 
 /// An executor for one thread; see the [crate]'s description.
@@ -98,6 +99,9 @@ impl Executor {
                     break;
                 };
                 crate::task::run(core, &task);
+                if core.turn_is_long() {
+                    break;
+                }
             }
             core.turn();
         }
@@ -157,6 +161,17 @@ pub fn flush() {
     core::with_current(|core| {
         if let Some(core) = core {
             core.driver().flush();
+        }
+    });
+}
+
+/// Tells the executor the time, from a task that has just looked at the clock and goes on for long without waiting
+/// for the kernel. A turn that has lasted for some ten microseconds ends with this poll, so that others get what they
+/// wait for.
+pub fn tell_time(now: Instant) {
+    core::with_current(|core| {
+        if let Some(core) = core {
+            core.tell_time(now);
         }
     });
 }

@@ -58,7 +58,7 @@ pub use combinators::{Either, Elapsed, YieldNow, select, timeout, yield_now};
 pub use config::{Config, DriverChoice, DriverKind, KernelFeatures, Operations, Restrictions};
 pub use core::Stats;
 pub use error::Error;
-pub use executor::{Executor, driver, flush, random, remote, stats, visit};
+pub use executor::{Executor, driver, flush, random, remote, stats, tell_time, visit};
 pub use fd::Fd;
 pub use idle::{IdlePoller, Lookout, idle_poller};
 pub use libc::iovec;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use common::{on_each_driver, pipe, turn_until, write_now, yield_turns};
 use executor::{
     Config, DriverChoice, Either, Elapsed, Executor, Remote, TaskGroup, idle_poller, select, sleep,
-    sleep_until, spawn, timeout, yield_now,
+    sleep_until, spawn, stats, timeout, yield_now,
 };
 
 /// A flag that a thread raises and a task waits for.
@@ -55,6 +55,29 @@ on_each_driver! {
             sum
         });
         assert_eq!(outputs, 999 * 1000);
+    }
+
+    fn who_tells_the_time_does_not_keep_others_from_the_kernel(executor) {
+        const POLLS: u32 = 200;
+        let turns = |tells: bool| async move {
+            let before = stats().expect("an executor").turns;
+            let (begin, mut polls) = (executor::now(), 0);
+            poll_fn(|context| {
+                polls += 1;
+                if tells {
+                    executor::tell_time(begin + polls * Duration::from_micros(10));
+                }
+                context.waker().wake_by_ref();
+                if polls == POLLS { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            stats().expect("an executor").turns - before
+        };
+        executor.block_on(async {
+            assert!(turns(false).await <= 2, "they share a turn");
+            let told = turns(true).await;
+            assert!((30..=50).contains(&told), "five polls are long: {told}");
+        });
     }
 
     fn tasks_go_on_in_the_next_block_on(executor) {

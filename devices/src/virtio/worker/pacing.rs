@@ -190,6 +190,7 @@ impl Pacing {
     /// `count` buffers were published, just now.
     pub fn published(&mut self, count: u16, now: Instant) {
         if count > 0 {
+            executor::tell_time(now);
             self.owed = self.owed.saturating_add(count);
             self.published_at = now;
             self.looked_at = Some(self.published_at);
