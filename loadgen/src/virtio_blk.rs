@@ -1,6 +1,7 @@
 //! The driver of a virtio disk, without a guest: rings and buffers in memory that is shared with a
 //! vhost-user back end. Virtio 1.3 section 5.2.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
@@ -33,6 +34,9 @@ const READ_TABLE_AT: u64 = 32;
 const WRITE_TABLE_AT: u64 = 80;
 /// Descriptors of a request.
 const DESCRIPTORS: u16 = 3;
+/// Requests that are ready before others have come back: what makes them takes time in which a device would have
+/// nothing to do.
+const MOST_SPARE: u16 = 8;
 const PAGE: u64 = 4096;
 
 /// For how long system calls are counted, and how long it may take to begin with that.
@@ -45,6 +49,8 @@ pub struct VirtioBlk {
     memory: GuestMemory,
     features: u64,
     queue_size: u16,
+    /// Requests of a queue that are ready beside those under way.
+    spare: u16,
     /// In units of 512 bytes.
     capacity: u64,
     workload: Workload,
@@ -69,11 +75,19 @@ impl VirtioBlk {
         }
         let per_request = if features & INDIRECT_DESC == 0 { DESCRIPTORS } else { 1 };
         let queue_size = (workload.depth * per_request).next_power_of_two().max(USUAL_SIZE);
-        let layout = Layout::new(queue_size, &workload);
+        let spare = match workload.check {
+            Check::Nothing => {
+                let room = queue_size / per_request - workload.depth;
+                room.min(workload.depth).min(MOST_SPARE)
+            }
+            // Which blocks can be asked for is known when others have come back.
+            Check::Contents => 0,
+        };
+        let layout = Layout::new(queue_size, workload.depth + spare, workload.block_size);
         let length = layout.queue * u64::from(workload.queues);
         let memory = ring::share_memory(&mut front_end, length)?;
         let front_end = Mutex::new(front_end);
-        Ok(Self { front_end, memory, features, queue_size, capacity, workload })
+        Ok(Self { front_end, memory, features, queue_size, spare, capacity, workload })
     }
 
     /// Makes the requests of the workload, all queues at once, by as many threads as it says. The cost is that of the
@@ -211,16 +225,16 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(queue_size: u16, workload: &Workload) -> Self {
-        let depth = u64::from(workload.depth);
+    fn new(queue_size: u16, slots: u16, block_size: u32) -> Self {
+        let slots = u64::from(slots);
         let places = DriverQueue::ring_bytes(queue_size);
-        let data = (places + depth * PLACE).next_multiple_of(PAGE);
-        let queue = data + (depth * u64::from(workload.block_size)).next_multiple_of(PAGE);
+        let data = (places + slots * PLACE).next_multiple_of(PAGE);
+        let queue = data + (slots * u64::from(block_size)).next_multiple_of(PAGE);
         Self { queue, places, data }
     }
 }
 
-/// A request under way.
+/// A request.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     made_at: Instant,
@@ -242,6 +256,10 @@ struct Queue<'a> {
     owners: Vec<u16>,
     /// Requests that have not come back.
     under_way: u16,
+    /// Slots of requests that only have to be made available, in this order.
+    ready: VecDeque<u16>,
+    /// Slots of which nothing is wanted at the moment.
+    idle: Vec<u16>,
     /// When those were made that came back last.
     made_at: Vec<Instant>,
 }
@@ -255,15 +273,16 @@ impl AsMut<Ring> for Queue<'_> {
 impl<'a> Queue<'a> {
     fn start(disk: &'a VirtioBlk, index: u16) -> Result<Self, LoadError> {
         let workload = &disk.workload;
-        let layout = Layout::new(disk.queue_size, workload);
+        let count = workload.depth + disk.spare;
+        let layout = Layout::new(disk.queue_size, count, workload.block_size);
         let base = layout.queue * u64::from(index);
         let (place, features) = ((base, disk.queue_size), disk.features);
         let (front_end, memory) = (&disk.front_end, &disk.memory);
         let ring = Ring::start(front_end, memory, index, place, features, workload.polling)?;
-        let count = disk.capacity * SECTOR / u64::from(workload.block_size);
+        let blocks = disk.capacity * SECTOR / u64::from(workload.block_size);
         let claim = Claim { block: 0, writes: 0 };
         let slot = Slot { made_at: Instant::now(), claim, reads: true };
-        let blocks = Blocks::new(workload, index, count);
+        let blocks = Blocks::new(workload, index, blocks);
         let (first, part) = blocks.part();
         let checks = workload.check == Check::Contents;
         let contents = checks.then(|| Contents::new(first, part, workload.block_size));
@@ -274,12 +293,14 @@ impl<'a> Queue<'a> {
             base,
             blocks,
             contents,
-            slots: vec![slot; workload.depth.into()],
+            slots: vec![slot; count.into()],
             owners: vec![0; disk.queue_size.into()],
             under_way: 0,
+            ready: VecDeque::with_capacity(disk.spare.into()),
+            idle: (workload.depth..count).collect(),
             made_at: Vec::with_capacity(workload.depth.into()),
         };
-        for slot in 0..workload.depth {
+        for slot in 0..count {
             for (reads, table) in [(true, READ_TABLE_AT), (false, WRITE_TABLE_AT)] {
                 let table = queue.place(slot) + table;
                 let written = queue.ring.driver.write_table(table, &queue.buffers(slot, reads));
@@ -316,41 +337,70 @@ impl<'a> Queue<'a> {
     fn begin(&mut self) -> Result<(), LoadError> {
         self.under_way = self.disk.workload.depth;
         for slot in 0..self.under_way {
-            self.make(slot, Instant::now())?;
+            self.prepare(slot)?;
+            self.submit(slot, Instant::now())?;
         }
         self.ring.driver.disable_interrupts();
-        self.ring.publish()
+        self.ring.publish()?;
+        self.use_idle_time()
     }
 
     /// Takes what came back by now and makes as many other requests, if it is not time to end.
     #[inline]
     fn go_on(&mut self, now: Instant, tally: &mut Tally<'_>) -> Result<(), LoadError> {
+        let came = self.ring.driver.used_waiting();
+        if came == 0 {
+            return Ok(());
+        }
         let goes_on = now < tally.phases.counted.end;
+        // Before a look at what came: the device need not wait for that.
+        let mut replaced = 0;
+        while goes_on
+            && replaced < came
+            && let Some(slot) = self.ready.pop_front()
+        {
+            self.submit(slot, now)?;
+            replaced += 1;
+        }
+        if replaced > 0 {
+            self.ring.publish()?;
+        }
         self.made_at.clear();
+        let mut more = false;
         while let Some(used) = self.ring.driver.take_used() {
             let index = self.owners[usize::from(used.head)];
             let slot = self.slots[usize::from(index)];
             self.check(index, slot)?;
             self.made_at.push(slot.made_at);
-            if goes_on {
-                self.make(index, now)?;
-            } else {
+            if !goes_on {
                 self.under_way -= 1;
+            } else if replaced > 0 {
+                replaced -= 1;
+                self.idle.push(index);
+            } else {
+                self.prepare(index)?;
+                self.submit(index, now)?;
+                more = true;
             }
         }
-        if self.made_at.is_empty() {
-            return Ok(());
-        }
-        if goes_on {
+        if more {
             self.ring.publish()?;
         }
-        // The device need not wait for the books.
         tally.count(&self.made_at, now);
+        self.use_idle_time()
+    }
+
+    /// Prepares the next requests while the device works on others.
+    fn use_idle_time(&mut self) -> Result<(), LoadError> {
+        while let Some(slot) = self.idle.pop() {
+            self.prepare(slot)?;
+            self.ready.push_back(slot);
+        }
         Ok(())
     }
 
-    /// Makes a request available, but not visible.
-    fn make(&mut self, slot: u16, now: Instant) -> Result<(), LoadError> {
+    /// Writes a request.
+    fn prepare(&mut self, slot: u16) -> Result<(), LoadError> {
         let size = u64::from(self.disk.workload.block_size);
         let place = self.place(slot);
         let (block, reads) = self.blocks.next();
@@ -372,16 +422,24 @@ impl<'a> Queue<'a> {
             .write_slice(GuestAddress(place), &header)
             .and_then(|()| memory.write_obj(status, &0xff_u8))
             .map_err(|error| no_memory(&error))?;
+        let slot = &mut self.slots[usize::from(slot)];
+        *slot = Slot { claim, reads, ..*slot };
+        Ok(())
+    }
+
+    /// Makes a request available, but not visible.
+    fn submit(&mut self, slot: u16, now: Instant) -> Result<(), LoadError> {
+        let reads = self.slots[usize::from(slot)].reads;
         let head = if self.disk.features & INDIRECT_DESC == 0 {
             let buffers = self.buffers(slot, reads);
             self.ring.driver.add(&buffers)
         } else {
             let table = if reads { READ_TABLE_AT } else { WRITE_TABLE_AT };
-            self.ring.driver.add_table(place + table, DESCRIPTORS.into())
+            self.ring.driver.add_table(self.place(slot) + table, DESCRIPTORS.into())
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
-        self.slots[usize::from(slot)] = Slot { made_at: now, claim, reads };
+        self.slots[usize::from(slot)].made_at = now;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::memory::{GuestAddress, GuestMemory};
 const _: () = assert!(cfg!(target_endian = "little"));
 
 /// A descriptor of a split ring and of an indirect table of it (virtio 1.3 section 2.7.5).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct RawDescriptor {
     pub(super) address: u64,

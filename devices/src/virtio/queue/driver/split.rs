@@ -136,7 +136,10 @@ impl SplitDriver {
             flags: DESCRIPTOR_INDIRECT,
             next: 0,
         };
-        self.descriptors.write(head.into(), descriptor);
+        // What the device has read already need not come to it again.
+        if self.descriptors.read(head.into()) != descriptor {
+            self.descriptors.write(head.into(), descriptor);
+        }
         self.held[usize::from(head)].push(head);
         self.enter(head);
         Some(head)
