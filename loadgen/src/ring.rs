@@ -107,7 +107,8 @@ impl Ring {
 
     /// Waits until something came back, until `end` at the latest; gives the time then.
     pub(crate) fn wait(&mut self, end: Instant) -> Result<Instant, LoadError> {
-        wait_for_any(std::slice::from_mut(self), end)
+        wait_for_any(std::slice::from_mut(self), end)?;
+        Ok(Instant::now())
     }
 }
 
@@ -117,11 +118,8 @@ impl AsMut<Ring> for Ring {
     }
 }
 
-/// Waits until something came back on any of these, which wait alike, until `end` at the latest; gives the time then.
-pub(crate) fn wait_for_any(
-    rings: &mut [impl AsMut<Ring>],
-    end: Instant,
-) -> Result<Instant, LoadError> {
+/// Waits until something came back on any of these, which wait alike, until `end` at the latest.
+pub(crate) fn wait_for_any(rings: &mut [impl AsMut<Ring>], end: Instant) -> Result<(), LoadError> {
     let spin = rings.first_mut().map_or(Duration::ZERO, |ring| ring.as_mut().spin);
     let begin = Instant::now();
     loop {
@@ -133,9 +131,12 @@ pub(crate) fn wait_for_any(
             }
             came
         });
+        if came {
+            return Ok(());
+        }
         let now = Instant::now();
-        if came || now >= end {
-            return Ok(now);
+        if now >= end {
+            return Ok(());
         }
         let waited = now - begin;
         if waited > PATIENCE {
@@ -149,8 +150,7 @@ pub(crate) fn wait_for_any(
             rustix::thread::sched_yield();
         }
     }
-    sleep(rings, end)?;
-    Ok(Instant::now())
+    sleep(rings, end)
 }
 
 fn sleep(rings: &mut [impl AsMut<Ring>], end: Instant) -> Result<(), LoadError> {

@@ -134,16 +134,17 @@ impl VirtioBlk {
     }
 
     fn run_queues(queues: &mut [Queue<'_>], phases: &Phases) -> Result<Figures, LoadError> {
-        let mut tally = Tally { phases, figures: Figures::new(), counted: 0 };
+        let (figures, now) = (Figures::new(), Instant::now());
+        let mut tally = Tally { phases, now, figures, counted: 0 };
         for queue in queues.iter_mut() {
             queue.begin()?;
         }
         // It only ends a run that is stuck.
         let given_up = phases.counted.end + 2 * PATIENCE;
         while queues.iter().any(|queue| queue.under_way > 0) {
-            let now = ring::wait_for_any(queues, given_up)?;
+            ring::wait_for_any(queues, given_up)?;
             for queue in queues.iter_mut() {
-                queue.go_on(now, &mut tally)?;
+                queue.go_on(&mut tally)?;
             }
         }
         tally.figures.counted = Some(tally.counted);
@@ -154,6 +155,8 @@ impl VirtioBlk {
 /// What came back to a thread.
 struct Tally<'a> {
     phases: &'a Phases,
+    /// The last look at the clock.
+    now: Instant,
     figures: Figures,
     /// Requests while system calls are counted.
     counted: u64,
@@ -162,7 +165,8 @@ struct Tally<'a> {
 impl Tally<'_> {
     /// Requests that were made at these times came back now.
     #[inline]
-    fn count(&mut self, made_at: &[Instant], now: Instant) {
+    fn count(&mut self, made_at: &[Instant]) {
+        let now = self.now;
         let Phases { begin, end, counted } = self.phases;
         if (*begin..*end).contains(&now) {
             for made_at in made_at {
@@ -260,6 +264,8 @@ struct Queue<'a> {
     ready: VecDeque<u16>,
     /// Slots of which nothing is wanted at the moment.
     idle: Vec<u16>,
+    /// Slots of requests that were just made.
+    fresh: Vec<u16>,
     /// When those were made that came back last.
     made_at: Vec<Instant>,
 }
@@ -298,6 +304,7 @@ impl<'a> Queue<'a> {
             under_way: 0,
             ready: VecDeque::with_capacity(disk.spare.into()),
             idle: (workload.depth..count).collect(),
+            fresh: Vec::with_capacity(count.into()),
             made_at: Vec::with_capacity(workload.depth.into()),
         };
         for slot in 0..count {
@@ -338,33 +345,44 @@ impl<'a> Queue<'a> {
         self.under_way = self.disk.workload.depth;
         for slot in 0..self.under_way {
             self.prepare(slot)?;
-            self.submit(slot, Instant::now())?;
+            self.submit(slot)?;
         }
         self.ring.driver.disable_interrupts();
-        self.ring.publish()?;
+        self.publish()?;
         self.use_idle_time()
     }
 
-    /// Takes what came back by now and makes as many other requests, if it is not time to end.
+    /// Lets the device see what was made; says when that was.
+    fn publish(&mut self) -> Result<Instant, LoadError> {
+        if !self.fresh.is_empty() {
+            self.ring.publish()?;
+        }
+        let now = Instant::now();
+        for slot in self.fresh.drain(..) {
+            self.slots[usize::from(slot)].made_at = now;
+        }
+        Ok(now)
+    }
+
+    /// Takes what came back and makes as many other requests, if it is not time to end.
     #[inline]
-    fn go_on(&mut self, now: Instant, tally: &mut Tally<'_>) -> Result<(), LoadError> {
+    fn go_on(&mut self, tally: &mut Tally<'_>) -> Result<(), LoadError> {
         let came = self.ring.driver.used_waiting();
         if came == 0 {
             return Ok(());
         }
-        let goes_on = now < tally.phases.counted.end;
-        // Before a look at what came: the device need not wait for that.
+        let goes_on = tally.now < tally.phases.counted.end;
+        // Before a look at what came, and at the clock: the device need not wait for that. The time of one look is
+        // the end of those and the beginning of these, so that none is lost.
         let mut replaced = 0;
         while goes_on
             && replaced < came
             && let Some(slot) = self.ready.pop_front()
         {
-            self.submit(slot, now)?;
+            self.submit(slot)?;
             replaced += 1;
         }
-        if replaced > 0 {
-            self.ring.publish()?;
-        }
+        tally.now = self.publish()?;
         self.made_at.clear();
         let mut more = false;
         while let Some(used) = self.ring.driver.take_used() {
@@ -379,14 +397,14 @@ impl<'a> Queue<'a> {
                 self.idle.push(index);
             } else {
                 self.prepare(index)?;
-                self.submit(index, now)?;
+                self.submit(index)?;
                 more = true;
             }
         }
+        tally.count(&self.made_at);
         if more {
-            self.ring.publish()?;
+            tally.now = self.publish()?;
         }
-        tally.count(&self.made_at, now);
         self.use_idle_time()
     }
 
@@ -428,7 +446,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Makes a request available, but not visible.
-    fn submit(&mut self, slot: u16, now: Instant) -> Result<(), LoadError> {
+    fn submit(&mut self, slot: u16) -> Result<(), LoadError> {
         let reads = self.slots[usize::from(slot)].reads;
         let head = if self.disk.features & INDIRECT_DESC == 0 {
             let buffers = self.buffers(slot, reads);
@@ -439,7 +457,7 @@ impl<'a> Queue<'a> {
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
-        self.slots[usize::from(slot)].made_at = now;
+        self.fresh.push(slot);
         Ok(())
     }
 
