@@ -125,7 +125,8 @@ pub struct QueueSetup {
     pub call: Option<Fd>,
     /// Format of the rings.
     pub layout: RingLayout,
-    /// Where to go on when the queue was served before; none starts at the beginning.
+    /// Where to go on when the queue was served before, for the same driver; none starts at the beginning, with a
+    /// driver that has said nothing yet.
     pub state: Option<QueueState>,
 }
 

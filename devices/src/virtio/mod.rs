@@ -29,3 +29,4 @@ pub mod tracing;
 pub mod vhost_user;
 pub mod vsock;
 pub mod worker;
+mod written;

@@ -45,7 +45,7 @@ pub use protocol::WindowSize;
 
 use self::port::{OutputState, Owed, Port};
 use self::protocol::{FEATURE_MULTIPORT, FEATURE_SIZE, QueueRole};
-use self::state::ConsoleState;
+use self::state::{ConsoleState, PortState};
 use super::backend::{BackendContext, BackendEvent, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect};
 use super::queue::{InflightRegion, RING_FEATURES};
@@ -206,6 +206,34 @@ impl Console {
         }
     }
 
+    /// A driver is there: the same as before, or another that has said nothing yet. What it says of the ports
+    /// holds for as long as the queue that it says it with, and what was written of a buffer for as long as
+    /// that buffer's.
+    fn meet_driver(&self, features: u64, queues: &[ActiveQueue]) {
+        let says =
+            |active: &&ActiveQueue| QueueRole::of(active.index()) == QueueRole::ControlTransmit;
+        let multiport = features & FEATURE_MULTIPORT != 0;
+        match queues.iter().find(says).filter(|_| multiport) {
+            Some(active) if active.goes_on() => {
+                self.take_over();
+                if !self.heard.get() && !active.state().position.is_beginning() {
+                    self.begin_anew();
+                }
+            }
+            // Front ends may have one queue served after the other: who is there will be known.
+            None if multiport => self.take_over(),
+            _ => self.forget_driver(),
+        }
+        for active in queues.iter().filter(|active| !active.goes_on()) {
+            if let QueueRole::Transmit(port) = QueueRole::of(active.index())
+                && let Some(port) = self.ports.get(port)
+            {
+                port.written.set(0);
+            }
+        }
+        self.store();
+    }
+
     /// Go by what the driver told a predecessor.
     fn take_over(&self) {
         if let Some(state) = self.state.load() {
@@ -213,6 +241,17 @@ impl Console {
             for (kept, port) in state.ports.iter().zip(&self.ports) {
                 port.set_state(*kept);
             }
+        }
+    }
+
+    /// Whatever a driver said of the ports is as at the beginning.
+    fn forget_driver(&self) {
+        self.heard.set(false);
+        let kept = self.state.load();
+        for (index, port) in self.ports.iter().enumerate() {
+            // The queue of its buffer may go on.
+            let written = kept.map_or(0, |state| state.ports[index].written);
+            port.set_state(PortState { written, ..PortState::default() });
         }
     }
 
@@ -236,21 +275,8 @@ struct ConsoleDevice(Rc<Console>);
 impl Device for ConsoleDevice {
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
         let console = &self.0;
-        let position = |active: &ActiveQueue| active.state().position;
-        let went_on = |active: &ActiveQueue| {
-            active.queue.was_taken_over() || !position(active).is_beginning()
-        };
-        if queues.iter().any(went_on) {
-            console.take_over();
-        }
+        console.meet_driver(features, &queues);
         let multiport = features & FEATURE_MULTIPORT != 0;
-        let answered = |active: &ActiveQueue| {
-            QueueRole::of(active.index()) == QueueRole::ControlTransmit
-                && !position(active).is_beginning()
-        };
-        if multiport && !console.heard.get() && queues.iter().any(answered) {
-            console.begin_anew();
-        }
         console.ports_in_use.set(if multiport { PortsInUse::Many } else { PortsInUse::One });
         console.have_driver_look(features);
         let ports = if multiport { console.ports.len() } else { 1 };
@@ -330,7 +356,7 @@ impl Device for ConsoleDevice {
 
     fn reset(&mut self) {
         for port in &self.0.ports {
-            port.set_state(state::PortState::default());
+            port.set_state(PortState::default());
         }
         self.0.owes_look.set(true);
         self.0.heard.set(false);

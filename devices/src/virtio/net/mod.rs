@@ -17,7 +17,8 @@
 //! # After a crash
 //!
 //! Receive buffers that were taken are used for the next frames; frames to transmit may be sent
-//! twice. What the driver set by command is in a [`SettingsFile`].
+//! twice. What the driver set by command is in a [`SettingsFile`], and holds for as long as its control
+//! queue goes on ([`ActiveQueue::goes_on`]).
 
 mod control;
 mod error;
@@ -289,6 +290,37 @@ struct NetDevice {
 }
 
 impl NetDevice {
+    /// A driver is there: the same as before, or another that has set nothing yet.
+    fn meet_driver(&self, features: u64, queues: &[ActiveQueue]) {
+        let pairs = if features & FEATURE_MQ != 0 { self.network.pairs() } else { 1 };
+        if features & FEATURE_CTRL_VQ == 0 {
+            return self.forget_driver();
+        }
+        // Front ends may have one queue served after the other: nothing is known before this one comes.
+        let control = queues.iter().find(|active| active.index() == 2 * pairs);
+        let Some(control) = control else { return };
+        if !control.goes_on() {
+            return self.forget_driver();
+        }
+        if let Some(settings) = self.notices.settings.as_ref().and_then(|file| file.load()) {
+            self.take_over(&settings);
+        }
+    }
+
+    /// Whatever a driver set is as at the beginning.
+    fn forget_driver(&self) {
+        let had = self.network.mac.get();
+        self.network.reset();
+        if had != self.network.mac.get() {
+            self.notices.mac_changed(&self.network);
+        }
+        if let Some(file) = &self.notices.settings
+            && let Err(error) = file.clear()
+        {
+            log::warn!("network: cannot clear the settings: {error}");
+        }
+    }
+
     /// Go by what the driver told a predecessor.
     fn take_over(&self, settings: &DriverSettings) {
         let network = &self.network;
@@ -304,11 +336,7 @@ impl NetDevice {
 impl Device for NetDevice {
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
         let network = &self.network;
-        if queues.iter().any(|active| active.queue.was_taken_over())
-            && let Some(settings) = self.notices.settings.as_ref().and_then(|file| file.load())
-        {
-            self.take_over(&settings);
-        }
+        self.meet_driver(features, &queues);
         network.negotiated.set(Offloads::to_driver(features).consistent());
         let following = network.apply_offloads().and_then(|()| network.apply_pairs());
         following.map_err(|error| format!("the tap does not follow: {error}"))?;
@@ -369,16 +397,7 @@ impl Device for NetDevice {
     }
 
     fn reset(&mut self) {
-        let had = self.network.mac.get();
-        self.network.reset();
-        if had != self.network.mac.get() {
-            self.notices.mac_changed(&self.network);
-        }
-        if let Some(file) = &self.notices.settings
-            && let Err(error) = file.clear()
-        {
-            log::warn!("network: cannot clear the settings: {error}");
-        }
+        self.forget_driver();
         // One pair, and frames that need nothing: the tap must not fill queues that nobody reads.
         if let Err(error) = self.network.apply_offloads().and_then(|()| self.network.apply_pairs())
         {

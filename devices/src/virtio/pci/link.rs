@@ -6,6 +6,7 @@ use ipc::{CallError, Deadline, Message, Reply, Sender};
 
 use crate::log_limit::Foreign;
 use crate::virtio::backend::{BackendRequest, QueueSetup};
+use crate::virtio::written::Written;
 
 /// How long a vCPU waits for a back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +65,6 @@ pub(super) enum AfterPause {
     Activate,
 }
 
-/// Driver writes to the configuration space that a successor is told of: more than any device has
-/// writable fields.
-const REMEMBERED_WRITES: usize = 16;
-
 /// Whether a reset has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResetOutcome {
@@ -90,8 +87,7 @@ pub(super) struct BackendLink {
     motion: Motion,
     /// The back end died before a reset could reach it: what it left in flight is void.
     left_void: bool,
-    /// What the driver wrote since the reset, by offset.
-    written: Vec<(u32, Vec<u8>)>,
+    written: Written,
 }
 
 impl BackendLink {
@@ -108,7 +104,7 @@ impl BackendLink {
             missed_deadline: false,
             motion: Motion::Going,
             left_void: false,
-            written: Vec::new(),
+            written: Written::default(),
         }
     }
 
@@ -170,7 +166,8 @@ impl BackendLink {
 
     /// Tells a successor what the driver wrote to the configuration space.
     pub(super) fn repeat_writes(&mut self) -> Result<(), CallError> {
-        for (offset, data) in self.written.clone() {
+        let writes: Vec<_> = self.written.iter().collect();
+        for (offset, data) in writes {
             self.call(|reply| BackendRequest::WriteConfig { offset, data, reply })?;
         }
         Ok(())
@@ -253,7 +250,7 @@ impl BackendLink {
         data: Vec<u8>,
         length: u32,
     ) -> Result<Option<Vec<u8>>, CallError> {
-        self.remember(offset, &data);
+        self.written.remember(offset, &data);
         let written = self.call(|reply| BackendRequest::WriteConfig { offset, data, reply });
         let answer = written.and_then(|()| {
             self.call(|reply| BackendRequest::ReadConfig { offset: 0, length, reply })
@@ -262,13 +259,6 @@ impl BackendLink {
             Ok(config) => Ok(Some(config)),
             Err(error) if self.awaits_successor(error) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    fn remember(&mut self, offset: u32, data: &[u8]) {
-        self.written.retain(|(known, _)| *known != offset);
-        if self.written.len() < REMEMBERED_WRITES {
-            self.written.push((offset, data.to_vec()));
         }
     }
 

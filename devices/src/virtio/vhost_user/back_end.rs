@@ -54,6 +54,16 @@ impl BackEnd {
         answer.map_err(|error| format!("asking the back end: {error}"))
     }
 
+    /// Tells it what the driver wrote to the configuration space.
+    pub(super) async fn write_config(&self, offset: u32, data: Vec<u8>) -> Result<(), String> {
+        self.call(|reply| BackendRequest::WriteConfig { offset, data, reply }).await
+    }
+
+    /// Its configuration space, so many bytes of it.
+    pub(super) async fn read_config(&self, offset: u32, length: u32) -> Result<Vec<u8>, String> {
+        self.call(|reply| BackendRequest::ReadConfig { offset, length, reply }).await
+    }
+
     /// Ends it, when nothing is in flight any more.
     pub(super) async fn end(self) {
         let Self { requests, events, task, .. } = self;

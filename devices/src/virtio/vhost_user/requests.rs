@@ -9,10 +9,11 @@ use super::message::{
     RegionMessage, Request, RingAddresses, RingNumber, SingleRegion, protocol, ring_of,
 };
 use super::regions::{MOST_REGIONS, Regions};
-use super::rings::{Place, Ring};
+use super::rings::{Place, Ring, Taken};
 use super::session::{Answer, Session, Trouble};
 use crate::virtio::backend::{BackendRequest, ConfigWrites};
-use crate::virtio::queue::InflightRegion;
+use crate::virtio::parts::Parts;
+use crate::virtio::queue::{InflightRegion, ring_layout};
 
 /// Virtio 1.3 section 6: the device is none of those from before 1.0.
 const FEATURE_VERSION_1: u64 = 1 << 32;
@@ -64,13 +65,7 @@ impl Session {
             Request::GetVringBase => {
                 let RingNumber { index, .. } = message.read()?;
                 self.change(index as usize, |ring| ring.kick = None).await?;
-                // From here on the base is what counts, whatever was left in the record.
-                if let Some(record) =
-                    u16::try_from(index).ok().and_then(|index| self.inflight.record(index))
-                {
-                    record.retire();
-                }
-                let number = self.rings[index as usize].base.unwrap_or_default();
+                let number = self.rings[index as usize].stop();
                 return Ok(Answer::of(&RingNumber { index, number }));
             }
             Request::SetVringKick | Request::SetVringCall | Request::SetVringErr => {
@@ -119,10 +114,18 @@ impl Session {
 
     async fn reset(&mut self) -> Result<(), Trouble> {
         self.quiesce().await?;
-        if let Some(back_end) = &self.back_end {
-            let reset = |reply| BackendRequest::Reset { reply };
-            back_end.call(reset).await.map_err(Trouble::BackEnd)?;
+        match &self.back_end {
+            Some(back_end) => {
+                let reset = |reply| BackendRequest::Reset { reply };
+                back_end.call(reset).await.map_err(Trouble::BackEnd)?;
+            }
+            None => {
+                // The next one finds rings at their beginning, and so a driver that has said nothing.
+                self.inflight.clear();
+                self.profile.config = self.device.profile().config;
+            }
         }
+        self.written.clear();
         let sizes = self.profile.queue_sizes.iter();
         self.rings = sizes.map(|size| Ring { size: *size, ..Ring::default() }).collect();
         Ok(())
@@ -180,7 +183,17 @@ impl Session {
                 let size = size.ok_or(Trouble::Size { size: number, most })?;
                 self.change(index, |ring| ring.size = size).await
             }
-            Request::SetVringBase => self.change(index, |ring| ring.base = Some(number)).await,
+            Request::SetVringBase => {
+                let (layout, inflight) = (ring_layout(self.features), self.inflight.clone());
+                self.change(index, |ring| {
+                    if ring.begin_at(number, layout) == Taken::Void
+                        && let Some(record) = inflight.record(index as u16)
+                    {
+                        record.retire();
+                    }
+                })
+                .await
+            }
             _ => self.change(index, |ring| ring.enabled = number != 0).await,
         }
     }
@@ -205,9 +218,7 @@ impl Session {
         let part = ConfigPart { size, ..part };
         let mut bytes = match &self.back_end {
             Some(back_end) => {
-                let (offset, length) = (part.offset, size);
-                let read = |reply| BackendRequest::ReadConfig { offset, length, reply };
-                back_end.call(read).await.map_err(Trouble::BackEnd)?
+                back_end.read_config(part.offset, size).await.map_err(Trouble::BackEnd)?
             }
             None => {
                 let config = &self.profile.config;
@@ -228,13 +239,14 @@ impl Session {
         if self.profile.config_writes == ConfigWrites::Ignored {
             return Ok(());
         }
-        let Some(back_end) = &self.back_end else { return Ok(()) };
         let data = data.get(..part.size as usize).ok_or(Malformed::Short)?;
         // As a transport that has registers would write it.
         for (index, piece) in data.chunks(8).enumerate() {
             let (offset, data) = (part.offset.saturating_add(8 * index as u32), piece.to_vec());
-            let write = |reply| BackendRequest::WriteConfig { offset, data, reply };
-            back_end.call(write).await.map_err(Trouble::BackEnd)?;
+            self.written.remember(offset, &data);
+            if let Some(back_end) = &self.back_end {
+                back_end.write_config(offset, data).await.map_err(Trouble::BackEnd)?;
+            }
         }
         Ok(())
     }

@@ -18,14 +18,43 @@ pub(super) struct Place {
 pub(super) struct Ring {
     pub(super) size: u16,
     pub(super) place: Option<Place>,
-    /// Where it stands, in the protocol's form; none at the beginning.
+    /// Where it stands, in the protocol's form; none before a driver was served at it.
     pub(super) base: Option<u32>,
+    /// Where it stood when the front end stopped it, until it says where it is to begin.
+    pub(super) stopped_at: Option<u32>,
     pub(super) kick: Option<OwnedFd>,
     pub(super) call: Option<OwnedFd>,
     pub(super) enabled: bool,
 }
 
+/// What becomes of buffers that were taken, and not used, when a ring begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// They are in the record, and come first.
+    Kept,
+    /// They are of another driver, or somebody else has seen to them.
+    Void,
+}
+
 impl Ring {
+    /// The front end stops it; gives where it stands.
+    pub(super) fn stop(&mut self) -> u32 {
+        self.kick = None;
+        let base = self.base.unwrap_or_default();
+        self.stopped_at = Some(base);
+        base
+    }
+
+    /// The front end says where it is to begin: at the beginning there is a driver that was not served yet.
+    pub(super) fn begin_at(&mut self, base: u32, layout: RingLayout) -> Taken {
+        let beginning = position(base, layout).is_beginning();
+        self.base = (!beginning).then_some(base);
+        match self.stopped_at.take() {
+            Some(stood) if beginning || stood != base => Taken::Void,
+            _ => Taken::Kept,
+        }
+    }
+
     /// Whether it is to be served.
     pub(super) fn is_wanted(&self) -> bool {
         self.enabled && self.kick.is_some() && self.place.is_some()
@@ -86,5 +115,21 @@ mod tests {
         let packed = RingPosition::Packed { next_available: 0x8003, next_used: 0x7f };
         assert_eq!(base(packed), 0x007f_8003);
         assert_eq!(position(0x007f_8003, RingLayout::Packed), packed);
+    }
+
+    #[test]
+    fn what_was_taken_is_kept_where_a_ring_goes_on() {
+        let layout = RingLayout::Split;
+        let mut ring = Ring::default();
+        assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Kept, None), "a first time");
+        assert_eq!((ring.begin_at(7, layout), ring.base), (Taken::Kept, Some(7)), "a successor");
+        assert_eq!(ring.stop(), 7);
+        assert_eq!((ring.begin_at(7, layout), ring.base), (Taken::Kept, Some(7)), "goes on");
+        assert_eq!(ring.stop(), 7);
+        assert_eq!((ring.begin_at(5, layout), ring.base), (Taken::Void, Some(5)), "elsewhere");
+        assert_eq!(ring.stop(), 5);
+        assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Void, None), "another driver");
+        assert_eq!(ring.stop(), 0);
+        assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Void, None), "and another");
     }
 }

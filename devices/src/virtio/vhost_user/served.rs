@@ -50,7 +50,11 @@ impl Session {
     pub(super) async fn end_back_end(&mut self) -> Result<(), Trouble> {
         self.quiesce().await?;
         if let Some(back_end) = self.back_end.take() {
+            // Until there is another.
+            let length = self.profile.config.len() as u32;
+            let config = back_end.read_config(0, length).await;
             back_end.end().await;
+            self.profile.config = config.map_err(Trouble::BackEnd)?;
         }
         Ok(())
     }
@@ -65,7 +69,11 @@ impl Session {
         }
         if self.back_end.is_none() {
             let (device, inflight) = (self.device.try_clone()?, self.inflight.clone());
-            self.back_end = Some(BackEnd::start(device, self.regions.map()?, inflight));
+            let back_end = BackEnd::start(device, self.regions.map()?, inflight);
+            for (offset, data) in self.written.iter() {
+                back_end.write_config(offset, data).await.map_err(Trouble::BackEnd)?;
+            }
+            self.back_end = Some(back_end);
         }
         let Some(back_end) = &self.back_end else { return Ok(()) };
         let features = self.features & !FEATURE_PROTOCOL;

@@ -17,6 +17,7 @@ use crate::memory::MemoryError;
 use crate::virtio::backend::{BackendEvent, DeviceProfile};
 use crate::virtio::parts::{DeviceParts, Parts};
 use crate::virtio::queue::{InflightError, InflightRegion};
+use crate::virtio::written::Written;
 
 /// Why a request cannot be carried out.
 #[derive(Debug, Error)]
@@ -68,6 +69,7 @@ pub(super) struct Session {
     pub(super) regions: Regions,
     pub(super) rings: Vec<Ring>,
     pub(super) back_end: Option<BackEnd>,
+    pub(super) written: Written,
     /// Whether the back end serves the rings that are wanted.
     pub(super) serving: bool,
 }
@@ -90,6 +92,7 @@ impl Session {
             protocol_features: 0,
             regions: Regions::default(),
             back_end: None,
+            written: Written::default(),
             serving: false,
         }
     }

@@ -189,7 +189,8 @@ impl VsockBackend {
     /// Serve the transport until it closes its request channel.
     pub async fn run(self, context: BackendContext) {
         let Self { options, sockets, patience, inflight } = self;
-        let device = VsockDevice { options, sockets, patience, hub: None, notice: Rc::default() };
+        let (hub, notice, began_here) = (None, Rc::default(), false);
+        let device = VsockDevice { options, sockets, patience, hub, notice, began_here };
         worker::serve(device, inflight, context).await;
     }
 }
@@ -218,17 +219,24 @@ struct VsockDevice {
     hub: Option<Rc<RefCell<Hub>>>,
     /// What the driver has to hear, which a pause does not spare it.
     notice: Rc<Cell<Notice>>,
+    /// The driver began here: it has no connections but these.
+    began_here: bool,
 }
 
 impl Device for VsockDevice {
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
+        if queues.iter().any(|active| active.index() == TX && !active.goes_on()) {
+            // Another driver, whose front end may not have said that the last one is gone.
+            self.reset();
+            self.began_here = true;
+        }
         let [receive, transmit, event] = match <[ActiveQueue; 3]>::try_from(queues) {
             Ok(queues) => queues,
             // A driver that only looks at the device, as boot loaders do.
             Err(some) => return Ok(vec![Box::pin(server::rest(some))]),
         };
         debug_assert_eq!([receive.index(), transmit.index(), event.index()], [RX, TX, EVENT]);
-        if self.hub.is_none() && transmit.queue.was_taken_over() {
+        if self.hub.is_none() && !self.began_here {
             // A successor has none of the connections that the driver knows.
             self.notice.set(Notice::TransportReset);
         }
@@ -250,6 +258,7 @@ impl Device for VsockDevice {
         // Programs of the host see their connections end.
         self.hub = None;
         self.notice.set(Notice::None);
+        self.began_here = false;
     }
 }
 

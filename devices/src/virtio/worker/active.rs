@@ -54,6 +54,7 @@ pub struct ActiveQueue {
     stop: Stop,
     metrics: QueueMetrics,
     trace: DeviceTrace,
+    goes_on: bool,
 }
 
 impl ActiveQueue {
@@ -73,6 +74,7 @@ impl ActiveQueue {
         }
         let features = RingFeatures::from_bits(features);
         let position = setup.state.map(|state| state.position);
+        let goes_on = position.is_some();
         let record = record.unwrap_or_else(|| InflightRecord::private(setup.size));
         let queue = Queue::new(memory, &layout, features, record, position)
             .map_err(|error| format!("queue {index}: {error}"))?;
@@ -91,6 +93,7 @@ impl ActiveQueue {
         }
         Ok(Self {
             index,
+            goes_on: goes_on || queue.was_taken_over(),
             queue,
             memory: memory.clone(),
             kicks,
@@ -115,6 +118,12 @@ impl ActiveQueue {
     /// Where the queue stands.
     pub fn state(&self) -> QueueState {
         QueueState { index: self.index, position: self.queue.position() }
+    }
+
+    /// Whether the driver that uses the queue was served before, here or by somebody else: what it has said
+    /// holds. Otherwise the queue begins, and a driver that has said nothing with it.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// Where the queue counts what it does. Kicks, interrupts and batches are counted here.
@@ -209,6 +218,7 @@ impl ActiveQueue {
 
     pub(super) fn resume(&mut self, stop: &Stop) {
         self.stop = stop.clone();
+        self.goes_on = true;
     }
 
     /// It is not served for now. Buffers that were put back are in the record, and in no position: that

@@ -478,7 +478,7 @@ impl Model for Vsock {
     }
 
     fn survives_without_record(&self) -> bool {
-        // It would not know that there were connections.
+        // Buffers that were given and not used are in the record alone.
         false
     }
 
