@@ -19,7 +19,7 @@ const QUEUE_SIZE: u16 = 16;
 /// Pages of a queue, each for a buffer.
 const BUFFERS_AT: u64 = 0x4_0000;
 const PLACES: u64 = 8;
-pub(super) const PLACE_BYTES: u32 = 4096;
+const PLACE_BYTES: u32 = 4096;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Queue {
@@ -100,10 +100,6 @@ impl Driver {
         self.queues[queue].driver.take_used().is_some()
     }
 
-    fn place(&self, queue: usize, number: u64) -> u64 {
-        BUFFERS_AT + (queue as u64 * PLACES + number % PLACES) * u64::from(PLACE_BYTES)
-    }
-
     fn give(&mut self, queue: usize, buffers: &[Buffer]) {
         let Queue { driver, kick, given, .. } = &mut self.queues[queue];
         driver.add(buffers).unwrap();
@@ -114,13 +110,13 @@ impl Driver {
 
     /// Has something written into the next buffer of a queue.
     pub(super) fn listen(&mut self, queue: usize) {
-        let address = self.place(queue, self.queues[queue].given);
+        let address = place(queue, self.queues[queue].given);
         self.give(queue, &[Buffer::Writable { address, length: PLACE_BYTES }]);
     }
 
     /// What was written into the oldest of them; buffers come back in the order in which they were given.
     pub(super) fn heard(&mut self, queue: usize) -> Vec<u8> {
-        let address = GuestAddress(self.place(queue, self.queues[queue].taken));
+        let address = GuestAddress(place(queue, self.queues[queue].taken));
         let mut bytes = vec![0; self.taken(queue) as usize];
         self.memory.read_slice(address, &mut bytes).unwrap();
         bytes
@@ -128,14 +124,14 @@ impl Driver {
 
     /// Gives some bytes to read.
     pub(super) fn say(&mut self, queue: usize, bytes: &[u8]) {
-        let address = self.place(queue, self.queues[queue].given);
+        let address = place(queue, self.queues[queue].given);
         self.memory.write_slice(GuestAddress(address), bytes).unwrap();
         self.give(queue, &[Buffer::Readable { address, length: bytes.len() as u32 }]);
     }
 
     /// Gives some bytes to read, and gets one back.
     pub(super) fn ask(&mut self, queue: usize, bytes: &[u8]) -> u8 {
-        let address = self.place(queue, self.queues[queue].given);
+        let address = place(queue, self.queues[queue].given);
         self.memory.write_slice(GuestAddress(address), bytes).unwrap();
         let length = bytes.len() as u32;
         let answer = address + u64::from(length);
@@ -159,4 +155,9 @@ impl Driver {
             rustix::io::read(&*call, &mut [0; 8]).unwrap();
         }
     }
+}
+
+/// Where the buffers of a queue are.
+fn place(queue: usize, number: u64) -> u64 {
+    BUFFERS_AT + (queue as u64 * PLACES + number % PLACES) * u64::from(PLACE_BYTES)
 }
