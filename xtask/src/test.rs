@@ -14,7 +14,7 @@ use crate::bed::counts::Counts;
 use crate::bed::host::{Host, Kind};
 use crate::bed::protocol::Ending;
 use crate::bed::session::Outcome;
-use crate::bed::{Missing, counts, crates, native, systems};
+use crate::bed::{Missing, counts, crates, later, native, systems};
 use crate::report::{Report, Verdict, log_file, read_log, run_logged, show_end};
 use crate::suites::{self, Case, Place};
 use crate::{lint, project, runner, sim};
@@ -192,7 +192,10 @@ fn without_bed(report: &mut Report, cases: &[Case], error: &anyhow::Error, start
 fn run_case(name: &str, case: &Case, host: &mut Host) -> Result<Verdict> {
     let log = log_file(name)?;
     let mut output = Vec::new();
-    if let Err(error) = crates::ensure(case.crates).and_then(|()| systems::ensure(case.systems)) {
+    let needed = crates::ensure(case.crates)
+        .and_then(|()| later::ensure(case.later))
+        .and_then(|()| systems::ensure(case.systems));
+    if let Err(error) = needed {
         return Ok(Verdict::Skipped(format!("{error:#}")));
     }
     let outcome = match case.place {

@@ -37,6 +37,7 @@ The command finds vmm in PATH, and in its environment:
   VMM_BED_XTASK       this program
   VMM_BED_MODULES     the folder with that kernel's modules, under lib/modules
   VMM_BED_CRATES      programs from crates.io that some tests run
+  VMM_BED_LATER       programs of a later Debian that some tests run
   VMM_BED_SYSTEMS     archives of whole Debian systems that some tests boot
   VMM_BED_SCRATCH     a folder that it may write to, on this machine target/bed/scratch
 

@@ -18,6 +18,7 @@ pub(crate) mod crates;
 pub(crate) mod host;
 mod images;
 mod kernel;
+pub(crate) mod later;
 mod modules;
 pub(crate) mod native;
 mod packages;
@@ -142,6 +143,7 @@ fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
         ("VMM_BED_MODULES", assets.guest_modules()),
         ("VMM_BED_SCRATCH", scratch()),
         ("VMM_BED_CRATES", crates::folder()),
+        ("VMM_BED_LATER", later::folder()),
         ("VMM_BED_SYSTEMS", systems::folder()),
     ]
     .into_iter()

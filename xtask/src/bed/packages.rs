@@ -137,7 +137,7 @@ fn debian_release() -> Option<String> {
         .map(|name| name.trim_matches('"').to_owned())
 }
 
-fn apt_get() -> Command {
+pub(super) fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").args([
         "-q",

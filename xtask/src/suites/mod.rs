@@ -29,6 +29,7 @@ mod watchdog;
 
 use std::time::Duration;
 
+use crate::bed::later::Later;
 use crate::bed::systems::System;
 
 /// Enough for the slowest case on a machine that is busy with something else.
@@ -60,6 +61,8 @@ pub(crate) struct Case {
     pub(crate) long: bool,
     /// Packages of crates.io whose programs it runs, `NAME@VERSION`; they are in `$VMM_BED_CRATES`.
     pub(crate) crates: &'static [&'static str],
+    /// Programs of a later Debian that it runs; they are in `$VMM_BED_LATER`.
+    pub(crate) later: &'static [Later],
     /// Debian systems that it boots; their archives are in `$VMM_BED_SYSTEMS`.
     pub(crate) systems: &'static [System],
 }
@@ -67,8 +70,9 @@ pub(crate) struct Case {
 impl Case {
     fn new(name: impl Into<String>, script: impl Into<String>) -> Self {
         let (name, script) = (name.into(), script.into());
-        let (crates, systems) = (&[], &[]);
-        Self { name, script, timeout: TIMEOUT, place: Place::Host, long: false, crates, systems }
+        let (place, long) = (Place::Host, false);
+        let (crates, later, systems) = (&[], &[], &[]);
+        Self { name, script, timeout: TIMEOUT, place, long, crates, later, systems }
     }
 
     /// The whole script.
@@ -125,6 +129,7 @@ const LONG: &[&str] = &[
     "pmem/writes-to-read-only-memory",
     "vhost-user/consoles",
     "vhost-user/linux-on",
+    "vhost-user/passt",
     "vhost-user/virtiofsd",
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{Case, Place};
+use crate::bed::later::Later;
 
 /// `device KIND SOCKET WORDS...` serves a device; `qemu SCRIPT ARGUMENTS...` boots Linux with a script, as
 /// `linux` does; `chardev ID [OPTIONS]` are the arguments for the socket ID.sock. QEMU connects anew
@@ -127,7 +128,17 @@ has ' 0% packet loss'
 has 'all is well'
 "#,
     );
-    vec![kills, devices, network, remote(), virtiofsd(), built_in_console(), console(), ports()]
+    vec![
+        kills,
+        devices,
+        network,
+        remote(),
+        virtiofsd(),
+        passt(),
+        built_in_console(),
+        console(),
+        ports(),
+    ]
 }
 
 /// Consoles of `vmm device` for our machines. `consoles SOCKET PORTS...` serves them, as [`STRANGERS`] has it; the log
@@ -390,6 +401,72 @@ has 'err= 0'
         ),
     );
     case.timeout = Duration::from_mins(5);
+    case
+}
+
+/// The host's own sockets behind a network, whose connections end with passt. Debian 12's knows nothing of vhost-user.
+fn passt() -> Case {
+    let mut case = Case::new(
+        "vhost-user/passt-carries-streams-and-dies",
+        format!(
+            "{STRANGERS}{}",
+            r#"
+PATH=$VMM_BED_LATER:$PATH
+passt --help 2>&1 | grep -q -e --vhost-user || skip 'there is no passt with --vhost-user in $VMM_BED_LATER or PATH'
+# The host has no network here, so that passt has to be shown one.
+ip link set lo up
+ip tuntap add dev uplink mode tap
+ip addr add 192.0.2.2/24 dev uplink
+ip link set uplink up
+ip route add default via 192.0.2.1
+# passt becomes nobody before it listens.
+chmod 777 .
+serve net.sock passt --foreground --vhost-user --socket net.sock --interface uplink --ipv4-only     --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --tcp-ports none --udp-ports none
+head -c 64M /dev/urandom >bytes
+echo bytes to the guest $(sha256sum <bytes) >sums
+echo bytes to the host $(socat -u TCP-LISTEN:7001,bind=127.0.0.1,reuseaddr - | sha256sum) >>sums &
+streams=$!
+socat -u FILE:bytes TCP-LISTEN:7002,bind=127.0.0.1,reuseaddr &
+streams="$streams $!"
+with_keys
+linux_in_background '
+ip link set eth0 up
+lease() { busybox udhcpc -i eth0 -q -n -s /bin/true 2>&1; }
+lease
+ip addr add 10.0.2.15/24 dev eth0
+ip route add default via 10.0.2.2
+head -c 64M /dev/urandom >/tmp/bytes
+socat -u FILE:/tmp/bytes TCP:10.0.2.2:7001
+echo bytes to the host $(sha256sum </tmp/bytes)
+echo bytes to the guest $(socat -u TCP:10.0.2.2:7002 - | sha256sum)
+echo first part over
+read -r line </dev/console
+echo second lease
+lease
+socat -u TCP:10.0.2.2:7003,retry=100,interval=0.1 -
+dmesg -l emerg,alert,crit,err
+echo all is well
+' -v --vhost-user type=net,socket=net.sock --cmdline bed.modules=virtio_net
+until_output 'first part over' 3000
+wait $streams
+has 'lease of 10.0.2.15 obtained'
+cat sums
+[ $(wc -l <sums) = 2 ] || fail 'a stream is missing'
+while read -r line; do has "^$line"; done <sums
+kill -9 "$(cat pid)"
+successor 1
+echo through another | socat -u - TCP-LISTEN:7003,bind=127.0.0.1,reuseaddr &
+echo go on >&9
+until_output 'all is well' 1200
+finish 0
+has 'through another'
+sed '1,/second lease/d' output >tail
+grep -q 'lease of 10.0.2.15 obtained' tail || fail 'there is no second lease'
+"#
+        ),
+    );
+    case.later = &[Later { program: "passt", packages: &["passt", "libc6"] }];
+    case.timeout = Duration::from_mins(8);
     case
 }
 
