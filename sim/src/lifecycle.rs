@@ -30,7 +30,7 @@ impl World {
             3 if self.settings.has(Kind::Crashes) => self.cut_power(random),
             4 if self.settings.has(Kind::Lifecycle) => self.reset(),
             5 | 6 if self.settings.has(Kind::Lifecycle) => self.pause(random),
-            7 if self.settings.has(Kind::Lifecycle) => self.detach(),
+            7 if self.settings.has(Kind::Lifecycle) => self.detach(random),
             8 if self.settings.has(Kind::Lifecycle) => {
                 let request = self.stage.borrow_mut().model.control(random);
                 if let Some(request) = request {
@@ -154,12 +154,15 @@ impl World {
         }
     }
 
-    /// The queues are let go of and taken up again.
-    fn detach(&mut self) {
+    /// The queues are let go of and taken up again, perhaps by another back end: one with another memory.
+    fn detach(&mut self, random: &mut Numbers) {
         // A front end that gets no answer starts the device anew; that is a reset.
         self.sim.crash_after(None);
         let Some(states) = self.ask(|reply| BackendRequest::Detach { reply }) else { return };
         self.sim.note("detached", [states.len() as u64, 0, 0]);
+        if random.once_in(2) {
+            self.replace(Succession::Handover);
+        }
         self.activate(&states);
     }
 

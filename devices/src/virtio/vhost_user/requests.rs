@@ -65,7 +65,8 @@ impl Session {
             Request::GetVringBase => {
                 let RingNumber { index, .. } = message.read()?;
                 self.change(index as usize, |ring| ring.kick = None).await?;
-                let number = self.rings[index as usize].stop();
+                let layout = ring_layout(self.features);
+                let number = self.rings[index as usize].stop(layout);
                 return Ok(Answer::of(&RingNumber { index, number }));
             }
             Request::SetVringKick | Request::SetVringCall | Request::SetVringErr => {

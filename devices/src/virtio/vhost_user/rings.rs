@@ -38,9 +38,12 @@ pub(super) enum Taken {
 
 impl Ring {
     /// The front end stops it; gives where it stands.
-    pub(super) fn stop(&mut self) -> u32 {
+    pub(super) fn stop(&mut self, layout: RingLayout) -> u32 {
         self.kick = None;
-        let base = self.base.unwrap_or_default();
+        let base = self.base.unwrap_or(match layout {
+            RingLayout::Split => 0,
+            RingLayout::Packed => 0x8000_8000,
+        });
         self.stopped_at = Some(base);
         base
     }
@@ -123,13 +126,24 @@ mod tests {
         let mut ring = Ring::default();
         assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Kept, None), "a first time");
         assert_eq!((ring.begin_at(7, layout), ring.base), (Taken::Kept, Some(7)), "a successor");
-        assert_eq!(ring.stop(), 7);
+        assert_eq!(ring.stop(layout), 7);
         assert_eq!((ring.begin_at(7, layout), ring.base), (Taken::Kept, Some(7)), "goes on");
-        assert_eq!(ring.stop(), 7);
+        assert_eq!(ring.stop(layout), 7);
         assert_eq!((ring.begin_at(5, layout), ring.base), (Taken::Void, Some(5)), "elsewhere");
-        assert_eq!(ring.stop(), 5);
+        assert_eq!(ring.stop(layout), 5);
         assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Void, None), "another driver");
-        assert_eq!(ring.stop(), 0);
+        assert_eq!(ring.stop(layout), 0);
         assert_eq!((ring.begin_at(0, layout), ring.base), (Taken::Void, None), "and another");
+    }
+
+    #[test]
+    fn a_ring_that_nobody_was_served_at_stands_at_the_beginning() {
+        for layout in [RingLayout::Split, RingLayout::Packed] {
+            let mut ring = Ring::default();
+            let base = ring.stop(layout);
+            assert!(position(base, layout).is_beginning(), "{layout:?}: {base:#x}");
+            assert_eq!((ring.begin_at(base, layout), ring.base), (Taken::Void, None), "{layout:?}");
+            assert_eq!(ring.stop(layout), base, "{layout:?}");
+        }
     }
 }
