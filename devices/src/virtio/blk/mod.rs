@@ -197,7 +197,7 @@ impl BlockBackend {
             complaints: LogLimit::new(),
         };
         let disk = Rc::new(disk);
-        let device = BlockDevice { disk: disk.clone() };
+        let device = BlockDevice { disk: disk.clone(), record: self.inflight.clone() };
         let serving = worker::serve(device, self.inflight, context);
         match &disk.view {
             Some(view) => drop(select(pin!(serving), pin!(view.tidy(view::REST))).await),
@@ -229,9 +229,30 @@ struct Disk {
 
 struct BlockDevice {
     disk: Rc<Disk>,
+    /// Where a successor finds what the driver chose: not every transport says it once more.
+    record: Option<InflightRegion>,
 }
 
+/// The choice in the record.
+const WRITE_THROUGH: u64 = 1;
+
 impl BlockDevice {
+    fn choose(&self, mode: CacheMode) {
+        self.disk.writeback.set(mode);
+        if let Some(record) = &self.record {
+            record.keep_choice(if mode == CacheMode::WriteThrough { WRITE_THROUGH } else { 0 });
+        }
+    }
+
+    /// Go by what the driver chose while a predecessor was there. Whatever it is, writes are never durable
+    /// later than the driver thinks.
+    fn take_over(&self, queues: &[ActiveQueue]) {
+        let chosen = self.record.as_ref().map_or(0, InflightRegion::choice);
+        if chosen == WRITE_THROUGH && queues.iter().any(ActiveQueue::goes_on) {
+            self.disk.writeback.set(CacheMode::WriteThrough);
+        }
+    }
+
     /// Virtio 1.3 section 5.2.5: the byte counts if negotiated, else having a flush does.
     fn choose_mode(&self, features: u64) {
         let mode = if features & protocol::FEATURE_CONFIG_WCE != 0 {
@@ -265,6 +286,7 @@ impl Device for BlockDevice {
     }
 
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
+        self.take_over(&queues);
         self.choose_mode(features);
         let serve = |queue| -> Work { Box::pin(server::serve(self.disk.clone(), queue)) };
         Ok(queues.into_iter().map(serve).collect())
@@ -280,7 +302,7 @@ impl Device for BlockDevice {
                 0 => CacheMode::WriteThrough,
                 _ => CacheMode::WriteBack,
             };
-            self.disk.writeback.set(mode);
+            self.choose(mode);
             // Only a driver that negotiated it writes here.
             self.disk.mode.set(mode);
         }
@@ -308,7 +330,7 @@ impl Device for BlockDevice {
     }
 
     fn reset(&mut self) {
-        self.disk.writeback.set(CacheMode::WriteBack);
+        self.choose(CacheMode::WriteBack);
     }
 }
 

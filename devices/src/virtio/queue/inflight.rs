@@ -10,7 +10,7 @@
 //!   |  header  |  record of queue 0           |  record of queue 1           | ...
 //!   +----------+------------------------------+------------------------------+----
 //!
-//!   header     magic, shape, a mark of the device that outlives its processes, whether it syncs
+//!   header     magic, shape, a mark of the device that outlives its processes, whether it syncs, what the driver chose
 //!   record     word 0      live: 0, or LIVE | PACKED if it is | queue size
 //!              word 1      where a packed ring stands
 //!              word 8 + h  slot of buffer h: 0, or bit 63     done, waits to be published
@@ -58,6 +58,8 @@ use crate::virtio::backend::RingLayout;
 const MARK: usize = 2;
 /// That which [`InflightRegion::syncs_begin`] sets.
 const SYNCS: usize = 3;
+/// That which [`InflightRegion::keep_choice`] sets.
+const CHOICE: usize = 4;
 const MAGIC: u64 = 0x7669_6e66_6c67_6802;
 /// Words before the slots: a cache line, so that slots of different queues share none.
 const RECORD_HEADER_WORDS: usize = 8;
@@ -169,8 +171,20 @@ impl InflightRegion {
         self.words.load(SYNCS) != 0
     }
 
-    /// Forget what all queues have in flight: the device was reset while no back end was there.
+    /// The driver chose something beside its queues; what it means is the device's, and zero is no choice.
+    pub(in crate::virtio) fn keep_choice(&self, choice: u64) {
+        self.words.store(CHOICE, choice);
+    }
+
+    /// What the driver chose since the last reset.
+    pub(in crate::virtio) fn choice(&self) -> u64 {
+        self.words.load(CHOICE)
+    }
+
+    /// Forget what all queues have in flight, and what the driver chose: the device was reset while no back end
+    /// was there.
     pub fn clear(&self) {
+        self.keep_choice(0);
         for queue in 0..self.queues {
             if let Some(record) = self.record(queue) {
                 record.retire();

@@ -12,7 +12,7 @@ use super::{Guest, VERSION_1};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::virtio::backend::RingLayout;
 use crate::virtio::queue::RingFeatures;
-use crate::virtio::queue::driver::{Buffer, DriverQueue};
+use crate::virtio::queue::driver::{Buffer, DriverQueue, Used};
 
 const RINGS_AT: u64 = 0x1000;
 const QUEUE_SIZE: u16 = 16;
@@ -26,9 +26,10 @@ struct Queue {
     driver: DriverQueue,
     kick: OwnedFd,
     call: OwnedFd,
-    /// Buffers that were given, and those that came back.
+    /// Buffers that were given.
     given: u64,
-    taken: u64,
+    /// Where those are that did not come back, by their heads.
+    places: [u64; QUEUE_SIZE as usize],
 }
 
 /// A driver, and its front end.
@@ -60,7 +61,13 @@ impl Driver {
             let layout = RingLayout::Split;
             let driver = DriverQueue::new(&self.memory, base, QUEUE_SIZE, layout, features);
             let event = || eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-            Queue { driver, kick: event(), call: event(), given: 0, taken: 0 }
+            Queue {
+                driver,
+                kick: event(),
+                call: event(),
+                given: 0,
+                places: [0; QUEUE_SIZE as usize],
+            }
         };
         self.queues = (0..queues).map(ring).collect();
     }
@@ -101,8 +108,10 @@ impl Driver {
     }
 
     fn give(&mut self, queue: usize, buffers: &[Buffer]) {
-        let Queue { driver, kick, given, .. } = &mut self.queues[queue];
-        driver.add(buffers).unwrap();
+        let address = place(queue, self.queues[queue].given);
+        let Queue { driver, kick, given, places, .. } = &mut self.queues[queue];
+        let head = driver.add(buffers).unwrap();
+        places[usize::from(head)] = address;
         let _ = driver.publish();
         rustix::io::write(&*kick, &1_u64.to_ne_bytes()).unwrap();
         *given += 1;
@@ -114,10 +123,11 @@ impl Driver {
         self.give(queue, &[Buffer::Writable { address, length: PLACE_BYTES }]);
     }
 
-    /// What was written into the oldest of them; buffers come back in the order in which they were given.
+    /// What was written into the next of them that comes back.
     pub(super) fn heard(&mut self, queue: usize) -> Vec<u8> {
-        let address = GuestAddress(place(queue, self.queues[queue].taken));
-        let mut bytes = vec![0; self.taken(queue) as usize];
+        let used = self.used(queue);
+        let address = GuestAddress(self.queues[queue].places[usize::from(used.head)]);
+        let mut bytes = vec![0; used.written as usize];
         self.memory.read_slice(address, &mut bytes).unwrap();
         bytes
     }
@@ -143,11 +153,14 @@ impl Driver {
 
     /// Waits for a buffer to come back; gives the bytes that were written into it.
     pub(super) fn taken(&mut self, queue: usize) -> u32 {
-        let Queue { driver, call, taken, .. } = &mut self.queues[queue];
+        self.used(queue).written
+    }
+
+    fn used(&mut self, queue: usize) -> Used {
+        let Queue { driver, call, .. } = &mut self.queues[queue];
         loop {
             if let Some(used) = driver.take_used() {
-                *taken += 1;
-                return used.written;
+                return used;
             }
             let mut waiting = [PollFd::new(&*call, PollFlags::IN)];
             let patience = PATIENCE.try_into().unwrap();

@@ -10,6 +10,7 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use super::super::front_end::FrontEnd;
 use super::super::message::ConfigPart;
 use super::driver::Driver;
 use super::{Request, disk, message, serve};
@@ -127,20 +128,25 @@ fn a_driver_of_sockets_hears_that_its_connections_are_gone_and_a_new_one_hears_n
     thread.join().unwrap().unwrap();
 }
 
-/// `writeback` of a disk (virtio 1.3 section 5.2.4).
+/// `writeback` of a disk, and the feature that has it (virtio 1.3 sections 5.2.3 and 5.2.4).
+const WRITEBACK: u32 = 32;
+const CONFIG_WCE: u64 = 1 << 11;
+
+fn writeback(driver: &mut Driver) -> u8 {
+    driver.front_end.config(WRITEBACK + 1).unwrap()[WRITEBACK as usize]
+}
+
+fn write_through(driver: &mut Driver) {
+    let part = ConfigPart { offset: WRITEBACK, size: 1, flags: 0 };
+    let request = message(Request::SetConfig, &[part.as_bytes(), &[0]].concat());
+    driver.front_end.socket().write_all(&request).unwrap();
+}
+
 #[test]
 fn what_a_driver_wrote_to_the_configuration_space_outlasts_a_back_end() {
-    const WRITEBACK: u32 = 32;
-    const CONFIG_WCE: u64 = 1 << 11;
     let (_file, device) = disk();
     let (connection, thread) = serve(&device);
     let mut driver = Driver::new(connection, CONFIG_WCE, 1);
-    let writeback = |driver: &mut Driver| driver.front_end.config(WRITEBACK + 1).unwrap()[32];
-    let write_through = |driver: &mut Driver| {
-        let part = ConfigPart { offset: WRITEBACK, size: 1, flags: 0 };
-        let request = message(Request::SetConfig, &[part.as_bytes(), &[0]].concat());
-        driver.front_end.socket().write_all(&request).unwrap();
-    };
     assert_eq!(writeback(&mut driver), 1);
     // Before there is a back end, and when there is one.
     for _ in 0..2 {
@@ -157,6 +163,49 @@ fn what_a_driver_wrote_to_the_configuration_space_outlasts_a_back_end() {
         driver.begin(&[0]);
         assert_eq!(writeback(&mut driver), 1);
     }
+    drop(driver);
+    thread.join().unwrap().unwrap();
+}
+
+/// QEMU, for one, does not write it again.
+#[test]
+fn writes_through_the_cache_outlast_whoever_served_the_disk_and_not_a_reset() {
+    let (_file, device) = disk();
+    let (connection, mut thread) = serve(&device);
+    let mut driver = Driver::new(connection, CONFIG_WCE, 1);
+    let record = driver.front_end.inflight(1, 16).unwrap().unwrap();
+    let mut succeed = |driver: &mut Driver| {
+        let (connection, successor) = serve(&device);
+        driver.front_end = FrontEnd::new(connection).unwrap();
+        std::mem::replace(&mut thread, successor).join().unwrap().unwrap();
+        driver.front_end.restore_inflight(&record).unwrap();
+    };
+    let flush = [&4_u32.to_le_bytes()[..], &[0; 12]].concat();
+    driver.begin(&[0]);
+    write_through(&mut driver);
+    assert_eq!(driver.ask(0, &flush), 0);
+    for _ in 0..2 {
+        succeed(&mut driver);
+        driver.begin(&[1]);
+        assert_eq!(writeback(&mut driver), 0);
+    }
+    driver.front_end.reset_device().unwrap();
+    driver.set_up(1);
+    driver.begin(&[0]);
+    assert_eq!(driver.ask(0, &flush), 0);
+    succeed(&mut driver);
+    driver.begin(&[1]);
+    assert_eq!(writeback(&mut driver), 1);
+    // While nobody is there.
+    write_through(&mut driver);
+    succeed(&mut driver);
+    driver.front_end.reset_device().unwrap();
+    driver.set_up(1);
+    driver.begin(&[0]);
+    assert_eq!(driver.ask(0, &flush), 0);
+    succeed(&mut driver);
+    driver.begin(&[1]);
+    assert_eq!(writeback(&mut driver), 1);
     drop(driver);
     thread.join().unwrap().unwrap();
 }
