@@ -97,14 +97,16 @@ fn a_port_is_open_until_another_driver_comes() {
 fn a_driver_of_sockets_hears_that_its_connections_are_gone_and_a_new_one_hears_nothing() {
     const TRANSMIT: usize = 1;
     const EVENT: usize = 2;
-    let listener = |kind| {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = |kind, name| {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, kind, flags, None).unwrap();
-        bind(&socket, &SocketAddrUnix::new_abstract_name(b"").unwrap()).unwrap();
+        bind(&socket, &SocketAddrUnix::new(folder.path().join(name)).unwrap()).unwrap();
         listen(&socket, 1).unwrap();
         socket
     };
-    let (stream, seqpacket) = (listener(SocketType::STREAM), listener(SocketType::SEQPACKET));
+    let stream = listener(SocketType::STREAM, "stream");
+    let seqpacket = listener(SocketType::SEQPACKET, "seqpacket");
     let (connects, _nobody) = ipc::channel(1);
     let parts = VsockParts::new(VsockOptions::new(3), stream, seqpacket, connects).unwrap();
     let (connection, thread) = serve(&DeviceParts::Vsock(parts));
