@@ -21,6 +21,7 @@
 
 mod batch;
 mod control;
+pub mod driver;
 mod failure;
 mod parts;
 mod port;

@@ -19,6 +19,7 @@
 
 mod back_end;
 mod connection;
+pub mod driven;
 pub mod front_end;
 mod message;
 mod regions;

@@ -1,7 +1,6 @@
 //! A disk behind the protocol, and front ends good and bad before it.
 
 mod console;
-mod driver;
 mod net;
 mod remote;
 mod settings;

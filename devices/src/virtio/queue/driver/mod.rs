@@ -7,9 +7,11 @@
 //! All access goes through checked guest memory; only what tells the other side of something is
 //! ordered. It runs in the same process as the device, on the same thread or another.
 
+mod blocking;
 mod packed;
 mod split;
 
+pub use blocking::BlockingDriver;
 pub use packed::PackedDriver;
 pub use split::SplitDriver;
 

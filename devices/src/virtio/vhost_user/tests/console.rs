@@ -8,40 +8,26 @@ use std::time::Duration;
 
 use executor::{Config, Executor};
 use ipc::{Deadline, Message, Receiver, Reply, Sender};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::super::remote::{RemoteKind, RemoteOptions, RemoteParts};
+use super::VERSION_1;
 use super::remote::{Place, kill};
-use super::{Guest, VERSION_1};
-use crate::memory::{GuestAddress, GuestMemory};
-use crate::virtio::backend::{BackendContext, BackendEvent, BackendRequest, RingLayout};
+use crate::virtio::backend::{BackendContext, BackendEvent, BackendRequest};
+use crate::virtio::console::driver::{
+    DEVICE_READY, PORT_ADD, PORT_NAME, PORT_OPEN, PORT_READY, tell, told,
+};
 use crate::virtio::console::{ConsoleParts, PortEnd, PortRole, WindowSize};
 use crate::virtio::control::ControlRequest;
 use crate::virtio::parts::{DeviceParts, Parts};
-use crate::virtio::queue::RingFeatures;
-use crate::virtio::queue::driver::{Buffer, DriverQueue};
+use crate::virtio::queue::driver::BlockingDriver;
 
 const FEATURE_SIZE: u64 = 1 << 0;
 const FEATURE_MULTIPORT: u64 = 1 << 1;
-const QUEUE_SIZE: u16 = 16;
-const RINGS_AT: u64 = 0x1000;
-/// A page for each queue, of which each buffer has a part.
-const BUFFERS_AT: u64 = 0x4_0000;
-const BUFFER_BYTES: u32 = 64;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The queues of a console with one port, and those for messages beside them.
+/// The queues of a console with one port.
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-const MESSAGES: usize = 2;
-const ANSWERS: usize = 3;
-
-/// Events of the messages (virtio 1.3 section 5.3.6.2).
-const DEVICE_READY: u16 = 0;
-const PORT_ADD: u16 = 1;
-const PORT_READY: u16 = 3;
-const PORT_OPEN: u16 = 6;
-const PORT_NAME: u16 = 7;
 
 /// Both ends of a port: the host's, and the device's.
 fn port() -> (UnixStream, OwnedFd) {
@@ -58,17 +44,9 @@ fn program(role: PortRole, end: &OwnedFd) -> DeviceParts {
     DeviceParts::Console(ConsoleParts::new(vec![(role, end)], window).unwrap())
 }
 
-struct Queue {
-    driver: DriverQueue,
-    kick: OwnedFd,
-    call: OwnedFd,
-}
-
 /// A machine with a console of another program.
 struct Machine {
-    memory: GuestMemory,
-    features: u64,
-    queues: Vec<Queue>,
+    driver: BlockingDriver,
     requests: Sender<BackendRequest>,
     events: Receiver<BackendEvent>,
     controls: Sender<ControlRequest>,
@@ -83,12 +61,12 @@ impl Machine {
         assert_eq!(profile.device_type, 3);
         assert_eq!(profile.features & (FEATURE_SIZE | FEATURE_MULTIPORT), features);
         assert_eq!(profile.config, [80, 0, 25, 0, 1, 0, 0, 0]);
-        let memory = Guest::new().memory;
+        let driver = BlockingDriver::new(features | VERSION_1);
         let (requests, request_receiver) = ipc::channel(4);
         let (controls, control_receiver) = ipc::channel(4);
         let (event_sender, events) = ipc::channel(4);
         let context = BackendContext {
-            memory: memory.clone(),
+            memory: driver.memory().clone(),
             requests: request_receiver,
             controls: control_receiver,
             events: event_sender,
@@ -99,9 +77,7 @@ impl Machine {
             let mut executor = Executor::new(&Config::default()).unwrap();
             executor.block_on(parts.run(None, context));
         });
-        let features = features | VERSION_1;
-        let queues = Vec::new();
-        let mut machine = Self { memory, features, queues, requests, events, controls, thread };
+        let mut machine = Self { driver, requests, events, controls, thread };
         machine.begin(profile.queue_sizes.len());
         machine
     }
@@ -112,78 +88,10 @@ impl Machine {
 
     /// A driver sets up so many queues.
     fn begin(&mut self, count: usize) {
-        let ring = |index| {
-            let base = RINGS_AT + index as u64 * DriverQueue::ring_bytes(QUEUE_SIZE);
-            let features = RingFeatures::from_bits(self.features);
-            let event = || eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-            let layout = RingLayout::Split;
-            let driver = DriverQueue::new(&self.memory, base, QUEUE_SIZE, layout, features);
-            Queue { driver, kick: event(), call: event() }
-        };
-        self.queues = (0..count).map(ring).collect();
-        let setup = |(index, queue): (usize, &Queue)| {
-            let (kick, call) = (queue.kick.try_clone().unwrap(), queue.call.try_clone().unwrap());
-            queue.driver.layout().setup(index as u16, kick, call)
-        };
-        let (features, queues) = (self.features, self.queues.iter().enumerate().map(setup));
-        let queues = queues.collect();
+        self.driver.set_up(count);
+        let features = self.driver.features();
+        let queues = (0..count).map(|queue| self.driver.setup(queue)).collect();
         self.call(|reply| BackendRequest::Activate { features, queues, reply }).unwrap();
-    }
-
-    fn give(&mut self, queue: usize, buffer: Buffer) {
-        let Queue { driver, kick, .. } = &mut self.queues[queue];
-        driver.add(&[buffer]).unwrap();
-        let _ = driver.publish();
-        rustix::io::write(&*kick, &1_u64.to_ne_bytes()).unwrap();
-    }
-
-    /// Has something written into the next buffer of a queue.
-    fn listen(&mut self, queue: usize) {
-        let address = BUFFERS_AT + queue as u64 * 4096;
-        self.give(queue, Buffer::Writable { address, length: BUFFER_BYTES });
-    }
-
-    /// What was written there.
-    fn heard(&mut self, queue: usize) -> Vec<u8> {
-        let written = self.taken(queue);
-        let mut bytes = vec![0; written as usize];
-        let address = GuestAddress(BUFFERS_AT + queue as u64 * 4096);
-        self.memory.read_slice(address, &mut bytes).unwrap();
-        bytes
-    }
-
-    fn say(&mut self, queue: usize, bytes: &[u8]) {
-        let address = BUFFERS_AT + queue as u64 * 4096;
-        self.memory.write_slice(GuestAddress(address), bytes).unwrap();
-        self.give(queue, Buffer::Readable { address, length: bytes.len() as u32 });
-    }
-
-    /// Bytes written into the next buffer that comes back.
-    fn taken(&mut self, queue: usize) -> u32 {
-        let Queue { driver, call, .. } = &mut self.queues[queue];
-        loop {
-            if let Some(used) = driver.take_used() {
-                return used.written;
-            }
-            let mut waiting = [PollFd::new(&*call, PollFlags::IN)];
-            let patience = PATIENCE.try_into().unwrap();
-            assert_eq!(poll(&mut waiting, Some(&patience)).unwrap(), 1, "no interrupt");
-            rustix::io::read(&*call, &mut [0; 8]).unwrap();
-        }
-    }
-
-    /// Says something of the only port, and waits until it was heard.
-    fn tell(&mut self, event: u16, value: u16) {
-        let event = [event.to_le_bytes(), value.to_le_bytes()].concat();
-        self.say(ANSWERS, &[[0; 4].to_vec(), event].concat());
-        self.taken(ANSWERS);
-    }
-
-    /// The event of the next message.
-    fn told(&mut self) -> u16 {
-        self.listen(MESSAGES);
-        let message = self.heard(MESSAGES);
-        u16::from_le_bytes([message[4], message[5]])
     }
 
     fn end(self) {
@@ -206,20 +114,20 @@ fn a_console_outlives_whoever_serves_it() {
     let mut machine = Machine::new(&place, FEATURE_SIZE);
     let event = machine.events.recv_blocking(Deadline::after(PATIENCE)).unwrap();
     assert_eq!(event, BackendEvent::LookAtConfig, "there is a window, and the driver is to know");
-    machine.listen(RECEIVE);
+    machine.driver.listen(RECEIVE);
     host.write_all(b"typed").unwrap();
-    assert_eq!(machine.heard(RECEIVE), b"typed");
-    machine.say(TRANSMIT, b"shown");
+    assert_eq!(machine.driver.heard(RECEIVE), b"typed");
+    machine.driver.say(TRANSMIT, b"shown");
     reads(&mut host, b"shown");
-    machine.taken(TRANSMIT);
-    machine.listen(RECEIVE);
+    machine.driver.taken(TRANSMIT);
+    machine.driver.listen(RECEIVE);
     kill(first);
 
-    machine.say(TRANSMIT, b"nobody is there");
+    machine.driver.say(TRANSMIT, b"nobody is there");
     let second = place.serve(&program(PortRole::Console, &end));
     reads(&mut host, b"nobody is there");
     host.write_all(b"again").unwrap();
-    assert_eq!(machine.heard(RECEIVE), b"again");
+    assert_eq!(machine.driver.heard(RECEIVE), b"again");
     machine.end();
     second.join().unwrap().1.join().unwrap().unwrap();
 }
@@ -232,34 +140,34 @@ fn a_port_with_a_name_is_open_for_a_successor_and_closed_for_a_new_driver() {
     let first = place.serve(&program(role(), &end));
     let mut machine = Machine::new(&place, FEATURE_SIZE | FEATURE_MULTIPORT);
     let greet = |machine: &mut Machine| {
-        machine.tell(DEVICE_READY, 1);
-        assert_eq!(machine.told(), PORT_ADD);
-        machine.tell(PORT_READY, 1);
-        assert_eq!([machine.told(), machine.told()], [PORT_NAME, PORT_OPEN]);
+        tell(&mut machine.driver, 0, DEVICE_READY);
+        assert_eq!(told(&mut machine.driver).event, PORT_ADD);
+        tell(&mut machine.driver, 0, PORT_READY);
+        assert_eq!([(); 2].map(|()| told(&mut machine.driver).event), [PORT_NAME, PORT_OPEN]);
     };
     greet(&mut machine);
-    machine.tell(PORT_OPEN, 1);
-    machine.listen(RECEIVE);
+    tell(&mut machine.driver, 0, PORT_OPEN);
+    machine.driver.listen(RECEIVE);
     host.write_all(b"one").unwrap();
-    assert_eq!(machine.heard(RECEIVE), b"one");
-    machine.listen(RECEIVE);
+    assert_eq!(machine.driver.heard(RECEIVE), b"one");
+    machine.driver.listen(RECEIVE);
     kill(first);
 
     let second = place.serve(&program(role(), &end));
     host.write_all(b"two").unwrap();
-    assert_eq!(machine.heard(RECEIVE), b"two");
-    assert_eq!(machine.told(), PORT_ADD, "who knows nothing says it once more");
+    assert_eq!(machine.driver.heard(RECEIVE), b"two");
+    assert_eq!(told(&mut machine.driver).event, PORT_ADD, "who knows nothing says it once more");
 
     machine.call(|reply| BackendRequest::Reset { reply });
     machine.begin(4);
-    machine.listen(RECEIVE);
+    machine.driver.listen(RECEIVE);
     host.write_all(b"three").unwrap();
     greet(&mut machine);
     machine.call(|reply| BackendRequest::Pause { reply });
     machine.call(|reply| BackendRequest::Resume { reply });
-    assert!(machine.queues[RECEIVE].driver.take_used().is_none(), "nobody has it open");
-    machine.tell(PORT_OPEN, 1);
-    assert_eq!(machine.heard(RECEIVE), b"three");
+    assert!(!machine.driver.has_used(RECEIVE), "nobody has it open");
+    tell(&mut machine.driver, 0, PORT_OPEN);
+    assert_eq!(machine.driver.heard(RECEIVE), b"three");
     machine.end();
     second.join().unwrap().1.join().unwrap().unwrap();
 }
@@ -276,7 +184,7 @@ fn a_successor_with_fewer_ports_is_none() {
     let unfit = place.serve(&program(PortRole::Console, &end));
     unfit.join().unwrap().1.join().unwrap().unwrap();
     let second = place.serve(&program(role(), &end));
-    machine.say(TRANSMIT, b"to the second");
+    machine.driver.say(TRANSMIT, b"to the second");
     reads(&mut host, b"to the second");
     machine.end();
     second.join().unwrap().1.join().unwrap().unwrap();

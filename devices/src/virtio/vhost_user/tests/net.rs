@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send};
 
-use super::driver::Driver;
+use super::super::driven::Driven;
 use super::serve;
 use crate::virtio::net::{MacAddress, NetOptions, NetParts, Offloads, Tap};
 use crate::virtio::parts::DeviceParts;
@@ -59,12 +59,12 @@ impl Host {
 }
 
 /// The number of the next frame that a driver gets.
-fn received(driver: &mut Driver) -> u8 {
+fn received(driver: &mut Driven) -> u8 {
     driver.heard(RECEIVE)[HEADER + 20]
 }
 
 /// A driver that takes another address, and wants no frames but those to it.
-fn choose(driver: &mut Driver) {
+fn choose(driver: &mut Driven) {
     let commands = [vec![0, 0, 0], [&[1, 1], &TAKEN.0[..]].concat()];
     for command in commands {
         assert_eq!(driver.ask(CONTROL, &command), 0, "{command:?}");
@@ -72,7 +72,7 @@ fn choose(driver: &mut Driver) {
 }
 
 /// The driver gets what it chose to get, and nothing else.
-fn expect_choice(host: &mut Host, driver: &mut Driver) {
+fn expect_choice(host: &mut Host, driver: &mut Driven) {
     let sent = host.sends(&[MADE, FOREIGN, TAKEN]);
     driver.listen(RECEIVE);
     assert_eq!(received(driver), sent[2]);
@@ -80,7 +80,7 @@ fn expect_choice(host: &mut Host, driver: &mut Driver) {
 }
 
 /// The driver gets all there is, as one that chose nothing.
-fn expect_no_choice(host: &mut Host, driver: &mut Driver) {
+fn expect_no_choice(host: &mut Host, driver: &mut Driven) {
     let to = [FOREIGN, MADE, TAKEN];
     for number in host.sends(&to) {
         driver.listen(RECEIVE);
@@ -90,15 +90,15 @@ fn expect_no_choice(host: &mut Host, driver: &mut Driver) {
 }
 
 /// A network, and a driver that has chosen.
-fn chosen() -> (Host, DeviceParts, Driver, impl FnOnce(Driver)) {
+fn chosen() -> (Host, DeviceParts, Driven, impl FnOnce(Driven)) {
     let (socket, device) = network();
     let mut host = Host { socket, sent: 0 };
     let (connection, thread) = serve(&device);
-    let mut driver = Driver::new(connection, FEATURES, QUEUES);
+    let mut driver = Driven::new(connection, FEATURES, QUEUES);
     driver.begin(&BEGINNING);
     choose(&mut driver);
     expect_choice(&mut host, &mut driver);
-    let end = |driver: Driver| {
+    let end = |driver: Driven| {
         drop(driver);
         thread.join().unwrap().unwrap();
     };
@@ -150,7 +150,7 @@ fn what_a_driver_chose_outlasts_whoever_served_it() {
     let (mut host, device, mut driver, end) = chosen();
     let bases = driver.stop();
     let (connection, thread) = serve(&device);
-    let mut successor = Driver::new(connection, FEATURES, QUEUES);
+    let mut successor = Driven::new(connection, FEATURES, QUEUES);
     std::mem::swap(&mut successor.front_end, &mut driver.front_end);
     end(successor);
     driver.begin(&bases);
@@ -197,7 +197,7 @@ fn a_driver_whose_rings_begin_anew_has_chosen_nothing() {
     end(driver);
 
     let (connection, thread) = serve(&device);
-    let mut driver = Driver::new(connection, FEATURES, QUEUES);
+    let mut driver = Driven::new(connection, FEATURES, QUEUES);
     driver.begin(&BEGINNING);
     expect_no_choice(&mut host, &mut driver);
     drop(driver);

@@ -10,10 +10,13 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use super::super::driven::Driven;
 use super::super::front_end::FrontEnd;
 use super::super::message::ConfigPart;
-use super::driver::Driver;
 use super::{Request, disk, message, serve};
+use crate::virtio::console::driver::{
+    DEVICE_READY, PORT_ADD, PORT_NAME, PORT_OPEN, PORT_READY, tell, told,
+};
 use crate::virtio::console::{ConsoleParts, PortEnd, PortRole, WindowSize};
 use crate::virtio::parts::DeviceParts;
 use crate::virtio::vsock::{VsockOptions, VsockParts};
@@ -21,25 +24,9 @@ use crate::virtio::vsock::{VsockOptions, VsockParts};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 const MULTIPORT: u64 = 1 << 1;
-/// The port's queues, and those for messages.
+/// The port's queues.
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-const MESSAGES: usize = 2;
-const ANSWERS: usize = 3;
-
-/// A driver tells the device something of the only port (virtio 1.3 section 5.3.6.2).
-fn tell(driver: &mut Driver, event: u16) {
-    let message = [&[0; 4], &event.to_le_bytes()[..], &1_u16.to_le_bytes()].concat();
-    driver.say(ANSWERS, &message);
-    driver.taken(ANSWERS);
-}
-
-/// The event of the next message.
-fn told(driver: &mut Driver) -> u16 {
-    driver.listen(MESSAGES);
-    let message = driver.heard(MESSAGES);
-    u16::from_le_bytes([message[4], message[5]])
-}
 
 #[test]
 fn a_port_is_open_until_another_driver_comes() {
@@ -50,13 +37,13 @@ fn a_port_is_open_until_another_driver_comes() {
     let ports = vec![(PortRole::Named("p".into()), end)];
     let device = ConsoleParts::new(ports, WindowSize::default()).unwrap();
     let (connection, thread) = serve(&DeviceParts::Console(device));
-    let mut driver = Driver::new(connection, MULTIPORT, 4);
+    let mut driver = Driven::new(connection, MULTIPORT, 4);
     driver.begin(&[0; 4]);
     for turn in 0..2 {
-        tell(&mut driver, 0);
-        assert_eq!(told(&mut driver), 1, "there is a port");
-        tell(&mut driver, 3);
-        assert_eq!([told(&mut driver), told(&mut driver)], [7, 6], "it has a name, and is open");
+        tell(&mut driver, 0, DEVICE_READY);
+        assert_eq!(told(&mut driver).event, PORT_ADD);
+        tell(&mut driver, 0, PORT_READY);
+        assert_eq!([(); 2].map(|()| told(&mut driver).event), [PORT_NAME, PORT_OPEN]);
         driver.listen(RECEIVE);
         host.write_all(b"first").unwrap();
         // The bytes are there when this was heard, and nobody wants them yet.
@@ -67,7 +54,7 @@ fn a_port_is_open_until_another_driver_comes() {
         let bases = driver.stop();
         assert!(!driver.has_used(RECEIVE), "nobody has it open in turn {turn}");
         driver.start(&bases);
-        tell(&mut driver, 6);
+        tell(&mut driver, 0, PORT_OPEN);
         assert_eq!(driver.heard(RECEIVE), b"first");
         for change in 0..3 {
             driver.listen(RECEIVE);
@@ -110,7 +97,7 @@ fn a_driver_of_sockets_hears_that_its_connections_are_gone_and_a_new_one_hears_n
     let (connects, _nobody) = ipc::channel(1);
     let parts = VsockParts::new(VsockOptions::new(3), stream, seqpacket, connects).unwrap();
     let (connection, thread) = serve(&DeviceParts::Vsock(parts));
-    let mut driver = Driver::new(connection, 0, 3);
+    let mut driver = Driven::new(connection, 0, 3);
     driver.begin(&[0; 3]);
     for _ in 0..2 {
         driver.listen(EVENT);
@@ -134,11 +121,11 @@ fn a_driver_of_sockets_hears_that_its_connections_are_gone_and_a_new_one_hears_n
 const WRITEBACK: u32 = 32;
 const CONFIG_WCE: u64 = 1 << 11;
 
-fn writeback(driver: &mut Driver) -> u8 {
+fn writeback(driver: &mut Driven) -> u8 {
     driver.front_end.config(WRITEBACK + 1).unwrap()[WRITEBACK as usize]
 }
 
-fn write_through(driver: &mut Driver) {
+fn write_through(driver: &mut Driven) {
     let part = ConfigPart { offset: WRITEBACK, size: 1, flags: 0 };
     let request = message(Request::SetConfig, &[part.as_bytes(), &[0]].concat());
     driver.front_end.socket().write_all(&request).unwrap();
@@ -148,7 +135,7 @@ fn write_through(driver: &mut Driver) {
 fn what_a_driver_wrote_to_the_configuration_space_outlasts_a_back_end() {
     let (_file, device) = disk();
     let (connection, thread) = serve(&device);
-    let mut driver = Driver::new(connection, CONFIG_WCE, 1);
+    let mut driver = Driven::new(connection, CONFIG_WCE, 1);
     assert_eq!(writeback(&mut driver), 1);
     // Before there is a back end, and when there is one.
     for _ in 0..2 {
@@ -174,9 +161,9 @@ fn what_a_driver_wrote_to_the_configuration_space_outlasts_a_back_end() {
 fn writes_through_the_cache_outlast_whoever_served_the_disk_and_not_a_reset() {
     let (_file, device) = disk();
     let (connection, mut thread) = serve(&device);
-    let mut driver = Driver::new(connection, CONFIG_WCE, 1);
+    let mut driver = Driven::new(connection, CONFIG_WCE, 1);
     let record = driver.front_end.inflight(1, 16).unwrap().unwrap();
-    let mut succeed = |driver: &mut Driver| {
+    let mut succeed = |driver: &mut Driven| {
         let (connection, successor) = serve(&device);
         driver.front_end = FrontEnd::new(connection).unwrap();
         std::mem::replace(&mut thread, successor).join().unwrap().unwrap();
