@@ -11,7 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use devices::dead_holder;
 use executor::Fd;
+use rustix::io::Errno;
 
 use super::Absence;
 use super::input::{self, Pending};
@@ -80,10 +82,33 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     if !is_socket {
         return Ok(());
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+    match dead_holder::outlast(|| listener(path), |listener| *listener == Listener::Dead) {
+        Err(Listener::Gone) => fs::remove_file(path),
         _ => Ok(()),
     }
+}
+
+/// Why nobody answers at a socket.
+#[derive(PartialEq, Eq)]
+enum Listener {
+    /// There is none any more.
+    Gone,
+    /// The kernel has not closed the files of its process yet.
+    Dead,
+}
+
+fn listener(path: &Path) -> Result<(), Listener> {
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Listener::Gone),
+        Ok(connection) if is_process_gone(&connection) => Err(Listener::Dead),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the process is gone that listened at the other end.
+fn is_process_gone(connection: &UnixStream) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(connection);
+    peer.is_ok_and(|peer| rustix::process::test_kill_process(peer.pid) == Err(Errno::SRCH))
 }
 
 /// Takes one client after the other and copies what it sends to the device.
