@@ -1,15 +1,15 @@
-//! `vmm device`: one device for virtual machines of other programs.
+//! `vmm device`: devices for virtual machines of other programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use crate::config::{
-    ConsoleConfig, DiskConfig, MachineOptions, NetConfig, QueueCount, RngConfig, ShareConfig,
-    VsockConfig,
+    ConsoleConfig, DeviceOptions, DiskConfig, Error as ConfigError, MachineOptions, NetConfig,
+    Placement, RngConfig, ServedDevices, ShareConfig, VsockConfig, check_served,
 };
 use crate::error::Report;
-use crate::machine::{Lifetime, Service, serve};
+use crate::machine::{Grouping, Lifetime, ServedDevice, Service, serve};
 use crate::outcome::Outcome;
 
 const EXAMPLES: &str = "\
@@ -22,6 +22,8 @@ Examples:
   vmm device net --socket net.sock tap=tap0             a network
   vmm device console --socket hvc.sock stdio            a console on this terminal; in another one:
       vmm run vmlinux --vhost-user type=console,socket=hvc.sock -p console=hvc0
+  vmm device serve --device type=blk,socket=a.sock,path=a --device type=blk,socket=b.sock,path=b
+                                                        two disks in one process
 
 The device runs in a sandboxed process. A front end that connects again after its death goes on with
 what was in flight.";
@@ -36,7 +38,22 @@ Examples:
 Our machines use it with `vmm run --vhost-user type=console,socket=hvc.sock`, and `-p console=hvc0`
 if the kernel is to write there. QEMU 7.2 has no front end for consoles.";
 
-/// Serve one virtio device to virtual machines of other programs (vhost-user)
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  vmm device serve --device type=blk,socket=disk.sock,path=root.img \\
+                   --device type=rng,socket=rng.sock,rate=64K
+  vmm device serve --config devices.toml --once         until a front end of each device has gone
+
+In the file there is a table for each device; relative paths start at the file's folder:
+  [[device]]
+  type = \"blk\"
+  socket = \"disk.sock\"
+  path = \"root.img\"
+
+Each device has a thread and a seccomp filter of its own. Those that share a process share its fate:
+when it dies, their front ends connect again and go on with what was in flight.";
+
+/// Serve virtio devices to virtual machines of other programs (vhost-user)
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DeviceArgs {
@@ -96,6 +113,25 @@ enum Kind {
         #[command(flatten)]
         service: ServiceArgs,
     },
+    /// Serve several devices, from one process or one each
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// File with a `[[device]]` table for each device, whose keys are those of --device
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Device: type=blk|net|vsock|rng|fs|console,socket=SOCKET, then what `vmm device TYPE` takes;
+    /// [rate=BYTES] of rng, ports=[KIND,...] of console; may be repeated
+    #[arg(long = "device", value_name = "LIST")]
+    devices: Vec<DeviceOptions>,
+    /// Give each device a process of its own
+    #[arg(long)]
+    apart: bool,
+    #[command(flatten)]
+    mode: ModeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -103,7 +139,13 @@ struct ServiceArgs {
     /// Where front ends connect; made for the owner alone
     #[arg(long, value_name = "SOCKET")]
     socket: PathBuf,
-    /// End when the first front end has gone
+    #[command(flatten)]
+    mode: ModeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ModeArgs {
+    /// End when the first front end, of each device, has gone
     #[arg(long)]
     once: bool,
     /// Serve without a sandbox, in this process, for debuggers and profilers
@@ -111,47 +153,76 @@ struct ServiceArgs {
     single_process: bool,
 }
 
-/// Serves the device and gives the exit status of the process.
+/// Serves devices and gives the exit status of the process.
 pub(super) fn run(arguments: DeviceArgs) -> u8 {
-    let mut options = MachineOptions::default();
-    let mut entropy = RngConfig::Absent;
-    let service = match arguments.kind {
-        Kind::Blk { mut disk, service } => {
-            // Front ends take as many as they like, and refuse a device with fewer.
-            disk.queues.get_or_insert(QueueCount::MOST);
-            options.disks.push(disk);
+    let mut machine = MachineOptions::default();
+    let ServiceArgs { socket, mode } = match arguments.kind {
+        Kind::Serve(several) => return serve_several(several),
+        Kind::Blk { disk, service } => {
+            machine.serve_disk(disk);
             service
         }
         Kind::Net { net, service } => {
-            options.nets.push(net);
+            machine.nets.push(net);
             service
         }
         Kind::Vsock { vsock, service } => {
-            options.vsock = Some(vsock);
+            machine.vsock = Some(vsock);
             service
         }
         Kind::Rng { rng, service } => {
-            entropy = rng;
+            machine.rng = Some(rng);
             service
         }
         Kind::Fs { share, service } => {
-            options.shares.push(share);
+            machine.shares.push(share);
             service
         }
         Kind::Console { ports, service } => {
-            options.consoles = ports;
+            machine.consoles = ports;
             service
         }
     };
-    let ServiceArgs { socket, once, single_process } = service;
-    options.single_process = Some(single_process);
-    let mut device = match options.check() {
-        Ok(device) => device,
+    match machine.check() {
+        Ok(device) => serve_all(vec![ServedDevice { device, socket }], &mode, Grouping::Together),
+        Err(error) => failed(&Report::new(&error)),
+    }
+}
+
+fn serve_several(arguments: ServeArgs) -> u8 {
+    let ServeArgs { config, devices, apart, mode } = arguments;
+    let devices = match checked(config.as_deref(), devices) {
+        Ok(devices) => devices,
         Err(error) => return failed(&Report::new(&error)),
     };
-    device.rng = entropy;
-    let lifetime = if once { Lifetime::OneFrontEnd } else { Lifetime::UntilSignal };
-    match serve(&Service { device, socket, lifetime }) {
+    serve_all(devices, &mode, if apart { Grouping::Apart } else { Grouping::Together })
+}
+
+/// What a file and the command line say, each device checked.
+fn checked(
+    file: Option<&Path>,
+    devices: Vec<DeviceOptions>,
+) -> Result<Vec<ServedDevice>, ConfigError> {
+    let mut all = match file {
+        Some(file) => ServedDevices::from_file(file)?.devices,
+        None => Vec::new(),
+    };
+    all.extend(devices);
+    check_served(&all, Service::MAX_DEVICES)?;
+    let several = all.len() > 1;
+    let checked = all.into_iter().map(|DeviceOptions { socket, machine }| match machine.check() {
+        Ok(device) => Ok(ServedDevice { device, socket }),
+        Err(error) if several => Err(ConfigError::Served { socket, source: Box::new(error) }),
+        Err(error) => Err(error),
+    });
+    checked.collect()
+}
+
+fn serve_all(devices: Vec<ServedDevice>, mode: &ModeArgs, grouping: Grouping) -> u8 {
+    let lifetime = if mode.once { Lifetime::OneFrontEnd } else { Lifetime::UntilSignal };
+    let placement =
+        if mode.single_process { Placement::SingleProcess } else { Placement::Processes };
+    match serve(&Service { devices, lifetime, placement, grouping }) {
         Ok(None) => 0,
         Ok(Some(signal)) => Outcome::Signal(signal).exit_code(),
         Err(error) => failed(&Report::new(&error)),

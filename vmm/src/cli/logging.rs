@@ -22,13 +22,16 @@ pub(super) fn start(verbosity: Verbosity) {
     };
     let start = Instant::now();
     builder.target(Target::Stderr).format(move |out, record| {
-        let (mut line, end) = match warden::actor_prefix(record) {
-            Some(prefix) => (prefix, "\n"),
-            None => (prefix(start, record), terminal::line_end()),
-        };
-        append_clean(&mut line, record.args());
-        line.push_str(end);
         // One write per line, so that lines of several threads do not mix.
+        if let Some(mut line) = warden::actor_prefix(record) {
+            append_clean(&mut line, record.args());
+            line.push('\n');
+            warden::actor_says(line.as_bytes());
+            return Ok(());
+        }
+        let mut line = prefix(start, record);
+        append_clean(&mut line, record.args());
+        line.push_str(terminal::line_end());
         out.write_all(line.as_bytes())
     });
     builder.init();

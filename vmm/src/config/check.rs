@@ -333,8 +333,7 @@ fn choose_serial(
 fn check_ends(ends: &[&SerialConfig]) -> Result<(), Error> {
     for (index, end) in ends.iter().enumerate() {
         check_serial(end)?;
-        let shared = !matches!(end, SerialConfig::Null | SerialConfig::Pty);
-        if shared && ends[..index].contains(end) {
+        if end.is_exclusive() && ends[..index].contains(end) {
             return Err(Error::SameEnd { end: (*end).clone() });
         }
     }

@@ -179,6 +179,32 @@ pub enum Error {
         /// The socket.
         socket: PathBuf,
     },
+    /// Nobody says what to serve.
+    #[error("no device to serve is given")]
+    NothingServed,
+    /// There are more devices than one process can serve.
+    #[error("{count} devices are more than the {most} that one command serves")]
+    TooManyServed {
+        /// What was asked for.
+        count: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// Two devices would be served at one socket.
+    #[error("two devices are to be served at the socket `{}`", socket.display())]
+    ServedTwice {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// One of several devices that are served cannot be.
+    #[error("cannot serve the device at `{}`", socket.display())]
+    Served {
+        /// Where it would be served.
+        socket: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<Self>,
+    },
     /// A directory over 9P has a key of virtio-fs.
     #[error("the share `{tag}` is one over 9P, where `{key}` has no meaning")]
     ForeignKey {
@@ -376,6 +402,12 @@ impl Hint for Error {
             }
             Self::HalfMapped { .. } => Some("give it `uid-map` and `gid-map`".into()),
             Self::SameTag { .. } => Some("give each its own `tag`".into()),
+            Self::NothingServed => {
+                Some("--device type=blk,socket=SOCKET,path=FILE, or a file with --config".into())
+            }
+            Self::TooManyServed { .. } => Some("serve the others by another command".into()),
+            Self::ServedTwice { .. } => Some("give each its own `socket`".into()),
+            Self::Served { source, .. } => source.hint(),
             Self::SameSocket { .. } => Some("start the program once for each device".into()),
             Self::SocketPath { .. } => {
                 Some("use a shorter path, or one relative to where you are".into())

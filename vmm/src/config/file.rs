@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::suggest::nearest;
 use super::{Error, MachineOptions};
 
@@ -23,15 +25,21 @@ impl MachineOptions {
 
     /// Reads a text; errors name the file that it is from. Relative paths stay as they are.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|source| Error::ParseFile {
-            path: path.to_owned(),
-            nearest: meant(source.message()),
-            source: Box::new(source),
-        })
+        parse(text, path)
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// What a text says; errors name the file that it is from.
+pub(super) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Error> {
+    toml::from_str(text).map_err(|source| Error::ParseFile {
+        path: path.to_owned(),
+        nearest: meant(source.message()),
+        source: Box::new(source),
+    })
+}
+
+/// The text of a file, if that can be a configuration file.
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::ReadFile { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let mut text = String::new();

@@ -48,6 +48,13 @@ pub enum SerialError {
     NoValue(String),
 }
 
+impl SerialConfig {
+    /// Whether only one line of characters can end there.
+    pub fn is_exclusive(&self) -> bool {
+        !matches!(self, Self::Null | Self::Pty)
+    }
+}
+
 impl FromStr for SerialConfig {
     type Err = SerialError;
 

@@ -87,6 +87,15 @@ pub enum Error {
     /// A front end is served one device, and these are two.
     #[error("a console without a name and ports with names are two devices")]
     TwoConsoles,
+    /// One of several devices cannot be served.
+    #[error("cannot serve the device at `{}`", socket.display())]
+    Served {
+        /// Where it would be served.
+        socket: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<Self>,
+    },
     /// The host's end of the debug console cannot be opened.
     #[error("cannot use the debug console")]
     Debugcon(#[source] serial_port::Error),
@@ -162,6 +171,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Kvm(error) => error.hint(),
+            Self::Served { source, .. } => source.hint(),
             Self::Ram(error) => error.hint(),
             Self::Boot(error) => error.hint(),
             Self::HostSockets(error) => error.hint(),
@@ -185,6 +195,7 @@ impl Hint for Error {
 
     fn exit_code(&self) -> u8 {
         match self {
+            Self::Served { source, .. } => source.exit_code(),
             // These are faults of this program, not of what it was given.
             Self::Bus(_) | Self::Transport(_) | Self::Acpi(_) | Self::WardenDied => outcome::CRASH,
             _ => outcome::BAD_INPUT,

@@ -52,7 +52,7 @@ pub use error::Error;
 pub use kernel::BootFailure;
 pub use loader::LoadError;
 pub use memory::RamError;
-pub use stand_alone::{Lifetime, Service, serve};
+pub use stand_alone::{Grouping, Lifetime, ServedDevice, Service, serve};
 pub use user_net::UserNetError;
 
 use serde::{Deserialize, Serialize};

@@ -40,7 +40,7 @@ use super::vcpu::AddressSpaces;
 use crate::config::RestartLimit;
 use crate::error::Report;
 use crate::warden::{
-    ActorId, ActorKind, ActorLink, Death, LogPipe, Privileges, Spawner, Start, Warden, WardenEvent,
+    Actor, ActorId, ActorKind, ActorLink, Death, LogPipe, Spawner, Start, Warden, WardenEvent,
 };
 use trace::Ring;
 
@@ -84,7 +84,7 @@ pub(super) struct Process {
 impl Blueprint {
     /// Starts the first process, from a thread without an executor.
     pub(super) fn start(&self, id: ActorId, spawner: &Spawner) -> Result<Process, Error> {
-        self.send_off(id, spawner.spawn_blocking(id, self.kind, self.privileges())?)
+        self.send_off(id, spawner.spawn_blocking(id, self.as_actor())?)
     }
 
     /// How many requests all its processes have finished.
@@ -93,8 +93,9 @@ impl Blueprint {
         queues.iter().fold(0, |sum, queue| sum.wrapping_add(queue.requests))
     }
 
-    fn privileges(&self) -> Privileges {
-        shares::device_privileges(&self.parts.lock())
+    fn as_actor(&self) -> Actor {
+        let privileges = shares::device_privileges(&self.parts.lock());
+        Actor { kind: self.kind, privileges }
     }
 
     /// Sends a process what it works on. It need not run yet.
@@ -323,12 +324,7 @@ impl Supervisor {
     async fn replace(&mut self, mut charge: Charge) {
         let id = ActorId(self.next_id);
         self.next_id += 1;
-        let actor = match self
-            .warden
-            .spawner()
-            .spawn(id, charge.blueprint.kind, charge.blueprint.privileges())
-            .await
-        {
+        let actor = match self.warden.spawner().spawn(id, charge.blueprint.as_actor()).await {
             Ok(actor) => actor,
             Err(error) => return charge.give_up(&Report::new(&error).one_line()),
         };

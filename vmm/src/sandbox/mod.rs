@@ -30,7 +30,10 @@ pub use namespaces::{
     Child, Users, clone_into_pid_namespace, enter_empty_world, leave_shared_places,
 };
 pub use pages::shed_beginnings;
-pub use privileges::{Files, Limits, Privileges, empty_bounding_set, lock_down, tie_to_parent};
+pub use privileges::{
+    Files, Limits, Privileges, confine_thread, empty_bounding_set, lock_down, share_one_heap,
+    tie_to_parent,
+};
 pub use signals::forget_handlers;
 
 use std::borrow::Cow;

@@ -34,8 +34,19 @@ pub enum Files {
     Below,
 }
 
-/// What an actor may do that its user may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+impl Limits {
+    /// Those of two actors in one process.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            descriptors: self.descriptors.saturating_add(other.descriptors),
+            private_bytes: self.private_bytes.saturating_add(other.private_bytes),
+        }
+    }
+}
+
+/// What an actor may do that its user may not; what comes later includes what comes before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Privileges {
     /// Nothing.
     None,
@@ -58,11 +69,11 @@ impl Privileges {
     }
 }
 
-/// Gives up every other privilege, for good. What is left to do is the seccomp filter. `parent` is a
-/// pidfd of the process that the caller must not outlive.
+/// Gives up every other privilege, for good. What is left to do is what each thread does for itself:
+/// [`confine_thread`] and the seccomp filter. `parent` is a pidfd of the process that the caller, which
+/// must have one thread, must not outlive.
 pub fn lock_down(
     limits: Limits,
-    files: Files,
     privileges: Privileges,
     parent: BorrowedFd<'_>,
 ) -> Result<(), SandboxError> {
@@ -70,15 +81,31 @@ pub fn lock_down(
     tie_to_parent(parent)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(SandboxError::of("give up gaining privileges"))?;
-    if files == Files::Given {
-        landlock::deny_all()?;
-    }
     limit(Resource::Nofile, limits.descriptors)?;
     limit(Resource::Data, limits.private_bytes)?;
     limit(Resource::Core, 0)?;
     // Not traceable, and its /proc entries belong to root.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(SandboxError::of("make the actor undumpable"))
+}
+
+/// Gives up what the calling thread needs less than others of its process.
+pub fn confine_thread(files: Files, privileges: Privileges) -> Result<(), SandboxError> {
+    drop_capabilities(privileges.capabilities())?;
+    match files {
+        Files::Given => landlock::deny_all(),
+        Files::Below => Ok(()),
+    }
+}
+
+/// Has all threads that this one will make use its heap: those of their own grow by making memory
+/// accessible, which no actor may.
+pub fn share_one_heap() {
+    // SAFETY: sets a number before there is another thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Empties the bounding set: children of the calling process cannot gain a capability from

@@ -28,8 +28,8 @@ use crate::machine::shares;
 use crate::outcome;
 use crate::signals::Signals;
 use crate::warden::{
-    ActorId, ActorKind, ActorLink, Death, Flow, LogPipe, PolicySource, Privileges, REST, Start,
-    Users, Warden, WardenEvent,
+    Actor, ActorId, ActorKind, ActorLink, Death, Flow, LogPipe, PolicySource, Privileges, REST,
+    Start, Users, Warden, WardenEvent,
 };
 
 /// What the process is called in the log.
@@ -194,8 +194,8 @@ impl Keeper {
     /// The whole life of one process.
     async fn live(&mut self, id: ActorId) -> Result<Death, Error> {
         let privileges = shares::privileges(&self.served.options.ids);
-        let ActorLink { link, sender, log } =
-            self.warden.spawner().spawn(id, ActorKind::P9, privileges).await?;
+        let actor = Actor { kind: ActorKind::P9, privileges };
+        let ActorLink { link, sender, log, .. } = self.warden.spawner().spawn(id, actor).await?;
         let start = self.served.start().map_err(Error::host("duplicate descriptors"))?;
         sender.send(Start::Clients(Box::new(start))).await.map_err(Error::Start)?;
         self.tasks.spawn(link.drive());

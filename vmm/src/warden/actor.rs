@@ -1,25 +1,34 @@
 //! The life of a sandboxed actor process.
 //!
 //! ```text
-//!   clone ─► keep link and log ─► death note ─► lock down ─► ring ─► open the link ─► seccomp
-//!                                                                                       │
-//!   exit ◄── the actor ◄── Start: the first message ◄───────────────────────────────────┘
+//!   clone ─► keep links and logs ─► death note ─► lock down ─► a thread for each further actor
+//!                                                                  │
+//!            in each thread:  Landlock ─► ring ─► open the link ─► seccomp
+//!                                                                  │
+//!   exit ◄── the actor ◄── Start: the first message ◄──────────────┘
 //! ```
 //!
 //! Nothing that another process sent is looked at before the filter is in force.
+//!
+//! Actors that share a process have what the kernel keeps for each thread: filter, ring, capabilities, Landlock.
+//! They share memory, so one that is taken over may take over the others: all of them together can do what
+//! each of them may, and nothing else.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use devices::virtio::parts::{DeviceParts, VirtioStart};
 use devices::virtio::vhost_user::VhostUserStart;
 use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
 use ipc::link::{LinkConfig, LinkEnd, Looking, Opened};
-use ipc::{Fd, Reply};
+use ipc::{Fd, Receiver, Reply, Sender};
 use seccomp::Program;
 use serde::{Deserialize, Serialize};
 
 use super::log_pipe;
+use super::policies::Programs;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
 use crate::sandbox::{self, DeathNoteMemory, Files, Limits, Privileges};
@@ -27,6 +36,9 @@ use crate::serve_9p::ClientsStart;
 
 /// The exit status of an actor that could not be set up.
 const FAILED: i32 = 1;
+
+/// The most actors of one process: what the descriptors of a message can connect.
+pub const MAX_ACTORS: usize = 16;
 
 /// What an actor process can be. In the order of [`ActorKind::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,15 +65,36 @@ pub enum ActorKind {
     Probe,
 }
 
+/// What an actor is, for whoever asks for one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Its kind.
+    pub kind: ActorKind,
+    /// What it may do that its user may not.
+    pub privileges: Privileges,
+}
+
+/// An actor that is asked for, and the far ends of what will lead to it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Unborn {
+    pub(super) actor: Actor,
+    pub(super) end: LinkEnd<Served, Start>,
+    /// Where its log goes.
+    pub(super) log: Fd,
+}
+
 /// Whether the actor has started; a refusal is a sentence for the log.
 pub type Started = Result<(), String>;
+
+/// A front end has gone. An error is a sentence for the log.
+pub type Served = Result<(), String>;
 
 /// The first message to an actor: what it works on. Must be of the kind that was spawned.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Start {
     /// For a device, which must be of the same kind as the actor.
     Virtio(Box<VirtioStart>),
-    /// The same, for a front end of another program.
+    /// The same, for a front end of another program. When that has gone, another one may follow.
     VhostUser(Box<VhostUserStart>),
     /// For [`ActorKind::P9`] instead of a device: clients on sockets.
     Clients(Box<ClientsStart>),
@@ -198,30 +231,115 @@ impl ActorKind {
 
 /// What a new process starts from.
 pub(super) struct Birth<'w> {
-    pub(super) kind: ActorKind,
-    pub(super) privileges: Privileges,
-    pub(super) end: LinkEnd<(), Start>,
-    /// Where its log goes.
-    pub(super) log: Fd,
+    pub(super) actors: Vec<Unborn>,
     pub(super) note: DeathNoteMemory,
-    pub(super) program: &'w Program,
+    pub(super) programs: &'w Programs,
     /// A pidfd of the warden.
     pub(super) parent: BorrowedFd<'w>,
 }
 
+/// An actor whose process is locked down.
+struct Newborn {
+    actor: Actor,
+    end: LinkEnd<Served, Start>,
+    /// Where its log goes, if not to standard error.
+    log: Option<Fd>,
+    program: Program,
+    place: Place,
+    /// Actors of the process that have not ended.
+    left: Arc<AtomicUsize>,
+}
+
+/// Where an actor runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a process of its own.
+    Alone,
+    /// On the first thread of a process.
+    First,
+    /// On another one.
+    Further,
+}
+
 /// Never returns: this is the whole life of the process.
 pub(super) fn run(birth: Birth<'_>) -> ! {
-    let kind = birth.kind;
-    let status = match settle(birth) {
+    let newborns = lock_down(birth).unwrap_or_else(|error| give_up("the", &*error));
+    let mut newborns = newborns.into_iter();
+    let Some(first) = newborns.next() else { end(0) };
+    for newborn in newborns {
+        let kind = newborn.actor.kind.name();
+        // While there is no filter on this thread: none allows to make threads.
+        let thread = std::thread::Builder::new().name(kind.into());
+        if let Err(error) = thread.spawn(move || live(newborn)) {
+            give_up(kind, &error);
+        }
+    }
+    live(first)
+}
+
+/// What is the same for all threads of the process.
+fn lock_down(birth: Birth<'_>) -> Result<Vec<Newborn>, Box<dyn std::error::Error>> {
+    let Birth { actors, note, programs, parent } = birth;
+    if let Some(first) = actors.first() {
+        log_pipe::speak_into(first.log.as_fd())?;
+    }
+    let ends = actors.iter().flat_map(|unborn| unborn.end.descriptors());
+    let logs = actors.iter().skip(1).map(|unborn| unborn.log.as_fd());
+    let kept = ends.chain(logs).collect::<Vec<_>>();
+    sandbox::keep_only(&[&kept[..], &[parent]].concat())?;
+    note.install_handlers()?;
+    devices::memory::survive_bus_errors()?;
+    die_of_panics();
+    let limits = actors.iter().map(|unborn| unborn.actor.kind.limits());
+    let limits = limits.reduce(Limits::and).ok_or("it has no actor")?;
+    let privileges = actors.iter().map(|unborn| unborn.actor.privileges).max();
+    sandbox::lock_down(limits, privileges.unwrap_or(Privileges::None), parent)?;
+    sandbox::keep_only(&kept)?;
+    let left = Arc::new(AtomicUsize::new(actors.len()));
+    if actors.len() > 1 {
+        sandbox::share_one_heap();
+    }
+    let alone = actors.len() == 1;
+    let newborns = actors.into_iter().enumerate().map(|(index, unborn)| {
+        let Unborn { actor, end, log } = unborn;
+        let (place, log) = match index {
+            0 => {
+                // Closed above, with all that is not kept.
+                std::mem::forget(log);
+                (if alone { Place::Alone } else { Place::First }, None)
+            }
+            _ => (Place::Further, Some(log)),
+        };
+        let program = programs.of(actor.kind).clone();
+        Newborn { actor, end, log, program, place, left: Arc::clone(&left) }
+    });
+    Ok(newborns.collect())
+}
+
+/// Never returns: this is the whole life of the actor, and that of the last one the process's.
+fn live(newborn: Newborn) -> ! {
+    let (kind, place, left) = (newborn.actor.kind, newborn.place, Arc::clone(&newborn.left));
+    let status = match settle(newborn) {
         Ok(Settled { mut executor, opened, looking }) => {
-            executor.block_on(act(kind, opened, looking))
+            executor.block_on(act(kind, place, opened, looking))
         }
-        Err(error) => {
-            let reason = Report::of(&*error).one_line();
-            log::error!("a {} process cannot start: {reason}", kind.name());
-            FAILED
-        }
+        Err(error) => give_up(kind.name(), &*error),
     };
+    if status != 0 || left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        end(status);
+    }
+    // The end of a thread takes calls that no actor may make.
+    loop {
+        std::thread::park();
+    }
+}
+
+fn give_up(kind: &str, error: &dyn std::error::Error) -> ! {
+    log::error!("a {kind} process cannot start: {}", Report::of(error).one_line());
+    end(FAILED)
+}
+
+fn end(status: i32) -> ! {
     // What this process inherited from the warden must not be dropped.
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }
@@ -229,24 +347,21 @@ pub(super) fn run(birth: Birth<'_>) -> ! {
 
 struct Settled {
     executor: Executor,
-    opened: Opened<(), Start>,
+    opened: Opened<Served, Start>,
     looking: Looking,
 }
 
-fn settle(birth: Birth<'_>) -> Result<Settled, Box<dyn std::error::Error>> {
-    let Birth { kind, privileges, end, log, note, program, parent } = birth;
-    log_pipe::speak_into(log.as_fd())?;
-    // Closed below, with all that is not kept.
-    std::mem::forget(log);
-    let mut kept = end.descriptors().to_vec();
-    kept.push(parent);
-    sandbox::keep_only(&kept)?;
-    note.install_handlers()?;
-    devices::memory::survive_bus_errors()?;
-    die_of_panics();
-    sandbox::lock_down(kind.limits(), kind.files(), privileges, parent)?;
-    sandbox::keep_only(&end.descriptors())?;
-    let executor = Executor::new(&kind.ring())?;
+fn settle(newborn: Newborn) -> Result<Settled, Box<dyn std::error::Error>> {
+    let Newborn { actor, end, log, program, place, .. } = newborn;
+    if let Some(log) = log {
+        log_pipe::speak_here(log.into());
+    }
+    if place != Place::Alone {
+        // File servers have a working directory and a umask of their own.
+        sandbox::leave_shared_places()?;
+    }
+    sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
+    let executor = Executor::new(&actor.kind.ring())?;
     let opened = end.open()?;
     // Asks the kernel what the filter may forbid.
     let looking = Looking::for_this_host();
@@ -263,12 +378,19 @@ fn die_of_panics() {
 }
 
 /// The actor itself; returns the exit status.
-async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i32 {
-    let Opened { link, mut receiver, .. } = opened;
+async fn act(
+    kind: ActorKind,
+    place: Place,
+    opened: Opened<Served, Start>,
+    looking: Looking,
+) -> i32 {
+    let Opened { link, mut receiver, sender } = opened;
     executor::spawn(link.drive()).detach();
     // A vCPU that reads a configuration reads several fields, and waits for each.
     let _looking = (looking == Looking::WhileItPays).then(|| link.look_when_idle());
-    executor::spawn(sandbox::shed_beginnings()).detach();
+    if place != Place::Further {
+        executor::spawn(sandbox::shed_beginnings()).detach();
+    }
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {
         return 0;
@@ -280,11 +402,8 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i3
                 return FAILED;
             }
         }
-        (kind, Start::VhostUser(start)) if Some(kind) == ActorKind::of(&start.device) => {
-            if let Err(reason) = start.run().await {
-                log::error!("{reason}");
-                return FAILED;
-            }
+        (kind, Start::VhostUser(start)) => {
+            return serve_front_ends(kind, *start, &mut receiver, &sender).await;
         }
         (ActorKind::P9, Start::Clients(start)) => {
             if let Err(error) = start.run().await {
@@ -297,9 +416,37 @@ async fn act(kind: ActorKind, opened: Opened<(), Start>, looking: Looking) -> i3
             probe::run(start).await;
         }
         (kind, _) => {
-            log::error!("a {} process was started as something else", kind.name());
-            return FAILED;
+            return started_as_something_else(kind);
         }
     }
     0
+}
+
+/// Serves one front end after the other, as long as others may come.
+async fn serve_front_ends(
+    kind: ActorKind,
+    first: VhostUserStart,
+    starts: &mut Receiver<Start>,
+    served: &Sender<Served>,
+) -> i32 {
+    let mut start = first;
+    loop {
+        if ActorKind::of(&start.device) != Some(kind) {
+            return started_as_something_else(kind);
+        }
+        let outcome = start.run().await;
+        if served.send(outcome).await.is_err() {
+            return 0;
+        }
+        start = match starts.recv().await {
+            Ok(Start::VhostUser(next)) => *next,
+            Ok(_) => return started_as_something_else(kind),
+            Err(_) => return 0,
+        };
+    }
+}
+
+fn started_as_something_else(kind: ActorKind) -> i32 {
+    log::error!("a {} process was started as something else", kind.name());
+    FAILED
 }

@@ -8,6 +8,7 @@
 //! time, cuts lines, passes on a bounded number of them and counts the others, and lets nothing
 //! through that controls a terminal. What a full pipe does not take is lost; nobody waits for anybody.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +37,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 const TARGET: &str = "vmm::actor";
 const LONGEST_TARGET: usize = 80;
 
+thread_local! {
+    /// Where this thread logs, if not to standard error.
+    static PIPE: OnceCell<OwnedFd> = const { OnceCell::new() };
+}
+
 /// Whether this process is an actor.
 static ACTOR: AtomicBool = AtomicBool::new(false);
 
@@ -50,6 +56,20 @@ pub(super) fn speak_into(pipe: BorrowedFd<'_>) -> io::Result<()> {
     rustix::stdio::dup2_stderr(pipe)?;
     ACTOR.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// In an actor: from now on what this thread logs goes into a pipe of its own.
+pub(super) fn speak_here(pipe: OwnedFd) {
+    // A thread is one actor for all its life.
+    let _ = PIPE.with(|own| own.set(pipe));
+}
+
+/// In an actor: writes a line into its pipe. What a full pipe does not take is lost.
+pub fn actor_says(line: &[u8]) {
+    let _ = PIPE.with(|own| match own.get() {
+        Some(pipe) => rustix::io::write(pipe, line),
+        None => rustix::io::write(std::io::stderr(), line),
+    });
 }
 
 /// The machine's end of an actor's pipe.

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   vmm (any number of threads)                warden (one thread, in an empty world)
-//!     Warden ──── Spawn{id, kind, link} ─────►   clone ──► actor 1 (lock_down, seccomp, run)
-//!       │                                        clone ──► actor 2
+//!     Warden ──── Spawn{id, actors} ─────────►   clone ──► actor 1 (lock_down, seccomp, run)
+//!       │                                        clone ──► actors 2 and 3, on threads
 //!       ◄── Started / Failed / Died{id, why} ──  SIGCHLD
 //!       │
 //!       └──────── Start, then the actor's own channels, over its own link ──► actor
 //! ```
+//!
+//! A process has one actor, or several that live and die together. Each has its own link, log, ring and
+//! filter, and cannot tell: what they share is memory.
 //!
 //! It is forked first, while the process has one thread and has opened nothing: a process with
 //! threads cannot fork safely, and what was never opened cannot leak. It decides nothing: when and
@@ -28,13 +31,14 @@ use std::io;
 use std::time::Duration;
 
 use ipc::link::{self, Link, LinkConfig, LinkEnd, LinkError, Opened};
-use ipc::{Deadline, Fd, Receiver, SendError, Sender};
+use ipc::{Deadline, Receiver, SendError, Sender, TrySendError};
 use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-pub use actor::{ActorKind, Start, Started};
+use actor::Unborn;
+pub use actor::{Actor, ActorKind, MAX_ACTORS, Served, Start, Started};
 pub use death::{Cause, Death};
-pub use log_pipe::{Flow, LogPipe, REST, actor_prefix};
+pub use log_pipe::{Flow, LogPipe, REST, actor_prefix, actor_says};
 pub use policies::{
     Enforcement, PolicyError, PolicySource, built_in_policy, compile_policy, read_policy,
 };
@@ -58,8 +62,11 @@ pub struct ActorId(pub u64);
 pub struct ActorLink {
     /// Its link.
     pub link: Link,
-    /// Takes one [`Start`], and whatever further channels there are travel in that.
+    /// Takes one [`Start`], and whatever further channels there are travel in that. Those who serve front
+    /// ends take another one when one has gone.
     pub sender: Sender<Start>,
+    /// Says when a front end has gone, and why if it had to go.
+    pub served: Receiver<Served>,
     /// What it logs.
     pub log: LogPipe,
 }
@@ -67,7 +74,7 @@ pub struct ActorLink {
 /// What the machine asks for.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    Spawn { id: ActorId, kind: ActorKind, privileges: Privileges, end: LinkEnd<(), Start>, log: Fd },
+    Spawn { id: ActorId, actors: Vec<Unborn> },
     Kill { id: ActorId },
 }
 
@@ -189,26 +196,35 @@ impl Warden {
 }
 
 impl Spawner {
-    /// Asks for an actor process. That it runs, or cannot, is an event.
-    pub async fn spawn(
-        &self,
-        id: ActorId,
-        kind: ActorKind,
-        privileges: Privileges,
-    ) -> Result<ActorLink, WardenError> {
-        let (request, ours) = Unborn::new(id, kind, privileges)?;
-        self.requests.send(request).await?;
+    /// Asks for a process with one actor. That it runs, or cannot, is an event.
+    pub async fn spawn(&self, id: ActorId, actor: Actor) -> Result<ActorLink, WardenError> {
+        let (unborn, ours) = Expected::new(actor)?;
+        self.requests.send(Request::Spawn { id, actors: vec![unborn] }).await?;
         ours.open()
     }
 
-    /// [`Spawner::spawn`] from a thread without an executor.
-    pub fn spawn_blocking(
+    /// Asks for a process with several actors, at most [`MAX_ACTORS`], and does not wait for a place in the
+    /// channel; the links are in the same order.
+    pub fn spawn_together(
         &self,
         id: ActorId,
-        kind: ActorKind,
-        privileges: Privileges,
-    ) -> Result<ActorLink, WardenError> {
-        let (request, ours) = Unborn::new(id, kind, privileges)?;
+        actors: impl IntoIterator<Item = Actor>,
+    ) -> Result<Vec<ActorLink>, WardenError> {
+        let both = actors.into_iter().map(Expected::new).collect::<Result<Vec<_>, _>>()?;
+        let (actors, ours): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+        self.requests.try_send(Request::Spawn { id, actors }).map_err(|error| match error {
+            TrySendError::Full(_) => SendError::TimedOut,
+            TrySendError::Closed(_) => SendError::Closed,
+            TrySendError::PeerDied(_) => SendError::PeerDied,
+            TrySendError::Unsendable(reason) => SendError::Unsendable(reason),
+        })?;
+        ours.into_iter().map(Expected::open).collect()
+    }
+
+    /// [`Spawner::spawn`] from a thread without an executor.
+    pub fn spawn_blocking(&self, id: ActorId, actor: Actor) -> Result<ActorLink, WardenError> {
+        let (unborn, ours) = Expected::new(actor)?;
+        let request = Request::Spawn { id, actors: vec![unborn] };
         self.requests.send_blocking(request, Deadline::after(SPAWN_DEADLINE))?;
         ours.open()
     }
@@ -226,26 +242,21 @@ impl Spawner {
 }
 
 /// The machine's ends for an actor that is about to be asked for.
-struct Unborn {
-    end: LinkEnd<Start, ()>,
+struct Expected {
+    end: LinkEnd<Start, Served>,
     log: LogPipe,
 }
 
-impl Unborn {
-    fn new(
-        id: ActorId,
-        kind: ActorKind,
-        privileges: Privileges,
-    ) -> Result<(Request, Self), WardenError> {
-        let (ours, end) = link::pair(&kind.link())?;
+impl Expected {
+    fn new(actor: Actor) -> Result<(Unborn, Self), WardenError> {
+        let (ours, end) = link::pair(&actor.kind.link())?;
         let (pipe, log) = LogPipe::new().map_err(WardenError::Log)?;
-        let request = Request::Spawn { id, kind, privileges, end, log: log.into() };
-        Ok((request, Self { end: ours, log: pipe }))
+        Ok((Unborn { actor, end, log: log.into() }, Self { end: ours, log: pipe }))
     }
 
     fn open(self) -> Result<ActorLink, WardenError> {
-        let Opened { link, sender, .. } = self.end.open()?;
-        Ok(ActorLink { link, sender, log: self.log })
+        let Opened { link, sender, receiver } = self.end.open()?;
+        Ok(ActorLink { link, sender, served: receiver, log: self.log })
     }
 }
 

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use executor::{Config, Either, Executor, PollFlags, PollStream};
 use ipc::link::{Link, LinkEnd, Opened};
-use ipc::{Fd, Receiver, Sender};
+use ipc::{Receiver, Sender};
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::actor::{self, Unborn};
 use super::policies::Programs;
-use super::{ActorId, ActorKind, Cause, Death, Request, Start, WardenEvent, actor};
+use super::{ActorId, Cause, Death, Request, WardenEvent};
 use crate::error::Report;
-use crate::sandbox::{self, Child, DeathNoteMemory, Privileges, SandboxError, Users};
+use crate::sandbox::{self, Child, DeathNoteMemory, SandboxError, Users};
 
 /// The warden's exit status when it could not go on.
 const FAILED: i32 = 1;
@@ -153,8 +154,8 @@ impl Keeper {
 
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Spawn { id, kind, privileges, end, log } => {
-                let event = match self.spawn(id, kind, privileges, end, log) {
+            Request::Spawn { id, actors } => {
+                let event = match self.spawn(id, actors) {
                     Ok(pid) => WardenEvent::Started { id, pid },
                     Err(error) => WardenEvent::Failed { id, reason: Report::of(&error).one_line() },
                 };
@@ -173,23 +174,13 @@ impl Keeper {
         let _ = self.executor.block_on(self.events.send(event));
     }
 
-    fn spawn(
-        &mut self,
-        id: ActorId,
-        kind: ActorKind,
-        privileges: Privileges,
-        end: LinkEnd<(), Start>,
-        log: Fd,
-    ) -> Result<i32, SandboxError> {
+    fn spawn(&mut self, id: ActorId, actors: Vec<Unborn>) -> Result<i32, SandboxError> {
         let note = DeathNoteMemory::new()?;
         let Some(child) = sandbox::clone_into_pid_namespace()? else {
             actor::run(actor::Birth {
-                kind,
-                privileges,
-                end,
-                log,
+                actors,
                 note,
-                program: self.programs.of(kind),
+                programs: &self.programs,
                 parent: self.myself.as_fd(),
             });
         };

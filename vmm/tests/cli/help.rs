@@ -39,6 +39,7 @@ fn help_is_as_recorded() {
         (&["device", "--help"], "help-device.txt"),
         (&["device", "blk", "--help"], "help-device-blk.txt"),
         (&["device", "console", "--help"], "help-device-console.txt"),
+        (&["device", "serve", "--help"], "help-device-serve.txt"),
     ] {
         let output = vmm(here, arguments);
         assert_golden(golden, &text(&output.stdout));

@@ -2,5 +2,7 @@
 
 mod blk;
 mod console;
+mod guest;
+mod several;
 mod shared;
 mod support;

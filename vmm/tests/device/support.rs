@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// A back end that does not listen for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A back end that does nothing for so long hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A back end that is ended with the test.
 pub(crate) struct Device(pub(crate) Child);

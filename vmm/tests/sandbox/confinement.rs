@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forbidden_ring_operations_are_refused", forbidden_ring_operations_are_refused),
     ("an_actor_holds_its_link_and_nothing_else", an_actor_holds_its_link_and_nothing_else),
     ("the_kernel_says_that_privileges_are_gone", the_kernel_says_that_privileges_are_gone),
+    ("neighbours_have_no_privileges_either", neighbours_have_no_privileges_either),
     ("namespaces_are_not_those_of_the_machine", namespaces_are_not_those_of_the_machine),
 ];
 
@@ -28,7 +29,12 @@ fn an_actor_answers() {
 }
 
 fn forbidden_calls_kill_and_are_named() {
-    let mut world = World::new();
+    for world in [World::new(), World::new().with_neighbours()] {
+        forbidden_calls_kill_and_are_named_in(world);
+    }
+}
+
+fn forbidden_calls_kill_and_are_named_in(mut world: World) {
     let machine = std::process::id() as i32;
     let warden = world.warden.pid();
     let table = [
@@ -67,7 +73,12 @@ fn forbidden_calls_kill_and_are_named() {
 
 /// The same where the filter only logs: nothing rests on it alone.
 fn each_wall_holds_without_the_filter() {
-    let mut world = World::without_seccomp();
+    for world in [World::without_seccomp(), World::without_seccomp().with_neighbours()] {
+        each_wall_holds_in(world);
+    }
+}
+
+fn each_wall_holds_in(mut world: World) {
     let machine = std::process::id() as i32;
     let warden = world.warden.pid();
     let other = world.probe();
@@ -91,7 +102,8 @@ fn each_wall_holds_without_the_filter() {
         (Attempt::Trace(warden), &[libc::ESRCH]),
         (Attempt::ReadMemory(machine), &[libc::ESRCH]),
         (Attempt::Mount, &[libc::EPERM]),
-        (Attempt::Unshare, &[libc::ENOSPC]),
+        // Of a process with threads the kernel says something else first.
+        (Attempt::Unshare, &[libc::ENOSPC, libc::EINVAL]),
         (Attempt::SetUser, &[libc::EINVAL, libc::EPERM]),
         (Attempt::SetCapabilities, &[libc::EPERM]),
     ];
@@ -106,7 +118,12 @@ fn each_wall_holds_without_the_filter() {
 }
 
 fn forbidden_ring_operations_are_refused() {
-    let mut world = World::new();
+    for world in [World::new(), World::new().with_neighbours()] {
+        forbidden_ring_operations_are_refused_in(world);
+    }
+}
+
+fn forbidden_ring_operations_are_refused_in(mut world: World) {
     if world.executor.driver() == executor::DriverKind::Epoll {
         // There is no ring; the calls that stand in for its operations are the filter's.
         return;
@@ -167,6 +184,26 @@ fn the_kernel_says_that_privileges_are_gone() {
     assert_eq!(field("Threads:"), "1");
     let numbers = field("NSpid:");
     assert!(numbers.ends_with("\t1"), "process 1 of its own: {numbers}");
+}
+
+/// Each thread has what the kernel keeps for threads.
+fn neighbours_have_no_privileges_either() {
+    let mut world = World::new().with_neighbours();
+    let probe = world.probe();
+    let threads = fs::read_dir(format!("/proc/{}/task", probe.pid)).expect("reads");
+    let statuses = threads.map(|thread| {
+        let path = thread.expect("a thread").path().join("status");
+        fs::read_to_string(path).expect("reads")
+    });
+    // Workers of a ring would be others, which these actors give nothing to do.
+    let statuses = statuses.collect::<Vec<_>>();
+    assert_eq!(statuses.len(), 3);
+    assert!(world.is_alive(&probe));
+    for status in statuses {
+        for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+    }
 }
 
 /// Read by those who may: the kernel shows the namespaces of an undumpable process to root only.

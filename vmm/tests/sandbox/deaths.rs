@@ -14,15 +14,17 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_stop_is_a_death", a_stop_is_a_death),
     ("a_hung_actor_can_be_killed", a_hung_actor_can_be_killed),
     ("an_actor_whose_work_is_done_ends_in_order", an_actor_whose_work_is_done_ends_in_order),
+    ("actors_of_one_process_end_and_die_together", actors_of_one_process_end_and_die_together),
     ("a_death_is_nobody_elses", a_death_is_nobody_elses),
 ];
 
 fn a_fault_leaves_a_note() {
-    let mut world = World::new();
-    let death = world.attempt(Attempt::Fault).expect_err("it dies");
-    let note = death.note.expect("a note");
-    assert_eq!((note.signal, note.address), (libc::SIGSEGV, 8), "{death}");
-    assert_eq!(note.system_call, None);
+    for mut world in [World::new(), World::new().with_neighbours()] {
+        let death = world.attempt(Attempt::Fault).expect_err("it dies");
+        let note = death.note.expect("a note");
+        assert_eq!((note.signal, note.address), (libc::SIGSEGV, 8), "{death}");
+        assert_eq!(note.system_call, None);
+    }
 }
 
 fn aborts_and_panics_leave_a_note() {
@@ -35,10 +37,11 @@ fn aborts_and_panics_leave_a_note() {
 }
 
 fn an_overflown_stack_leaves_a_note() {
-    let mut world = World::new();
-    let death = world.attempt(Attempt::OverflowStack).expect_err("it dies");
-    let note = death.note.expect("a note");
-    assert_eq!(note.signal, libc::SIGSEGV, "{death}");
+    for mut world in [World::new(), World::new().with_neighbours()] {
+        let death = world.attempt(Attempt::OverflowStack).expect_err("it dies");
+        let note = death.note.expect("a note");
+        assert_eq!(note.signal, libc::SIGSEGV, "{death}");
+    }
 }
 
 fn signals_from_outside_are_told_apart() {
@@ -97,6 +100,23 @@ fn an_actor_whose_work_is_done_ends_in_order() {
     probe.link.link.close();
     let death = world.death_of(&probe);
     assert!(death.is_orderly(), "{death}");
+}
+
+fn actors_of_one_process_end_and_die_together() {
+    let mut world = World::new().with_neighbours();
+    let (probe, other) = (world.probe(), world.probe());
+    // The process goes on as long as one of them does.
+    for actor in &probe.neighbours {
+        actor.link.close();
+    }
+    assert!(world.is_alive(&probe));
+    probe.link.link.close();
+    let death = world.death_of(&probe);
+    assert!(death.is_orderly(), "{death}");
+    // What one of them must not do ends all.
+    let failed = Attempt::Open("/".into());
+    assert!(world.ask(&other, |reply| ProbeRequest::Try(failed, reply)).is_err());
+    assert_eq!(world.death_of(&other).forbidden_call(), Some("openat"));
 }
 
 fn a_death_is_nobody_elses() {

@@ -29,7 +29,10 @@ impl Log for Ear {
     fn log(&self, record: &Record<'_>) {
         let text = record.args().to_string();
         match vmm::warden::actor_prefix(record) {
-            Some(prefix) => eprintln!("{prefix}{}", text.escape_debug()),
+            Some(prefix) => {
+                let line = format!("{prefix}{}\n", text.escape_debug());
+                vmm::warden::actor_says(line.as_bytes());
+            }
             None => HEARD.lock().expect("not poisoned").push(format!("{} {text}", record.level())),
         }
     }
@@ -50,7 +53,12 @@ fn heard(probe: &mut Probe) -> Vec<String> {
 }
 
 fn a_panic_is_heard() {
-    let mut world = World::new();
+    for world in [World::new(), World::new().with_neighbours()] {
+        a_panic_is_heard_in(world);
+    }
+}
+
+fn a_panic_is_heard_in(mut world: World) {
     let mut probe = world.probe();
     let asked = world.ask(&probe, |reply| ProbeRequest::Try(Attempt::Panic, reply));
     assert!(matches!(asked, Err(CallError::PeerDied | CallError::Refused)), "{asked:?}");

@@ -9,8 +9,8 @@ use ipc::{CallError, Deadline, Receiver, RecvError, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use vmm::warden::{
-    ActorId, ActorKind, ActorLink, Attempt, AttemptOutcome, Death, Enforcement, PolicySource,
-    Privileges, ProbeRequest, ProbeStart, Start, Users, Warden, WardenEvent,
+    Actor, ActorId, ActorKind, ActorLink, Attempt, AttemptOutcome, Death, Enforcement,
+    PolicySource, Privileges, ProbeRequest, ProbeStart, Start, Users, Warden, WardenEvent,
 };
 
 /// Nothing here takes long; what does not come by then does not come.
@@ -26,6 +26,7 @@ pub(crate) struct World {
     /// Events that nobody has asked for yet.
     early: VecDeque<WardenEvent>,
     next: u64,
+    neighbours: bool,
     // Last: its end is waited for.
     pub(crate) warden: Warden,
 }
@@ -35,6 +36,8 @@ pub(crate) struct Probe {
     pub(crate) pid: i32,
     pub(crate) requests: Sender<ProbeRequest>,
     pub(crate) link: ActorLink,
+    /// Of the others in its process.
+    pub(crate) neighbours: Vec<ActorLink>,
 }
 
 impl World {
@@ -52,7 +55,7 @@ impl World {
         let mut executor = Executor::new(&Config::default()).expect("an executor");
         let driving = warden.link().drive();
         executor.block_on(async { executor::spawn(driving).detach() });
-        Self { executor, events, early: VecDeque::new(), next: 0, warden }
+        Self { executor, events, early: VecDeque::new(), next: 0, neighbours: false, warden }
     }
 
     /// A process that waits for its first message, and its number on the host.
@@ -63,27 +66,59 @@ impl World {
         let link = self
             .executor
             .block_on(async {
-                let link = spawner.spawn(id, kind, Privileges::None).await?;
+                let link = spawner.spawn(id, Actor { kind, privileges: Privileges::None }).await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })
             .expect("asked for a process");
-        let pid = match self.event_of(id) {
+        (id, self.pid_of(id), link)
+    }
+
+    /// From now on probes share their process, and come neither first nor last in it.
+    pub(crate) fn with_neighbours(mut self) -> Self {
+        self.neighbours = true;
+        self
+    }
+
+    /// Processes in which a probe has neighbours: one that is its like, and one that may do more.
+    fn spawn_with_neighbours(&mut self) -> (ActorId, i32, ActorLink, Vec<ActorLink>) {
+        let id = ActorId(self.next);
+        self.next += 1;
+        let kinds = [ActorKind::Probe, ActorKind::Probe, ActorKind::Fs];
+        let actors = kinds.map(|kind| Actor { kind, privileges: Privileges::None });
+        let spawner = self.warden.spawner().clone();
+        let mut links = self.executor.block_on(async {
+            let links = spawner.spawn_together(id, actors).expect("asked for a process");
+            for actor in &links {
+                executor::spawn(actor.link.drive()).detach();
+            }
+            links
+        });
+        let pid = self.pid_of(id);
+        (id, pid, links.remove(1), links)
+    }
+
+    fn pid_of(&mut self, id: ActorId) -> i32 {
+        match self.event_of(id) {
             WardenEvent::Started { pid, .. } => pid,
             other => panic!("no process: {other:?}"),
-        };
-        (id, pid, link)
+        }
     }
 
     pub(crate) fn probe(&mut self) -> Probe {
-        let (id, pid, link) = self.spawn(ActorKind::Probe);
+        let (id, pid, link, neighbours) = if self.neighbours {
+            self.spawn_with_neighbours()
+        } else {
+            let (id, pid, link) = self.spawn(ActorKind::Probe);
+            (id, pid, link, Vec::new())
+        };
         let (requests, receiver) = ipc::channel(4);
         let start = ProbeStart { requests: receiver };
         let started = self
             .executor
             .block_on(link.sender.call(|reply| Start::Probe(start, reply), deadline()));
         assert_eq!(started, Ok(Ok(())));
-        Probe { id, pid, requests, link }
+        Probe { id, pid, requests, link, neighbours }
     }
 
     /// The next event about an actor.

@@ -3,6 +3,8 @@
 //!
 //! QEMU needs no KVM, so its cases run on this machine and not in the emulated host.
 
+mod several;
+
 use std::time::Duration;
 
 use super::{Case, Place};
@@ -128,7 +130,7 @@ has ' 0% packet loss'
 has 'all is well'
 "#,
     );
-    vec![
+    let mut cases = vec![
         kills,
         devices,
         network,
@@ -138,7 +140,9 @@ has 'all is well'
         built_in_console(),
         console(),
         ports(),
-    ]
+    ];
+    cases.extend(several::cases());
+    cases
 }
 
 /// Consoles of `vmm device` for our machines. `consoles SOCKET PORTS...` serves them, as [`STRANGERS`] has it; the log

@@ -30,6 +30,16 @@ pub fn from_str<T: DeserializeOwned>(input: &str) -> Result<T, Error> {
     T::deserialize(de::ListDeserializer::new(&items))
 }
 
+/// Reads a structure from those items of a string whose keys are chosen, as if there were no others.
+pub fn from_part<T: DeserializeOwned>(
+    input: &str,
+    is_chosen: impl Fn(&str) -> bool,
+) -> Result<T, Error> {
+    let mut items = parse::items(input)?;
+    items.retain(|item| is_chosen(&item.key));
+    T::deserialize(de::ListDeserializer::new(&items))
+}
+
 /// What is wrong with a `key=value,flag` string.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
