@@ -38,6 +38,7 @@ mod executor;
 mod fd;
 mod idle;
 mod ops;
+mod processors;
 mod remote;
 mod task;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use libc::iovec;
 pub use ops::op::Op;
 pub use ops::set::{Full, OpSet};
 pub use ops::stream::{Notifications, PollStream};
+pub use processors::{MAX_PROCESSORS, allowed_processors, must_share_processor, pin_thread};
 pub use remote::Remote;
 pub use rustix::event::PollFlags;
 pub use rustix::fs::FallocateFlags;

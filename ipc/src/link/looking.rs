@@ -26,12 +26,9 @@ pub enum Looking {
 }
 
 impl Looking {
-    /// While it pays, or never if this thread may run on one processor only.
+    /// While it pays, or never if there is one processor only for both ends.
     pub fn for_this_host() -> Self {
-        match rustix::thread::sched_getaffinity(None) {
-            Ok(processors) if processors.count() == 1 => Self::Never,
-            _ => Self::WhileItPays,
-        }
+        if executor::must_share_processor() { Self::Never } else { Self::WhileItPays }
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::{
     ConsoleConfig, DeviceOptions, DiskConfig, Error as ConfigError, MachineOptions, NetConfig,
-    Placement, RngConfig, ServedDevices, ShareConfig, VsockConfig, check_served,
+    Placement, RngConfig, ServedDevices, ShareConfig, VsockConfig, check_cpus, check_served,
 };
 use crate::error::Report;
 use crate::machine::{Grouping, Lifetime, ServedDevice, Service, serve};
@@ -65,7 +65,7 @@ pub(super) struct DeviceArgs {
 enum Kind {
     /// Serve a disk
     Blk {
-        /// What `--disk` of `vmm run` takes: path=FILE[,ro][,direct][,queues=N]...
+        /// What `--disk` of `vmm run` takes: path=FILE[,ro][,direct][,queues=N][,cpus=CPUS]...
         #[arg(value_name = "OPTIONS")]
         disk: DiskConfig,
         #[command(flatten)]
@@ -124,7 +124,8 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Device: type=blk|net|vsock|rng|fs|console,socket=SOCKET, then what `vmm device TYPE` takes;
-    /// [rate=BYTES] of rng, ports=[KIND,...] of console; may be repeated
+    /// [rate=BYTES][,cpus=CPUS] of rng, ports=[KIND,...][,cpus=CPUS] of console; may be
+    /// repeated
     #[arg(long = "device", value_name = "LIST")]
     devices: Vec<DeviceOptions>,
     /// Give each device a process of its own
@@ -184,7 +185,9 @@ pub(super) fn run(arguments: DeviceArgs) -> u8 {
         }
     };
     match machine.check() {
-        Ok(device) => serve_all(vec![ServedDevice { device, socket }], &mode, Grouping::Together),
+        Ok(device) => {
+            serve_all(vec![ServedDevice { device, socket, cpus: None }], &mode, Grouping::Together)
+        }
         Err(error) => failed(&Report::new(&error)),
     }
 }
@@ -210,10 +213,13 @@ fn checked(
     all.extend(devices);
     check_served(&all, Service::MAX_DEVICES)?;
     let several = all.len() > 1;
-    let checked = all.into_iter().map(|DeviceOptions { socket, machine }| match machine.check() {
-        Ok(device) => Ok(ServedDevice { device, socket }),
-        Err(error) if several => Err(ConfigError::Served { socket, source: Box::new(error) }),
-        Err(error) => Err(error),
+    let checked = all.into_iter().map(|DeviceOptions { socket, machine, cpus }| {
+        let put = cpus.as_ref().map_or(Ok(()), |cpus| check_cpus("the device", cpus));
+        match put.and_then(|()| machine.check()) {
+            Ok(device) => Ok(ServedDevice { device, socket, cpus }),
+            Err(error) if several => Err(ConfigError::Served { socket, source: Box::new(error) }),
+            Err(error) => Err(error),
+        }
     });
     checked.collect()
 }

@@ -21,7 +21,7 @@ use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
     MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
-    ShareConfig, ShareProtocol, VhostUserConfig,
+    ShareConfig, ShareProtocol, VhostUserConfig, host_cpus,
 };
 use crate::pstore::SIZES;
 
@@ -55,6 +55,7 @@ impl MachineOptions {
         let residency =
             if self.lock_memory == Some(true) { Residency::Locked } else { Residency::OnDemand };
         check_memory(memory, pages, residency)?;
+        host_cpus::check_all(&self)?;
         check_command_line(&self.cmdline)?;
         if let Some(kernel) = &self.kernel {
             check_image(Role::Kernel, kernel)?;
@@ -98,11 +99,16 @@ impl MachineOptions {
         check_shares(&self.shares)?;
         check_vhost_user(&self.vhost_user)?;
         let single_process = self.single_process == Some(true);
+        let cpus = self.cpus.unwrap_or(CpuCount::ONE);
+        if let Some(vcpu) = self.cpu_affinity.as_ref().and_then(|all| all.stranger(cpus)) {
+            return Err(Error::NoSuchCpu { vcpu, cpus });
+        }
         Ok(MachineConfig {
             kernel: self.kernel,
             initrd: self.initrd,
             cmdline: self.cmdline,
-            cpus: self.cpus.unwrap_or(CpuCount::ONE),
+            cpus,
+            cpu_affinity: self.cpu_affinity,
             memory,
             pages,
             residency,

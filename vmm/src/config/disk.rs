@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{ByteCount, DeviceId, key_value};
+use super::{ByteCount, CpuList, DeviceId, key_value};
 
-/// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S` or a `[[disk]]` table.
+/// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
@@ -29,6 +29,9 @@ pub struct DiskConfig {
     /// What it is called, and what the guest sees as the serial number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<DeviceId>,
+    /// CPUs of the host that it is served on; None is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<CpuList>,
     /// Bytes that it moves each second at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<ByteCount>,
@@ -47,6 +50,7 @@ impl DiskConfig {
             queues: None,
             block_size: BlockSize::default(),
             id: None,
+            cpus: None,
             limit_bytes: None,
             limit_ops: None,
         }
@@ -190,7 +194,7 @@ mod tests {
             (
                 "rw",
                 "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, queues, \
-                 block-size, id, limit-bytes and limit-ops",
+                 block-size, id, cpus, limit-bytes and limit-ops",
             ),
             ("ro", "the key `path` is missing"),
             ("path=a,path=b", "the key `path` is repeated"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use devices::virtio::console::{ConsoleError, MAX_PORTS};
 use thiserror::Error;
 
-use super::{MachineConfig, MemorySize, SerialConfig};
+use super::{CpuCount, CpuList, MachineConfig, MemorySize, SerialConfig};
 use crate::error::Hint;
 
 /// Why a description of a machine is refused.
@@ -72,6 +72,24 @@ pub enum Error {
         memory: MemorySize,
         /// What is wrong with it.
         source: MemoryProblem,
+    },
+    /// CPUs of the host cannot be had.
+    #[error("{whose} cannot run on {noun} {missing}", noun = .missing.noun())]
+    Cpus {
+        /// What is to run there.
+        whose: String,
+        /// Those that cannot be had.
+        missing: CpuList,
+        /// Why not.
+        source: CpuProblem,
+    },
+    /// A virtual CPU that the machine has not is to run somewhere.
+    #[error("there is no virtual CPU {vcpu} in a machine with {cpus}")]
+    NoSuchCpu {
+        /// Its number.
+        vcpu: u16,
+        /// How many there are.
+        cpus: CpuCount,
     },
     /// There is more persistent memory than a guest can have.
     #[error(
@@ -356,6 +374,23 @@ pub enum MemoryProblem {
     },
 }
 
+/// Why nothing can run on a CPU of the host.
+#[derive(Debug, Error)]
+pub enum CpuProblem {
+    /// It is not there, or switched off.
+    #[error("this host has the {} {online}", online.noun())]
+    Absent {
+        /// Those that are there.
+        online: CpuList,
+    },
+    /// The system keeps this process from it.
+    #[error("this process may use the {} {allowed}", allowed.noun())]
+    Forbidden {
+        /// Those that it may use.
+        allowed: CpuList,
+    },
+}
+
 /// What is wrong with a balloon.
 #[derive(Debug, Error)]
 pub enum BalloonProblem {
@@ -391,6 +426,15 @@ impl Hint for Error {
             Self::NeedsKernel { .. } => Some("name a kernel: vmm run KERNEL".into()),
             Self::Memory { memory, source } => Some(source.hint(*memory)),
             Self::Balloon { source, .. } => Some(source.hint()),
+            Self::Cpus { source: CpuProblem::Absent { .. }, .. } => {
+                Some("`lscpu -e` lists those that there are".into())
+            }
+            Self::Cpus { source: CpuProblem::Forbidden { .. }, .. } => Some(
+                "the others are in no `cpuset.cpus` of its cgroup, see /proc/self/cgroup; in a container, \
+                 of the container's"
+                    .into(),
+            ),
+            Self::NoSuchCpu { .. } => Some("they are counted from 0; --cpus says how many".into()),
             Self::PstoreSize { .. } => Some("a power of two from 128K to 64M, such as 1M".into()),
             Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),

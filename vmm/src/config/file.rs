@@ -50,10 +50,11 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-/// What an unknown key was meant to be, from serde's message:
+/// What an unknown key was meant to be, from serde's message, which may say before where it is:
 /// ``unknown field `a`, expected one of `b`, `c` ``.
 fn meant(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let (_, field) = message.split_once("unknown field ")?;
+    let mut quoted = field.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
     let known: Vec<&str> = quoted.collect();
     nearest(unknown, &known).map(str::to_owned)

@@ -14,11 +14,14 @@ mod balloon;
 mod byte_count;
 mod check;
 mod console;
+mod cpu_affinity;
 mod cpu_count;
+mod cpu_list;
 mod device_id;
 mod disk;
 mod error;
 mod file;
+mod host_cpus;
 mod host_forward;
 pub mod key_value;
 mod machine_name;
@@ -48,10 +51,13 @@ use serde::Serialize;
 pub use balloon::{BalloonConfig, StatsInterval, StatsIntervalError};
 pub use byte_count::{ByteCount, ByteCountError};
 pub use console::ConsoleConfig;
+pub use cpu_affinity::{CpuAffinity, CpuAffinityError};
 pub use cpu_count::{CpuCount, CpuCountError};
+pub use cpu_list::{CpuList, CpuListError};
 pub use device_id::{DeviceId, DeviceIdError};
 pub use disk::{BlockSize, DiskConfig, DiskValueError, QueueCount};
-pub use error::{BalloonProblem, Error, FileProblem, MemoryProblem};
+pub use error::{BalloonProblem, CpuProblem, Error, FileProblem, MemoryProblem};
+pub(crate) use host_cpus::check as check_cpus;
 pub use host_forward::{HostForward, Protocol};
 pub use machine_name::{MachineName, MachineNameError};
 pub use memory_size::{MemorySize, MemorySizeError};
@@ -84,6 +90,8 @@ pub struct MachineConfig {
     pub cmdline: Vec<String>,
     /// The number of virtual CPUs.
     pub cpus: CpuCount,
+    /// Which processors of the host they run on.
+    pub cpu_affinity: Option<CpuAffinity>,
     /// The size of guest memory.
     pub memory: MemorySize,
     /// What the pages of guest memory are.
@@ -256,6 +264,7 @@ mod tests {
             initrd: None,
             cmdline: words.iter().map(ToString::to_string).collect(),
             cpus: CpuCount::ONE,
+            cpu_affinity: None,
             memory: MemorySize::from_mib(64),
             pages: Pages::Transparent,
             residency: Residency::OnDemand,

@@ -7,7 +7,7 @@ use devices::virtio::net::{MAX_QUEUE_PAIRS, MacAddress};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{ByteCount, DeviceId, HostForward, NetLimits, TrafficLimits, key_value};
+use super::{ByteCount, CpuList, DeviceId, HostForward, NetLimits, TrafficLimits, key_value};
 
 /// A network: `--net tap=NAME|tap|fd=N|user[,mac=...][,queues=N][,mtu=N][,address=A/P][,link=down]
 /// [,id=TEXT][,limit-[rx-|tx-]bytes=N][,limit-[rx-|tx-]ops=N]` or a `[[net]]` table.
@@ -26,6 +26,8 @@ pub struct NetConfig {
     pub link: Link,
     /// What it is called.
     pub id: Option<DeviceId>,
+    /// CPUs of the host that it is served on; None is any.
+    pub cpus: Option<CpuList>,
     /// What it may do each second.
     pub limits: NetLimits,
 }
@@ -115,6 +117,7 @@ impl NetConfig {
             mtu: None,
             link: Link::Up,
             id: None,
+            cpus: None,
             limits: NetLimits::default(),
         }
     }
@@ -152,6 +155,8 @@ struct RawNet {
     link: Link,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<DeviceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<CpuList>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_bytes: Option<ByteCount>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,7 +202,7 @@ impl TryFrom<RawNet> for NetConfig {
 
     fn try_from(raw: RawNet) -> Result<Self, NetValueError> {
         let limits = raw.limits();
-        let RawNet { tap, fd, user, hostfwd, mac, queues, mtu, address, link, id, .. } = raw;
+        let RawNet { tap, fd, user, hostfwd, mac, queues, mtu, address, link, id, cpus, .. } = raw;
         let elsewhere = |key, peer| Err(NetValueError::Elsewhere { key, peer });
         if !hostfwd.is_empty() && !user {
             return elsewhere("hostfwd", "user");
@@ -216,7 +221,7 @@ impl TryFrom<RawNet> for NetConfig {
             (None, None, true) => NetPeer::User { forwards: hostfwd },
             _ => return Err(NetValueError::Peer),
         };
-        Ok(Self { peer, mac, queues, mtu, link, id, limits })
+        Ok(Self { peer, mac, queues, mtu, link, id, cpus, limits })
     }
 }
 
@@ -238,7 +243,7 @@ fn descriptors(fd: OneOrMany) -> Result<Vec<i32>, NetValueError> {
 
 impl From<NetConfig> for RawNet {
     fn from(net: NetConfig) -> Self {
-        let NetConfig { peer, mac, queues, mtu, link, id, limits } = net;
+        let NetConfig { peer, mac, queues, mtu, link, id, cpus, limits } = net;
         let NetLimits { each, receive, transmit } = limits;
         let raw = Self {
             mac,
@@ -246,6 +251,7 @@ impl From<NetConfig> for RawNet {
             mtu,
             link,
             id,
+            cpus,
             limit_bytes: each.bytes,
             limit_ops: each.ops,
             limit_rx_bytes: receive.bytes,
@@ -388,7 +394,7 @@ mod tests {
             (
                 "tap,adress=1.2.3.4/8",
                 "unknown key `adress` (did you mean `address`?); the keys are tap, fd, user, \
-                 hostfwd, mac, queues, mtu, address, link, id, limit-bytes, limit-ops, \
+                 hostfwd, mac, queues, mtu, address, link, id, cpus, limit-bytes, limit-ops, \
                  limit-rx-bytes, limit-rx-ops, limit-tx-bytes and limit-tx-ops"
                     .to_owned(),
             ),

@@ -6,9 +6,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BalloonConfig, ConsoleConfig, CpuCount, DiskConfig, MachineName, MemorySize, NetConfig,
-    PmemConfig, PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig, ShareConfig,
-    TraceConfig, VhostUserConfig, VsockConfig, WatchdogAction,
+    BalloonConfig, ConsoleConfig, CpuAffinity, CpuCount, DiskConfig, MachineName, MemorySize,
+    NetConfig, PmemConfig, PstoreConfig, RestartLimit, RingFormat, RngConfig, SerialConfig,
+    ShareConfig, TraceConfig, VhostUserConfig, VsockConfig, WatchdogAction,
 };
 
 /// All that can be said about a machine. What is not said has a default.
@@ -35,6 +35,11 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuCount>,
 
+    /// CPUs of the host for virtual ones: 0-3 for all, or 0=4,1=5,2-3=6-7 for each [default: any]
+    #[arg(long, value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_affinity: Option<CpuAffinity>,
+
     /// Memory: 512 (MiB), 512M, 6G [default: 512M]
     #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +57,7 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_memory: Option<bool>,
 
-    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT][,limit-bytes=SIZE][,limit-ops=N]; may be repeated
+    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT][,cpus=CPUS][,limit-bytes=SIZE][,limit-ops=N]; may be repeated
     #[arg(short, long = "disk", value_name = "LIST")]
     #[serde(rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
@@ -63,13 +68,13 @@ pub struct MachineOptions {
     pub root: Option<DiskConfig>,
 
     /// Network: tap[=NAME], user[,hostfwd=RULE] or fd=N; then [,mac=..][,queues=1..16][,mtu=N]
-    /// [,address=A/P][,link=down][,id=TEXT][,limit-[rx-|tx-]bytes=SIZE][,limit-[rx-|tx-]ops=N];
+    /// [,address=A/P][,link=down][,id=TEXT][,cpus=CPUS][,limit-[rx-|tx-]bytes=SIZE][,limit-[rx-|tx-]ops=N];
     /// may be repeated
     #[arg(short, long = "net", value_name = "LIST")]
     #[serde(rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetConfig>,
 
-    /// Sockets between guest and host: path=SOCKET[,cid=N][,connections=N]
+    /// Sockets between guest and host: path=SOCKET[,cid=N][,connections=N][,cpus=CPUS]
     #[arg(long, value_name = "LIST")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -97,7 +102,7 @@ pub struct MachineOptions {
     pub balloon: Option<BalloonConfig>,
 
     /// Shared directory, or a place for some: [path=DIR,]tag=TAG[,type=fs|9p][,ro][,cache=never|auto|always][,writeback][,acl]
-    /// [,queues=1..16][,uid-map=MAP,gid-map=MAP]; may be repeated
+    /// [,queues=1..16][,cpus=CPUS][,uid-map=MAP,gid-map=MAP]; may be repeated
     #[arg(long = "share", value_name = "LIST")]
     #[serde(rename = "share", skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<ShareConfig>,
@@ -188,6 +193,7 @@ impl MachineOptions {
             initrd: over.initrd.or(self.initrd),
             cmdline: join(self.cmdline, over.cmdline),
             cpus: over.cpus.or(self.cpus),
+            cpu_affinity: over.cpu_affinity.or(self.cpu_affinity),
             memory: over.memory.or(self.memory),
             hugepages: over.hugepages.or(self.hugepages),
             lock_memory: over.lock_memory.or(self.lock_memory),

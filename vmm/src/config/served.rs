@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    ConsoleConfig, DiskConfig, Error, MachineOptions, NetConfig, QueueCount, RngConfig,
+    ConsoleConfig, CpuList, DiskConfig, Error, MachineOptions, NetConfig, QueueCount, RngConfig,
     ShareConfig, VsockConfig, file, key_value,
 };
 
@@ -20,6 +20,8 @@ pub struct DeviceOptions {
     pub socket: PathBuf,
     /// A machine with this device and nothing else.
     pub machine: MachineOptions,
+    /// CPUs of the host for a device whose option for a machine has none; None is any.
+    pub cpus: Option<CpuList>,
 }
 
 /// What is the same for devices of all kinds.
@@ -52,6 +54,7 @@ enum Kind {
 struct Rng {
     #[serde(default = "unlimited")]
     rate: RngConfig,
+    cpus: Option<CpuList>,
 }
 
 fn unlimited() -> RngConfig {
@@ -63,6 +66,7 @@ fn unlimited() -> RngConfig {
 #[serde(deny_unknown_fields)]
 struct Console {
     ports: Vec<ConsoleConfig>,
+    cpus: Option<CpuList>,
 }
 
 /// Reads the keys of one kind, whatever they stand in.
@@ -73,17 +77,23 @@ trait Keys {
 }
 
 impl Kind {
-    fn machine<K: Keys>(self, keys: &K) -> Result<MachineOptions, K::Error> {
-        let mut machine = MachineOptions::default();
+    fn device<K: Keys>(self, socket: PathBuf, keys: &K) -> Result<DeviceOptions, K::Error> {
+        let (mut machine, mut cpus) = (MachineOptions::default(), None);
         match self {
             Self::Blk => machine.serve_disk(keys.read()?),
             Self::Net => machine.nets.push(keys.read::<NetConfig>()?),
             Self::Vsock => machine.vsock = Some(keys.read::<VsockConfig>()?),
-            Self::Rng => machine.rng = Some(keys.read::<Rng>()?.rate),
+            Self::Rng => {
+                let rng = keys.read::<Rng>()?;
+                (machine.rng, cpus) = (Some(rng.rate), rng.cpus);
+            }
             Self::Fs => machine.shares.push(keys.read::<ShareConfig>()?),
-            Self::Console => machine.consoles = keys.read::<Console>()?.ports,
+            Self::Console => {
+                let console = keys.read::<Console>()?;
+                (machine.consoles, cpus) = (console.ports, console.cpus);
+            }
         }
-        Ok(machine)
+        Ok(DeviceOptions { socket, machine, cpus })
     }
 }
 
@@ -111,7 +121,7 @@ impl FromStr for DeviceOptions {
 
     fn from_str(text: &str) -> Result<Self, key_value::Error> {
         let Head { kind, socket } = key_value::from_part(text, |key| Head::KEYS.contains(&key))?;
-        Ok(Self { socket, machine: kind.machine(&OfList(text))? })
+        kind.device(socket, &OfList(text))
     }
 }
 
@@ -133,11 +143,9 @@ impl TryFrom<toml::Table> for DeviceOptions {
         let head = Head::KEYS.into_iter().filter_map(|key| table.remove_entry(key));
         let head = head.collect::<toml::Table>();
         let Head { kind, socket } = head.try_into().map_err(|error| error.message().to_owned())?;
-        let machine = kind.machine(&OfTable(table));
-        let machine = machine.map_err(|error| {
-            format!("the device at `{}`: {}", socket.display(), error.message())
-        })?;
-        Ok(Self { socket, machine })
+        let shown = socket.display().to_string();
+        let device = kind.device(socket, &OfTable(table));
+        device.map_err(|error| format!("the device at `{shown}`: {}", error.message()))
     }
 }
 
@@ -213,6 +221,8 @@ mod tests {
         let net = device("type=net,socket=n,tap=tap0").machine;
         assert_eq!(net.nets, ["tap=tap0".parse().expect("a network")]);
         assert_eq!(device("type=rng,socket=r").machine.rng, Some(RngConfig::Unlimited));
+        let put = device("type=rng,socket=r,cpus=0-1");
+        assert_eq!(put.cpus.map(|cpus| cpus.to_string()), Some("0-1".into()));
         let slow = device("type=rng,rate=64K,socket=r").machine;
         assert_eq!(slow.rng, Some(RngConfig::Limited(65536)));
         let vsock = device("type=vsock,socket=v,path=host,cid=9").machine.vsock;
@@ -236,7 +246,7 @@ mod tests {
             ),
             ("type=blk,socket=a", "the key `path` is missing"),
             ("type=rng,socket=a,socket=b", "the key `socket` is repeated"),
-            ("type=rng,socket=a,speed=1", "unknown key `speed`; the keys are rate"),
+            ("type=rng,socket=a,speed=1", "unknown key `speed`; the keys are rate and cpus"),
             ("type=blk,socket=a,path=b,pth=c", "unknown key `pth` (did you mean `path`?)"),
         ];
         for (text, expected) in table {
@@ -298,6 +308,9 @@ mod tests {
             let Error::ParseFile { source, .. } = error else { panic!("{error}") };
             assert!(source.to_string().contains(expected), "{text}: {source}");
         }
+        let text = "[[device]]\ntype = \"blk\"\nsocket = \"a\"\npaht = \"b\"";
+        let error = file::parse::<ServedDevices>(text, Path::new("f")).expect_err(text);
+        assert!(matches!(error, Error::ParseFile { nearest: Some(path), .. } if path == "path"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use fileserver::Ids;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{OwnerMap, key_value};
+use super::{CpuList, OwnerMap, key_value};
 
 /// A shared directory: `--share
 /// path=DIR,tag=T[,type=fs|9p][,ro][,cache=..][,writeback][,acl][,queues=N][,uid-map=M,gid-map=M]` or a
@@ -39,6 +39,9 @@ pub struct ShareConfig {
     /// Request queues.
     #[serde(default)]
     pub queues: ShareQueues,
+    /// CPUs of the host that it is served on; None is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<CpuList>,
     /// Users of the host and of the guest; without maps all files are the guest's root's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid_map: Option<OwnerMap>,
@@ -75,6 +78,7 @@ impl ShareConfig {
             writeback: false,
             acl: false,
             queues: ShareQueues::default(),
+            cpus: None,
             uid_map: None,
             gid_map: None,
         }

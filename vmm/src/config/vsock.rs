@@ -9,7 +9,7 @@ use devices::virtio::vsock::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::key_value;
+use super::{CpuList, key_value};
 
 /// Sockets: `--vsock path=SOCKET[,cid=N][,connections=N]` or a `[vsock]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct VsockConfig {
     /// The most connections at a time.
     #[serde(default)]
     pub connections: ConnectionLimit,
+    /// CPUs of the host that it is served on; None is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<CpuList>,
 }
 
 impl VsockConfig {

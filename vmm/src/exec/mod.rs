@@ -215,6 +215,7 @@ fn prepare(folder: &Folder, wanted: New, command: &mut Command) -> Result<Prepar
         path: folder.file("vsock"),
         cid: GuestCid::default(),
         connections: ConnectionLimit::default(),
+        cpus: None,
     });
     let socket = vsock.path.clone();
     let secret_file = options.agent_secret.take().unwrap_or_else(|| agent_secret::beside(&socket));

@@ -26,7 +26,7 @@ use super::supervisor::{Blueprint, Ward};
 use super::tracing::Tracer;
 use super::user_net::UserNet;
 use crate::config::{
-    DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig, VhostUserConfig,
+    CpuList, DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig, VhostUserConfig,
 };
 use crate::kvm::{GsiRouter, Ioeventfds, Vm};
 use crate::serial_port::Bridge;
@@ -53,6 +53,20 @@ pub(super) struct Attached {
 pub(super) struct OpenDevice {
     pub(super) name: String,
     pub(super) parts: DeviceParts,
+    /// Processors of the host that it is served on; empty for any.
+    pub(super) cpus: Vec<u16>,
+}
+
+impl OpenDevice {
+    /// A device that is served anywhere.
+    pub(super) fn new(name: impl Into<String>, parts: DeviceParts) -> Self {
+        Self { name: name.into(), parts, cpus: Vec::new() }
+    }
+
+    /// The same on some processors of the host.
+    pub(super) fn on(self, cpus: Option<&CpuList>) -> Self {
+        Self { cpus: cpus.map_or_else(Vec::new, |cpus| cpus.numbers().to_vec()), ..self }
+    }
 }
 
 /// All that the devices stand on.
@@ -96,12 +110,12 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
     }
     for net in &config.nets {
         let (device, user_net) = super::networks::open(net)?;
-        open.devices.push(device);
+        open.devices.push(device.on(net.cpus.as_ref()));
         open.user_nets.extend(user_net);
     }
     if let Some(vsock) = &config.vsock {
         let (device, host_sockets) = super::host_sockets::open(vsock)?;
-        open.devices.push(device);
+        open.devices.push(device.on(vsock.cpus.as_ref()));
         open.host_sockets = Some(host_sockets);
     }
     let consoles = super::consoles::open(&config.consoles)?;
@@ -111,7 +125,7 @@ pub(super) fn open(config: &MachineConfig) -> Result<OpenDevices, Error> {
     let balloon = config.balloon.as_ref();
     open.devices.extend(balloon.map(|asked| super::balloon::open(asked, config.pages)));
     for share in &config.shares {
-        open.devices.push(super::shares::open(share)?);
+        open.devices.push(super::shares::open(share)?.on(share.cpus.as_ref()));
     }
     for remote in &config.vhost_user {
         open.devices.push(open_remote(remote, config)?);
@@ -126,7 +140,7 @@ fn rng(config: RngConfig) -> Option<OpenDevice> {
         RngConfig::Limited(bytes) => Some(RateLimit::per_second(bytes)),
     };
     let limits = RateLimits { bytes, operations: None };
-    Some(OpenDevice { name: "rng".into(), parts: DeviceParts::Rng(RngParts::new(limits)) })
+    Some(OpenDevice::new("rng", DeviceParts::Rng(RngParts::new(limits))))
 }
 
 fn open_remote(remote: &VhostUserConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {
@@ -140,7 +154,7 @@ fn open_remote(remote: &VhostUserConfig, config: &MachineConfig) -> Result<OpenD
     };
     let parts = RemoteParts::open(options).map_err(Error::Remote)?;
     let name = format!("vhost-user {} at {}", kind.name(), remote.socket.display());
-    Ok(OpenDevice { name, parts: DeviceParts::Remote(parts) })
+    Ok(OpenDevice::new(name, DeviceParts::Remote(parts)))
 }
 
 fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Error> {
@@ -161,7 +175,7 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Er
     };
     let image = BlockImage::open(&options).map_err(Error::Disk)?;
     let name = format!("disk {}", disk.path.display());
-    Ok(OpenDevice { name, parts: DeviceParts::Blk(image) })
+    Ok(OpenDevice::new(name, DeviceParts::Blk(image)).on(disk.cpus.as_ref()))
 }
 
 /// The devices, each with its back end.
@@ -250,7 +264,7 @@ fn start_process(
     traced: Traced,
     bus: &DeviceBus<'_>,
 ) -> Result<(Ward, DeviceHandle), Error> {
-    let OpenDevice { name, parts } = device;
+    let OpenDevice { name, parts, cpus } = device;
     let profile = parts.profile();
     let (queues, size) = profile.inflight_size();
     let inflight = InflightRegion::create(queues, size)?;
@@ -262,6 +276,7 @@ fn start_process(
     let parts = SharedParts::new(parts);
     let blueprint = Blueprint {
         kind,
+        cpus,
         name: name.clone(),
         parts: parts.clone(),
         inflight,
@@ -338,7 +353,7 @@ fn start_thread(
     traced: Traced,
     bus: &DeviceBus<'_>,
 ) -> Result<(Attached, DeviceHandle), Error> {
-    let OpenDevice { name, parts } = device;
+    let OpenDevice { name, parts, cpus } = device;
     let profile = parts.profile();
     let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
     let (control_sender, controls) = ipc::channel(CONTROL_CAPACITY);
@@ -364,6 +379,11 @@ fn start_thread(
             // A file server has a umask and a working directory of its own.
             if let Err(error) = crate::sandbox::leave_shared_places() {
                 return log::error!("a back end cannot start: {error}");
+            }
+            if !cpus.is_empty()
+                && let Err(error) = executor::pin_thread(cpus)
+            {
+                return log::error!("a back end cannot run on its CPUs: {error}");
             }
             // The ring belongs to the thread that uses it.
             match Executor::new(&executor::Config::default()) {

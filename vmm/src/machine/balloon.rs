@@ -23,5 +23,5 @@ pub(super) fn open(config: &BalloonConfig, pages: Pages) -> OpenDevice {
         statistics_interval: config.stats_interval.map(StatsInterval::duration),
         pages,
     };
-    OpenDevice { name: "balloon".into(), parts: DeviceParts::Balloon(parts) }
+    OpenDevice::new("balloon", DeviceParts::Balloon(parts))
 }

@@ -43,14 +43,14 @@ pub(super) fn open(configs: &[ConsoleConfig]) -> Result<OpenConsoles, Error> {
                 let on_terminal = config.end == SerialConfig::Stdio;
                 let window = if on_terminal { window_size() } else { WindowSize::default() };
                 let parts = ConsoleParts::new(vec![(PortRole::Console, end)], window)?;
-                let (name, parts) = ("console".into(), DeviceParts::Console(parts));
-                open.devices.insert(0, OpenDevice { name, parts });
+                let parts = DeviceParts::Console(parts);
+                open.devices.insert(0, OpenDevice::new("console", parts));
             }
         }
     }
     if !named.is_empty() {
         let parts = DeviceParts::Console(ConsoleParts::new(named, WindowSize::default())?);
-        open.devices.push(OpenDevice { name: "console ports".into(), parts });
+        open.devices.push(OpenDevice::new("console ports", parts));
     }
     Ok(open)
 }

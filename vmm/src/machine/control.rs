@@ -24,7 +24,7 @@ use super::directory::Directory;
 use super::lifecycle::Machine;
 use super::operator::{Operator, Size};
 use super::supervisor::Supervisor;
-use super::tracing::{Tracer, Tracing};
+use super::tracing::Tracing;
 use super::vcpu::VcpuActor;
 use super::{Error, Event, shares};
 use crate::config::{MachineConfig, Placement, SeccompMode, SerialConfig};
@@ -188,7 +188,7 @@ async fn run_assembled(
 
     let (sender, mut crashes) = tracing.tracer().channel(VCPU_EVENTS, "machine", "crash");
     let size = Size { vcpus: vcpus.len() as u32, memory: config.memory.bytes() };
-    let mut machine = Machine::new(spawn(vcpus, &spaces, &sender, tracing.tracer())?, watchdog);
+    let mut machine = Machine::new(spawn(config, vcpus, &spaces, &sender, &tracing)?, watchdog);
     // A sandbox that could not be had is usually known by now. If not, the machine ends when it is.
     let ready = supervisor.as_mut().map_or(Ok(()), Supervisor::catch_up);
     let outcome = if let Err(error) = ready {
@@ -270,14 +270,18 @@ async fn supervise(supervisor: Option<&mut Supervisor>) -> Error {
 }
 
 fn spawn(
+    config: &MachineConfig,
     vcpus: Vec<crate::kvm::Vcpu>,
     spaces: &Arc<super::vcpu::AddressSpaces>,
     events: &Sender<Event>,
-    tracer: &Tracer,
+    tracing: &Tracing,
 ) -> Result<Vec<VcpuActor>, Error> {
     vcpus
         .into_iter()
-        .map(|vcpu| VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone(), tracer))
+        .map(|vcpu| {
+            let cpus = config.cpu_affinity.as_ref().and_then(|all| all.of(vcpu.id()));
+            VcpuActor::spawn(vcpu, Arc::clone(spaces), events.clone(), tracing.tracer(), cpus)
+        })
         .collect::<Result<_, _>>()
         .map_err(Error::host("start a vCPU thread"))
 }

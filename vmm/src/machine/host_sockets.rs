@@ -109,7 +109,7 @@ pub(super) fn open(config: &VsockConfig) -> Result<(OpenDevice, HostSockets), Er
     let name = format!("vsock {}", config.path.display());
     let files = [stream_file, seqpacket_file];
     let sockets = HostSockets { config: config.clone(), requests, _files: files };
-    Ok((OpenDevice { name, parts: DeviceParts::Vsock(parts) }, sockets))
+    Ok((OpenDevice::new(name, DeviceParts::Vsock(parts)), sockets))
 }
 
 fn listen(path: PathBuf, kind: SocketType) -> Result<(OwnedFd, SocketFile), HostSocketError> {

@@ -32,7 +32,7 @@ pub(super) fn open(net: &NetConfig) -> Result<(OpenDevice, Option<UserNet>), Err
     };
     let name = format!("network {}", tap.name());
     let parts = DeviceParts::Net(NetParts::new(tap, options)?);
-    Ok((OpenDevice { name, parts }, user_net))
+    Ok((OpenDevice::new(name, parts), user_net))
 }
 
 fn rate_limits(limits: TrafficLimits) -> RateLimits {

@@ -73,7 +73,7 @@ pub(super) fn place(
         mappings.push(mapping);
         let parts = PmemParts::new(&file, start, place.length())
             .map_err(Error::host("hand a file to its process"))?;
-        devices.push(OpenDevice { name, parts: DeviceParts::Pmem(parts) });
+        devices.push(OpenDevice::new(name, DeviceParts::Pmem(parts)));
     }
     Ok(Pmems { mappings: mappings.into(), devices, end, words })
 }

@@ -53,7 +53,7 @@ fn open_p9(share: &ShareConfig) -> Result<OpenDevice, Error> {
     let directory = open_directory(&path, access).map_err(failed)?;
     let parts =
         P9Parts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
-    Ok(OpenDevice { name: format!("share {}", path.display()), parts: DeviceParts::P9(parts) })
+    Ok(OpenDevice::new(format!("share {}", path.display()), DeviceParts::P9(parts)))
 }
 
 fn access(share: &ShareConfig) -> Access {
@@ -76,13 +76,13 @@ fn open_fs(share: &ShareConfig) -> Result<OpenDevice, Error> {
             source: io::Error::other(error),
         })?;
         let name = format!("share {}", share.tag.as_str());
-        return Ok(OpenDevice { name, parts: DeviceParts::Fs(parts) });
+        return Ok(OpenDevice::new(name, DeviceParts::Fs(parts)));
     };
     let failed = |source| Error::Share { path: path.clone(), source };
     let directory = open_directory(path, access(share)).map_err(failed)?;
     let parts =
         FsParts::new(directory, options).map_err(|error| failed(io::Error::other(error)))?;
-    Ok(OpenDevice { name: format!("share {}", path.display()), parts: DeviceParts::Fs(parts) })
+    Ok(OpenDevice::new(format!("share {}", path.display()), DeviceParts::Fs(parts)))
 }
 
 /// A change by which one more directory is shared.

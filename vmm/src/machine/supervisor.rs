@@ -55,6 +55,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Blueprint {
     pub(super) kind: ActorKind,
+    /// Processors of the host; empty for any.
+    pub(super) cpus: Vec<u16>,
     pub(super) name: String,
     pub(super) parts: SharedParts,
     pub(super) inflight: InflightRegion,
@@ -95,7 +97,7 @@ impl Blueprint {
 
     fn as_actor(&self) -> Actor {
         let privileges = shares::device_privileges(&self.parts.lock());
-        Actor { kind: self.kind, privileges }
+        Actor { kind: self.kind, privileges, cpus: self.cpus.clone() }
     }
 
     /// Sends a process what it works on. It need not run yet.

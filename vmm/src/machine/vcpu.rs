@@ -11,7 +11,7 @@
 //! ends the guest entry under way.
 
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 use super::tracing::Tracer;
+use crate::config::CpuList;
 use crate::kvm::{Step, Vcpu, VcpuKicker, Vm};
 
 /// A control message never waits behind more than one other: the machine sends them one by one.
@@ -69,13 +70,23 @@ impl VcpuActor {
         spaces: Arc<AddressSpaces>,
         events: Sender<Event>,
         tracer: &Tracer,
+        cpus: Option<&CpuList>,
     ) -> std::io::Result<Self> {
         let name = format!("vcpu{}", vcpu.id());
         let (requests, receiver) = tracer.channel(REQUEST_CAPACITY, &name, "request");
         let kicker = vcpu.kicker();
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || run(vcpu, &spaces, receiver, &events))?;
+        let cpus = cpus.map(|cpus| cpus.numbers().to_vec());
+        let (tell, told) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let put = cpus.map_or(Ok(()), executor::pin_thread);
+            let is_put = put.is_ok();
+            // Whoever made the thread waits for it.
+            let _ = tell.send(put);
+            if is_put {
+                run(vcpu, &spaces, receiver, &events);
+            }
+        })?;
+        told.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))?;
         Ok(Self { requests, kicker, thread })
     }
 

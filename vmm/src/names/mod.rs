@@ -129,6 +129,7 @@ impl Claim {
             path: self.folder.join("vsock"),
             cid: GuestCid::default(),
             connections: ConnectionLimit::default(),
+            cpus: None,
         });
         let secret = options.agent_secret.get_or_insert_with(|| agent_secret::beside(&vsock.path));
         let control = options.control.get_or_insert_with(|| self.folder.join("control"));

@@ -31,7 +31,7 @@ use super::log_pipe;
 use super::policies::Programs;
 use super::probe::{self, ProbeStart};
 use crate::error::Report;
-use crate::sandbox::{self, DeathNoteMemory, Files, Limits, Privileges};
+use crate::sandbox::{self, DeathNoteMemory, Files, Limits, Privileges, SandboxError};
 use crate::serve_9p::ClientsStart;
 
 /// The exit status of an actor that could not be set up.
@@ -72,6 +72,8 @@ pub struct Actor {
     pub kind: ActorKind,
     /// What it may do that its user may not.
     pub privileges: Privileges,
+    /// Processors of the host that it runs on; empty for any.
+    pub cpus: Vec<u16>,
 }
 
 /// An actor that is asked for, and the far ends of what will lead to it.
@@ -359,6 +361,10 @@ fn settle(newborn: Newborn) -> Result<Settled, Box<dyn std::error::Error>> {
     if place != Place::Alone {
         // File servers have a working directory and a umask of their own.
         sandbox::leave_shared_places()?;
+    }
+    if !actor.cpus.is_empty() {
+        executor::pin_thread(actor.cpus)
+            .map_err(|error| SandboxError::new("run on its CPUs", error))?;
     }
     sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
     let executor = Executor::new(&actor.kind.ring())?;

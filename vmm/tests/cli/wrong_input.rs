@@ -187,7 +187,7 @@ fn wrong_devices_have_a_chain_and_a_hint() {
             &["--disk", "path=disk,dirct"],
             "error: cannot use `path=disk,dirct` as --disk\n  \
              1: unknown key `dirct` (did you mean `direct`?); \
-             the keys are path, ro, direct, queues, block-size, id, limit-bytes and limit-ops\n\
+             the keys are path, ro, direct, queues, block-size, id, cpus, limit-bytes and limit-ops\n\
              hint: `vmm run --help` lists what it can be\n",
         ),
         (
@@ -236,6 +236,10 @@ fn what_the_argument_parser_refuses_ends_with_the_same_status() {
         (&["--cpu", "4"], "unexpected argument '--cpu' found"),
         (&["--cpus", "1", "--cpus", "2"], "cannot be used multiple times"),
         (&["--cpus"], "a value is required"),
+        (&["--cpu-affinity", "0-1=2,1=3"], "CPUs of this host for all virtual ones"),
+        (&["--cpu-affinity", "1=0"], "there is no virtual CPU 1 in a machine with 1"),
+        (&["--cpu-affinity", "1023"], "the virtual CPUs cannot run on CPU 1023"),
+        (&["--disk", "path=disk,cpus=2-1"], "`2-1` is no value for `cpus`"),
         (&["kernel", "second"], "unexpected argument 'second' found"),
         (&["--single-process=perhaps"], "invalid value 'perhaps'"),
     ];

@@ -98,6 +98,11 @@ impl Machine {
         machine
     }
 
+    /// The number of the machine's own process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

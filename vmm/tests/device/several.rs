@@ -271,6 +271,69 @@ fn devices_of_all_kinds_share_a_process() {
     assert!(!all.contains("WARN") && !all.contains("ERROR"), "{all}");
 }
 
+/// Where the threads of a process may run, by their names.
+fn threads(process: i32) -> Vec<(String, String)> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("a process");
+    let of = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).expect("reads");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("the kernel tells it").trim().to_owned()
+        };
+        (field("Name:"), field("Cpus_allowed_list:"))
+    };
+    threads.map(|thread| of(thread.expect("a thread"))).collect()
+}
+
+/// Each device, and the successor of each.
+#[test]
+fn devices_of_one_process_run_where_they_are_put() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let allowed = executor::allowed_processors().expect("the kernel says");
+    let (first, last) = (allowed[0].to_string(), allowed[allowed.len() - 1].to_string());
+    fs::write(folder.path().join("disk"), vec![0; DISK_BYTES]).expect("writes");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    command.current_dir(folder.path()).args(["device", "serve", "-v"]);
+    command.args(["--device", "type=console,socket=c.sock,ports=null"]);
+    command.args(["--device", &format!("type=blk,socket=b.sock,path=disk,cpus={first}")]);
+    command.args(["--device", &format!("type=rng,socket=r.sock,cpus=[{last}]")]);
+    let mut device = Device(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
+    let said = Said::listen(device.0.stderr.take().expect("a pipe"));
+    let mut guest = Guest::new(&folder.path().join("b.sock"), 0);
+    let mut process = said.process();
+    for _ in 0..2 {
+        use_disk(&mut guest, &AtomicBool::new(true), &AtomicU64::new(0));
+        let threads = threads(process);
+        let of = |name: &str| threads.iter().find(|thread| thread.0 == name).expect("a thread");
+        assert_eq!((&of("blk").1, &of("rng").1), (&first, &last), "{threads:?}");
+        kill_process(Pid::from_raw(process).expect("a number"), Signal::KILL).expect("lives");
+        use_disk(&mut guest, &AtomicBool::new(true), &AtomicU64::new(0));
+        process = said.process_after(process);
+    }
+}
+
+#[test]
+fn processors_that_cannot_be_had_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("disk"), vec![0; DISK_BYTES]).expect("writes");
+    let refused = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+        command.current_dir(folder.path()).arg("device").args(arguments);
+        let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+        assert_eq!(output.status.code(), Some(35), "{arguments:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    // No host that runs this has so many.
+    let said = refused(&["blk", "--socket", "s", "path=disk,cpus=1022-1023"]);
+    let begin = "error: the disk `disk` cannot run on CPUs 1022-1023\n  1: this host has the CPU";
+    assert!(said.starts_with(begin), "{said}");
+    assert!(said.ends_with("hint: `lscpu -e` lists those that there are\n"), "{said}");
+    let (a, b) = ("type=rng,socket=a,cpus=1023", "type=rng,socket=b");
+    let said = refused(&["serve", "--device", a, "--device", b]);
+    let begin = "error: cannot serve the device at `a`\n  1: the device cannot run on CPU 1023\n";
+    assert!(said.starts_with(begin), "{said}");
+}
+
 #[test]
 fn apart_each_device_has_a_process() {
     let folder = tempfile::tempdir().expect("a folder");

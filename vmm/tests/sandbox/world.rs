@@ -66,7 +66,9 @@ impl World {
         let link = self
             .executor
             .block_on(async {
-                let link = spawner.spawn(id, Actor { kind, privileges: Privileges::None }).await?;
+                let link = spawner
+                    .spawn(id, Actor { kind, privileges: Privileges::None, cpus: Vec::new() })
+                    .await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })
@@ -85,7 +87,8 @@ impl World {
         let id = ActorId(self.next);
         self.next += 1;
         let kinds = [ActorKind::Probe, ActorKind::Probe, ActorKind::Fs];
-        let actors = kinds.map(|kind| Actor { kind, privileges: Privileges::None });
+        let actors =
+            kinds.map(|kind| Actor { kind, privileges: Privileges::None, cpus: Vec::new() });
         let spawner = self.warden.spawner().clone();
         let mut links = self.executor.block_on(async {
             let links = spawner.spawn_together(id, actors).expect("asked for a process");

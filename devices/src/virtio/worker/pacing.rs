@@ -71,17 +71,13 @@ impl Patience {
         prompt: Duration::ZERO,
     };
 
-    /// The default, or [`Patience::NO_LOOKING`] if this process may run on one processor only.
+    /// The default, or [`Patience::NO_LOOKING`] if there is one processor only for driver and device.
     pub fn for_this_host() -> Self {
         if executor::driver() == Some(executor::DriverKind::Simulated) {
             // A world is the same on all hosts.
             return Self::default();
         }
-        // Not `available_parallelism`: that opens files, which a sandboxed process must not.
-        match rustix::thread::sched_getaffinity(None) {
-            Ok(processors) if processors.count() == 1 => Self::NO_LOOKING,
-            _ => Self::default(),
-        }
+        if executor::must_share_processor() { Self::NO_LOOKING } else { Self::default() }
     }
 
     /// For drivers that ask one thing after the other and sleep meanwhile, as programs do with files: looks, if at

@@ -5,11 +5,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use io_uring::register::{Probe, Restriction};
 use io_uring::{IoUring, opcode, squeue};
+use rustix::thread::CpuSet;
 
 use super::files::FileTable;
 use crate::config::{Config, KernelFeatures, Operations, Restrictions};
 use crate::driver::Wait;
 use crate::error::Error;
+use crate::processors;
 
 // From include/uapi/linux/io_uring.h; the io-uring crate keeps its own private.
 const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
@@ -48,6 +50,9 @@ pub(super) fn open(config: &Config) -> Result<Opened, Error> {
         FileTable::default()
     };
     let enter = EnterTarget::new(&ring, features);
+    if let Some(processors) = processors::pinned_to() {
+        keep_workers_on(&ring, &processors);
+    }
     if let Some(restrictions) = config.restrictions {
         restrict(&ring, restrictions).map_err(Error::RingRestrictions)?;
     }
@@ -98,6 +103,20 @@ fn probe(ring: &IoUring) -> KernelFeatures {
     let message_ring = probed && probe.is_supported(opcode::MsgRingData::CODE);
     features.set(KernelFeatures::MESSAGE_RING, message_ring);
     features
+}
+
+/// The kernel's threads that wait for what is slow run anywhere by themselves.
+fn keep_workers_on(ring: &IoUring, processors: &CpuSet) {
+    // SAFETY: a set of none is all zeros.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for number in (0..CpuSet::MAX_CPU).filter(|number| processors.is_set(*number)) {
+        // SAFETY: numbers of both kinds of sets go as far.
+        unsafe { libc::CPU_SET(number, &mut set) };
+    }
+    // Kernels before 5.14 cannot do that.
+    if let Err(error) = ring.submitter().register_iowq_aff(&set) {
+        log::debug!("the kernel's threads are not kept on the processors of this one: {error}");
+    }
 }
 
 /// Locks the ring down and enables it.

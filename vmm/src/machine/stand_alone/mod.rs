@@ -32,7 +32,7 @@ use self::announcement::Announcement;
 use self::crew::{Crew, End, Member};
 use super::backends::{self, OpenDevice, OpenDevices};
 use super::{Error, shares};
-use crate::config::{MachineConfig, Placement};
+use crate::config::{CpuList, MachineConfig, Placement};
 use crate::control::ControlSocket;
 use crate::serial_port::{Bridge, Bridged};
 use crate::signals::Signals;
@@ -66,6 +66,8 @@ pub struct ServedDevice {
     pub device: MachineConfig,
     /// Where front ends connect.
     pub socket: PathBuf,
+    /// Processors of the host, unless the device's own option says; None is any.
+    pub cpus: Option<CpuList>,
 }
 
 /// How long devices serve.
@@ -157,13 +159,15 @@ struct Listening {
     open: OpenDevices,
     socket: ControlSocket,
     path: PathBuf,
+    cpus: Option<CpuList>,
 }
 
 fn open_device(served: &ServedDevice, bridges: &mut Vec<Bridge>) -> Result<Listening, Error> {
     let mut open = backends::open(&served.device)?;
     bridges.extend(open.take_bridges());
     let socket = ControlSocket::bind(&served.socket)?;
-    Ok(Listening { open, socket, path: served.socket.clone() })
+    let (path, cpus) = (served.socket.clone(), served.cpus.clone());
+    Ok(Listening { open, socket, path, cpus })
 }
 
 async fn serve_all(
@@ -174,14 +178,17 @@ async fn serve_all(
     let (helpers, desks) = (TaskGroup::new(), TaskGroup::new());
     let several = listening.len() > 1;
     let mut waiting = Vec::new();
-    for Listening { open, socket, path } in listening {
-        let Some(OpenDevice { name, parts }) = open.only_device(&helpers) else { continue };
+    for Listening { open, socket, path, cpus: others } in listening {
+        let Some(device) = open.only_device(&helpers) else { continue };
+        let device = if others.is_some() { device.on(others.as_ref()) } else { device };
+        let OpenDevice { name, parts, cpus } = device;
         let name = if several { format!("{name} at {}", path.display()) } else { name };
-        waiting.push((name, parts, socket));
+        waiting.push((name, parts, cpus, socket));
     }
-    let members = waiting.iter().map(|(name, parts, _)| {
+    let members = waiting.iter().map(|(name, parts, cpus, _)| {
         let kind = ActorKind::of(parts).ok_or(Error::NeverBegan)?;
-        let actor = Actor { kind, privileges: shares::device_privileges(parts) };
+        let privileges = shares::device_privileges(parts);
+        let actor = Actor { kind, privileges, cpus: cpus.clone() };
         Ok(Member { name: name.clone(), actor })
     });
     let members = members.collect::<Result<Vec<_>, Error>>()?;
@@ -189,7 +196,9 @@ async fn serve_all(
     // Ends last, with all processes.
     let (_warden, events) = match warden {
         None => {
-            let place = || if several { Place::Thread } else { Place::Here };
+            // This thread has other things to do than what a device does on its processors.
+            let is_put = waiting.iter().any(|(_, _, cpus, _)| !cpus.is_empty());
+            let place = || if several || is_put { Place::Thread } else { Place::Here };
             places.extend(members.iter().map(|_| place()));
             (None, None)
         }
@@ -216,10 +225,10 @@ async fn serve_all(
         let failure = Rc::clone(&failure);
         helpers.spawn(async move { failure.make(crew::listen(events, crews).await) });
     }
-    for ((name, parts, socket), place) in waiting.into_iter().zip(places) {
+    for ((name, parts, cpus, socket), place) in waiting.into_iter().zip(places) {
         let (failure, lifetime) = (Rc::clone(&failure), service.lifetime);
         desks.spawn(async move {
-            let desk = Desk { name, parts, place };
+            let desk = Desk { name, parts, cpus, place };
             if let Err(error) = desk.serve(lifetime, socket).await {
                 failure.make(error);
             }
@@ -270,6 +279,7 @@ enum Place {
 struct Desk {
     name: String,
     parts: DeviceParts,
+    cpus: Vec<u16>,
     place: Place,
 }
 
@@ -306,27 +316,31 @@ impl Desk {
     async fn serve_front_end(&self, start: VhostUserStart) -> Result<End, Error> {
         match &self.place {
             Place::Here => Ok(End::Gone(start.run().await)),
-            Place::Thread => serve_on_thread(start).await.map(End::Gone),
+            Place::Thread => serve_on_thread(start, &self.cpus).await.map(End::Gone),
             Place::Crew(crew, member) => crew.serve(*member, start).await,
         }
     }
 }
 
-async fn serve_on_thread(start: VhostUserStart) -> Result<Served, Error> {
+async fn serve_on_thread(start: VhostUserStart, cpus: &[u16]) -> Result<Served, Error> {
     let (sender, mut served) = ipc::channel(1);
     let kind = ActorKind::of(&start.device).map_or("device", ActorKind::name);
+    let cpus = cpus.to_vec();
     let work = move || {
         // Nobody listens when the service has ended.
-        let _ = sender.try_send(run_on_thread(start));
+        let _ = sender.try_send(run_on_thread(start, cpus));
     };
     let thread = std::thread::Builder::new().name(kind.into()).spawn(work);
     thread.map_err(Error::host("start a thread for a device"))?;
     Ok(served.recv().await.unwrap_or_else(|_| Err("the thread of the device panicked".into())))
 }
 
-fn run_on_thread(start: VhostUserStart) -> Served {
+fn run_on_thread(start: VhostUserStart, cpus: Vec<u16>) -> Served {
     // A file server has a umask and a working directory of its own.
     crate::sandbox::leave_shared_places().map_err(|error| error.to_string())?;
+    if !cpus.is_empty() {
+        executor::pin_thread(cpus).map_err(|error| format!("cannot run on its CPUs: {error}"))?;
+    }
     // The ring belongs to the thread that uses it.
     let executor = Executor::new(&executor::Config::default());
     executor.map_err(|error| error.to_string())?.block_on(start.run())
