@@ -86,10 +86,6 @@ impl Guest {
         guest
     }
 
-    pub(crate) fn queues(&self) -> usize {
-        self.queues.len()
-    }
-
     /// Tells a back end all that it has to know; one that follows another goes on where that stopped.
     fn begin(&mut self) -> Result<(), FrontEndError> {
         let front_end = &mut self.front_end;
