@@ -68,7 +68,8 @@ bitflags::bitflags! {
     /// one is to blame, or to run what an older kernel would run.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct KernelFeatures: u32 {
-        /// `IORING_SETUP_SINGLE_ISSUER` and `IORING_SETUP_DEFER_TASKRUN` (Linux 6.1).
+        /// `IORING_SETUP_SINGLE_ISSUER` and `IORING_SETUP_DEFER_TASKRUN` (Linux 6.1). With a
+        /// [`KernelThread`] only the former goes.
         const DEFER_TASKRUN = 1 << 0;
         /// `IORING_SETUP_COOP_TASKRUN` (Linux 5.19).
         const COOP_TASKRUN = 1 << 1;
@@ -85,6 +86,41 @@ bitflags::bitflags! {
     }
 }
 
+/// How what is queued gets to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Submission {
+    /// By a system call of the executor's thread, one a turn.
+    #[default]
+    BySystemCall,
+    /// By a thread of the kernel that looks for it (`IORING_SETUP_SQPOLL`). Without `io_uring` there
+    /// is no executor then: nobody else does what was asked for.
+    ByKernelThread(KernelThread),
+}
+
+/// A thread of the kernel that takes operations from the queue as soon as they are there, and
+/// performs them up to where they wait. The executor spares the system call for that; it still makes
+/// one to sleep, and one to wake the thread.
+///
+/// As long as it looks, it takes a processor. What it does counts as processor time of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelThread {
+    /// How long it looks without finding anything before it sleeps. Whole milliseconds, at least one.
+    pub idle: Duration,
+    /// The processor that it runs on; else any that the executor's thread may run on.
+    pub processor: Option<u32>,
+}
+
+impl Default for KernelThread {
+    fn default() -> Self {
+        KernelThread {
+            // Longer than what fast storage takes, or a busy guest thinks, between two operations. The
+            // kernel counts in ticks of up to 10 ms.
+            idle: Duration::from_millis(10),
+            processor: None,
+        }
+    }
+}
+
 /// Settings of an executor. `Config::default()` is right for most.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -96,6 +132,8 @@ pub struct Config {
     /// Slots of the table of registered files. An [`Fd`](crate::Fd) beyond that many works
     /// unregistered.
     pub fixed_files: u32,
+    /// How operations get to the ring's other side.
+    pub submission: Submission,
     /// Lock the ring down to these operations.
     pub restrictions: Option<Restrictions>,
     /// How long to look for work before each sleep in the kernel. Zero: sleep at once, unless
@@ -113,6 +151,7 @@ impl Default for Config {
             entries: 256,
             // Disks, taps, and the eventfds of some dozens of queues.
             fixed_files: 128,
+            submission: Submission::BySystemCall,
             restrictions: None,
             idle_spin: Duration::ZERO,
             without: KernelFeatures::empty(),

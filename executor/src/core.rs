@@ -399,8 +399,8 @@ impl Core {
                 self.driver_turn(Wait::Forever);
             }
         }
-        // The last task may have woken another executor.
-        self.driver().flush();
+        // The last task may have woken another executor. The kernel drops what it finds in a closed ring.
+        self.driver().drain();
         self.closed.set(true);
         self.shared.close();
         self.idle.clear();

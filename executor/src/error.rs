@@ -17,6 +17,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The ring works, but not with a thread of the kernel that looks for what is queued.
+    #[error("cannot have a thread of the kernel look for what is queued in an io_uring{}", on(*processor))]
+    KernelThread {
+        /// The processor that it was to run on.
+        processor: Option<u32>,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+    /// Only an `io_uring` has such a thread.
+    #[error("epoll has no thread of the kernel that looks for what is queued")]
+    NoKernelThread,
     /// The kernel has `io_uring`, but without something this crate cannot work without.
     #[error("the io_uring of this kernel is too old: it has no {feature} (Linux 5.11 has)")]
     RingTooOld {
@@ -32,4 +44,10 @@ pub enum Error {
     /// The eventfd through which other threads wake the executor could not be made.
     #[error("cannot create the eventfd that wakes the executor")]
     Doorbell(#[source] io::Error),
+}
+
+fn on(processor: Option<u32>) -> String {
+    processor.map_or_else(String::new, |number| {
+        format!(" on processor {number} (is there one, and may this process use it?)")
+    })
 }

@@ -114,7 +114,7 @@ struct FlushedAtEnd<'a>(&'a Core);
 
 impl Drop for FlushedAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.driver().flush();
+        self.0.driver().drain();
     }
 }
 
@@ -156,7 +156,8 @@ pub fn stats() -> Option<Stats> {
 }
 
 /// Hands everything that was queued to the kernel now. For code that is about to block the thread
-/// by other means; operations, signals and wake-ups would otherwise wait for the end of the turn.
+/// by other means; operations, signals and wake-ups would otherwise wait for the end of the turn. A
+/// [`KernelThread`](crate::KernelThread) takes them a moment later.
 pub fn flush() {
     core::with_current(|core| {
         if let Some(core) = core {

@@ -56,7 +56,10 @@ pub mod sim {
 pub use address::SocketAddress;
 pub use buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut, Slice, Vectored, VectoredMut};
 pub use combinators::{Either, Elapsed, YieldNow, select, timeout, yield_now};
-pub use config::{Config, DriverChoice, DriverKind, KernelFeatures, Operations, Restrictions};
+pub use config::{
+    Config, DriverChoice, DriverKind, KernelFeatures, KernelThread, Operations, Restrictions,
+    Submission,
+};
 pub use core::Stats;
 pub use error::Error;
 pub use executor::{Executor, driver, flush, random, remote, stats, tell_time, visit};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
-use executor::{Config, DriverChoice, DriverKind, Error, Executor, Fd};
+use executor::{Config, DriverChoice, DriverKind, Error, Executor, Fd, KernelThread, Submission};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -46,6 +46,10 @@ fn main() {
         panic!("{error:?}");
     };
     assert_eq!(source.raw_os_error(), Some(libc::EPERM));
+    let submission = Submission::ByKernelThread(KernelThread::default());
+    let error = Executor::new(&Config { submission, ..Config::default() });
+    let error = error.expect_err("nobody else has a thread of the kernel");
+    assert!(matches!(error, Error::RingSetup { .. }), "{error:?}");
     println!("test where_io_uring_is_forbidden_epoll_serves_after_one_warning ... ok");
 }
 

@@ -6,13 +6,18 @@ use std::io::Write;
 
 use common::{eventfd, write_now};
 use executor::{
-    Config, DriverChoice, Executor, FallocateFlags, Fd, Op, OpSet, Operations, Restrictions,
-    SendFlags, timeout,
+    Config, DriverChoice, Executor, FallocateFlags, Fd, KernelThread, Op, OpSet, Operations,
+    Restrictions, SendFlags, Submission, timeout,
 };
 
 fn restricted(operations: Operations) -> Executor {
+    restricted_with(Submission::BySystemCall, operations)
+}
+
+fn restricted_with(submission: Submission, operations: Operations) -> Executor {
     let config = Config {
         driver: DriverChoice::Uring,
+        submission,
         restrictions: Some(Restrictions { operations }),
         ..Config::default()
     };
@@ -31,7 +36,14 @@ fn is_refused<T: std::fmt::Debug>(result: std::io::Result<T>) {
 
 #[test]
 fn only_what_is_allowed_works() {
-    restricted(Operations::READ | Operations::SYNC).block_on(async {
+    let operations = Operations::READ | Operations::SYNC;
+    only_so_much_works(restricted(operations));
+    let thread = Submission::ByKernelThread(KernelThread::default());
+    only_so_much_works(restricted_with(thread, operations));
+}
+
+fn only_so_much_works(mut executor: Executor) {
+    executor.block_on(async {
         let file = file();
         assert!(file.is_registered(), "files can still be registered");
         assert_eq!(file.read_at(vec![0; 7], 0).await.1, b"content");

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use crate::config::{Config, DriverChoice, DriverKind};
+use crate::config::{Config, DriverChoice, DriverKind, Submission};
 use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
@@ -107,8 +107,13 @@ pub(crate) trait Driver {
     /// Wakes another executor, with the next turn at the latest. False when that is not possible.
     fn message_ring(&mut self, target: &mut dyn FnMut() -> Arc<Shared>) -> bool;
 
-    /// Hands over what is queued.
+    /// Hands over what is queued. Where a thread of the kernel takes it, that may be a moment later.
     fn flush(&mut self);
+
+    /// Hands over what is queued and sees it taken.
+    fn drain(&mut self) {
+        self.flush();
+    }
 
     /// Hands over what is queued and waits for a completion or a doorbell.
     fn turn(&mut self, wait: Wait);
@@ -156,10 +161,13 @@ pub(crate) trait Driver {
 pub(crate) fn open(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>, Error> {
     match config.driver {
         DriverChoice::Uring => Ok(Box::new(uring::Uring::open(config, shared)?)),
+        DriverChoice::Epoll if config.submission != Submission::BySystemCall => {
+            Err(Error::NoKernelThread)
+        }
         DriverChoice::Epoll => Ok(Box::new(epoll::Epoll::open(shared)?)),
         DriverChoice::Auto => match uring::Uring::open(config, shared) {
             Ok(driver) => Ok(Box::new(driver)),
-            Err(error) if is_absence(&error) => {
+            Err(error) if is_absence(&error) && config.submission == Submission::BySystemCall => {
                 warn_once(&error);
                 Ok(Box::new(epoll::Epoll::open(shared)?))
             }

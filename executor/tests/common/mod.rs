@@ -9,9 +9,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use executor::{Config, DriverChoice, Executor, Fd, IoBuf, IoBufMut, KernelFeatures};
+use executor::{
+    Config, DriverChoice, Executor, Fd, IoBuf, IoBufMut, KernelFeatures, KernelThread, Submission,
+};
 
-/// One function per test and driver: the best ring this kernel gives, the plainest, epoll.
+/// One function per test and driver: the best ring this kernel gives, the plainest, one that a thread
+/// of the kernel looks at, epoll.
 #[allow(unused_macros, reason = "each test binary uses a part of it")]
 macro_rules! on_each_driver {
     ($($(#[$attribute:meta])* fn $name:ident($executor:ident) $body:block)*) => {$(
@@ -33,6 +36,11 @@ macro_rules! on_each_driver {
             }
 
             #[test]
+            fn watched_uring() {
+                body($crate::common::watched_uring(executor::KernelThread::default()));
+            }
+
+            #[test]
             fn epoll() {
                 body($crate::common::epoll());
             }
@@ -46,6 +54,13 @@ pub(crate) use on_each_driver;
 pub(crate) fn uring(without: KernelFeatures) -> Executor {
     let config = Config { driver: DriverChoice::Uring, without, ..Config::default() };
     Executor::new(&config).expect("an io_uring, which the tests of this driver need")
+}
+
+/// A ring that a thread of the kernel takes operations from.
+pub(crate) fn watched_uring(thread: KernelThread) -> Executor {
+    let submission = Submission::ByKernelThread(thread);
+    let config = Config { submission, ..Config::default() };
+    Executor::new(&config).expect("an io_uring with a thread, which the tests of it need")
 }
 
 pub(crate) fn epoll() -> Executor {

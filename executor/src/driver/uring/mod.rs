@@ -5,6 +5,9 @@
 //!                                                ├── io_uring_enter (submit + wait) ── kernel
 //!   reap ◀───────────────── completion queue ◀───┘
 //! ```
+//!
+//! With [`Submission::ByKernelThread`] a thread of the kernel takes entries as soon as they are in the queue. The system
+//! call is left for what only it can do: to wait, and to wake that thread after it has gone to sleep.
 
 mod entry;
 mod files;
@@ -18,13 +21,13 @@ use std::sync::Arc;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
-use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions};
+use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions, Submission};
 use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Left, Token};
 use crate::remote::Shared;
 use files::FileTable;
-use setup::EnterTarget;
+use setup::{EnterTarget, Submitter};
 
 /// The low half of the user data of everything that is not an operation; no slot has this index.
 const INTERNAL: u64 = u32::MAX as u64;
@@ -48,6 +51,7 @@ pub(crate) struct Uring {
     shared: Arc<Shared>,
     /// The kernel says what receives leave in sockets, and can wait before it tries one.
     poll_first: bool,
+    submission: Submission,
     /// Features of this kernel that are used.
     features: KernelFeatures,
     /// Completions taken off the queue early because it was in the way of submissions.
@@ -76,6 +80,7 @@ impl Uring {
             files,
             shared: Arc::clone(shared),
             poll_first,
+            submission: config.submission,
             features,
             backlog: VecDeque::new(),
             peers: Vec::new(),
@@ -104,7 +109,11 @@ impl Uring {
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
-            self.enter(Wait::No);
+            let submitter = match self.submission {
+                Submission::BySystemCall => Submitter::Caller,
+                Submission::ByKernelThread(_) => Submitter::FullThread,
+            };
+            self.enter(submitter, Wait::No);
             if self.ring.submission().is_full() {
                 // The kernel takes nothing more before completions are taken.
                 let completions: Vec<_> = self.ring.completion().collect();
@@ -121,11 +130,26 @@ impl Uring {
         }
     }
 
+    /// Who takes what is queued now, if there is anything for them to do.
+    fn submitter(&mut self) -> Option<Submitter> {
+        let submission = self.ring.submission();
+        if submission.is_empty() {
+            return None;
+        }
+        match self.submission {
+            Submission::BySystemCall => Some(Submitter::Caller),
+            // Asks after a fence: the thread looks at the queue once more after it has said that it sleeps.
+            Submission::ByKernelThread(_) => {
+                submission.need_wakeup().then_some(Submitter::SleepingThread)
+            }
+        }
+    }
+
     /// The one system call: submits, and waits if asked to.
-    fn enter(&mut self, wait: Wait) {
+    fn enter(&mut self, submitter: Submitter, wait: Wait) {
         let to_submit = self.ring.submission().len() as u32;
         self.system_calls += 1;
-        match self.enter.enter(to_submit, wait) {
+        match self.enter.enter(to_submit, submitter, wait) {
             Ok(_) => {}
             // EINTR: a signal; ETIME: the time is over; EBUSY: take completions first; EAGAIN: no
             // memory for requests just now. What was not submitted stays queued for the next turn.
@@ -207,7 +231,7 @@ impl Driver for Uring {
 
     fn detach(&mut self, target: Target) {
         // A signal that is still queued names the descriptor or the slot.
-        self.flush();
+        self.drain();
         self.files.unregister(&self.ring, target.file);
     }
 
@@ -253,16 +277,25 @@ impl Driver for Uring {
     }
 
     fn flush(&mut self) {
-        if !self.ring.submission().is_empty() {
-            self.enter(Wait::No);
+        if let Some(submitter) = self.submitter() {
+            self.enter(submitter, Wait::No);
+        }
+    }
+
+    fn drain(&mut self) {
+        self.flush();
+        while self.submission != Submission::BySystemCall && !self.ring.submission().is_empty() {
+            std::thread::yield_now();
+            self.flush();
         }
     }
 
     fn turn(&mut self, wait: Wait) {
         // Completions that are there already end a wait before it begins.
         let wait = if self.backlog.is_empty() { wait } else { Wait::No };
-        if wait != Wait::No || !self.ring.submission().is_empty() || self.has_deferred_work() {
-            self.enter(wait);
+        let submitter = self.submitter();
+        if wait != Wait::No || submitter.is_some() || self.has_deferred_work() {
+            self.enter(submitter.unwrap_or(Submitter::Thread), wait);
         }
     }
 
@@ -309,3 +342,6 @@ impl Driver for Uring {
         self.system_calls
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,13 +8,15 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::thread::CpuSet;
 
 use super::files::FileTable;
-use crate::config::{Config, KernelFeatures, Operations, Restrictions};
+use crate::config::{Config, KernelFeatures, KernelThread, Operations, Restrictions, Submission};
 use crate::driver::Wait;
 use crate::error::Error;
 use crate::processors;
 
 // From include/uapi/linux/io_uring.h; the io-uring crate keeps its own private.
 const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
+const IORING_ENTER_SQ_WAKEUP: u32 = 1 << 1;
+const IORING_ENTER_SQ_WAIT: u32 = 1 << 2;
 const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
 const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
 const IORING_REGISTER_FILES_UPDATE: u8 = 6;
@@ -59,7 +61,8 @@ pub(super) fn open(config: &Config) -> Result<Opened, Error> {
     Ok(Opened { ring, enter, files, poll_first: !flags.is_empty(), features })
 }
 
-/// Creates the ring with the best flags that the kernel takes.
+/// Creates the ring with the best flags that the kernel takes. Where a thread of the kernel submits, none that
+/// say when the executor's thread does the kernel's work: it does none.
 fn create(config: &Config) -> Result<(IoUring, KernelFeatures), Error> {
     let best =
         [KernelFeatures::DEFER_TASKRUN, KernelFeatures::COOP_TASKRUN, KernelFeatures::empty()];
@@ -68,12 +71,24 @@ fn create(config: &Config) -> Result<(IoUring, KernelFeatures), Error> {
         if config.without.intersects(flags) {
             continue;
         }
+        let thread = match config.submission {
+            Submission::BySystemCall => None,
+            Submission::ByKernelThread(_) if flags == KernelFeatures::COOP_TASKRUN => continue,
+            Submission::ByKernelThread(thread) => Some(thread),
+        };
         let mut builder = IoUring::builder();
         // Room for the bursts of multishot operations beside one completion per submission.
         builder.setup_clamp().setup_cqsize(config.entries.saturating_mul(4).max(8));
+        if let Some(KernelThread { idle, processor }) = thread {
+            // Zero would be a second.
+            builder.setup_sqpoll(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1));
+            processor.map(|number| builder.setup_sqpoll_cpu(number));
+        }
         if flags.contains(KernelFeatures::DEFER_TASKRUN) {
-            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-            builder.setup_submit_all();
+            builder.setup_single_issuer().setup_submit_all();
+            if thread.is_none() {
+                builder.setup_defer_taskrun().setup_taskrun_flag();
+            }
         } else if flags.contains(KernelFeatures::COOP_TASKRUN) {
             builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
         }
@@ -83,12 +98,21 @@ fn create(config: &Config) -> Result<(IoUring, KernelFeatures), Error> {
         match builder.build(config.entries.max(1)) {
             Ok(ring) => return Ok((ring, flags)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
-            Err(source) => {
-                return Err(Error::RingSetup { entries: config.entries, source });
-            }
+            Err(source) => return Err(refused(config, source)),
         }
     }
-    Err(Error::RingSetup { entries: config.entries, source: last })
+    Err(refused(config, last))
+}
+
+fn refused(config: &Config, source: io::Error) -> Error {
+    let Submission::ByKernelThread(thread) = config.submission else {
+        return Error::RingSetup { entries: config.entries, source };
+    };
+    // Is it the thread, or are there no rings at all?
+    match IoUring::new(1) {
+        Ok(_) => Error::KernelThread { processor: thread.processor, source },
+        Err(_) => Error::RingSetup { entries: config.entries, source },
+    }
 }
 
 /// Which optional features the kernel has.
@@ -157,6 +181,19 @@ pub(super) fn duplicate(ring: &IoUring) -> io::Result<OwnedFd> {
     borrowed.try_clone_to_owned()
 }
 
+/// Who takes entries from the submission queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Submitter {
+    /// The call does.
+    Caller,
+    /// The kernel's thread, which looks for them.
+    Thread,
+    /// The kernel's thread, which has to be woken.
+    SleepingThread,
+    /// The kernel's thread; the queue is full, and the caller waits until it is not.
+    FullThread,
+}
+
 /// What `io_uring_enter` is called on: the ring's index in the thread's own table where possible,
 /// which spares the lookup of the descriptor, else the descriptor.
 pub(super) struct EnterTarget {
@@ -191,13 +228,23 @@ impl EnterTarget {
     }
 
     /// Submits and, unless `wait` is `No`, waits for one completion.
-    pub(super) fn enter(&self, to_submit: u32, wait: Wait) -> io::Result<u32> {
+    pub(super) fn enter(
+        &self,
+        to_submit: u32,
+        submitter: Submitter,
+        wait: Wait,
+    ) -> io::Result<u32> {
         let (target, mut flags) = match self.registered {
             Some(index) => (index as RawFd, IORING_ENTER_REGISTERED_RING),
             None => (self.ring, 0),
         };
         // With DEFER_TASKRUN only this flag makes the kernel post what has completed.
         flags |= IORING_ENTER_GETEVENTS;
+        flags |= match submitter {
+            Submitter::Caller | Submitter::Thread => 0,
+            Submitter::SleepingThread => IORING_ENTER_SQ_WAKEUP,
+            Submitter::FullThread => IORING_ENTER_SQ_WAKEUP | IORING_ENTER_SQ_WAIT,
+        };
         let min_complete = u32::from(wait != Wait::No);
         let Wait::For(duration) = wait else {
             // SAFETY: no argument is passed.
