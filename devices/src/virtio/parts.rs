@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::io;
 
+use executor::KernelThread;
 use ipc::{Fd, Receiver, Sender};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,30 @@ use super::vhost_user::remote::RemoteParts;
 use super::vsock::VsockParts;
 use crate::memory::{GuestMemory, MapOptions, MemoryLayout};
 
+/// How what a device asks of the kernel gets there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Submission {
+    /// By a system call, with all else that a turn of its executor has.
+    #[default]
+    BySystemCall,
+    /// By a [thread of the kernel](executor::KernelThread) that looks for it.
+    ByKernelThread {
+        /// The processor that it runs on, if that matters.
+        processor: Option<u32>,
+    },
+}
+
+impl From<Submission> for executor::Submission {
+    fn from(submission: Submission) -> Self {
+        match submission {
+            Submission::BySystemCall => Self::BySystemCall,
+            Submission::ByKernelThread { processor } => {
+                Self::ByKernelThread(KernelThread { processor, ..KernelThread::default() })
+            }
+        }
+    }
+}
+
 /// What one kind of device is made of. All that had to be opened is open.
 pub trait Parts: Sized {
     /// What the device looks like to a transport.
@@ -48,6 +73,11 @@ pub trait Parts: Sized {
     /// nothing is synced, or no failure is forgotten. To be called before the first back end runs.
     fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
         None
+    }
+
+    /// What the executor that [runs](Parts::run) it has to be like.
+    fn submission(&self) -> Submission {
+        Submission::BySystemCall
     }
 
     /// The machine is over: lets go of what may outlast this process and its back ends, as a ring
@@ -132,6 +162,10 @@ impl Parts for DeviceParts {
 
     fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
         each!(self, parts => parts.sync_witness())
+    }
+
+    fn submission(&self) -> Submission {
+        each!(self, parts => parts.submission())
     }
 
     fn release(&self) {

@@ -31,6 +31,8 @@ pub struct BlkBench {
     pub devices: u16,
     /// Rounds at each depth.
     pub rounds: u32,
+    /// Options of a disk that ours is measured with as well, each by itself.
+    pub also: Vec<String>,
     /// Whom to hold ours against.
     pub against: Vec<Contestant>,
 }
@@ -39,11 +41,14 @@ pub struct BlkBench {
 pub fn run_blk(bench: &BlkBench, progress: &dyn Fn(&str)) -> Result<BlkResults, BenchError> {
     let file = prepare(bench, progress)?;
     let folder = Folder::create().map_err(BenchError::host("make a folder for sockets"))?;
-    let ours = Contestant::ours(if bench.devices > 1 { Sharing::Readers } else { Sharing::None })?;
+    let sharing = if bench.devices > 1 { Sharing::Readers } else { Sharing::None };
+    let ours = Contestant::ours(sharing, None)?;
+    let also = bench.also.iter().map(|options| Contestant::ours(sharing, Some(options)));
+    let also = also.collect::<Result<Vec<_>, _>>()?;
     let results = bench
         .depths
         .iter()
-        .map(|depth| at_depth(bench, *depth, &file, &ours, &folder, progress))
+        .map(|depth| at_depth(bench, *depth, &file, (&ours, &also), &folder, progress))
         .collect::<Result<_, _>>()?;
     Ok(BlkResults { workload: describe(bench), results })
 }
@@ -52,7 +57,7 @@ fn at_depth(
     bench: &BlkBench,
     depth: u16,
     file: &File,
-    ours: &Contestant,
+    (ours, also): (&Contestant, &[Contestant]),
     folder: &Folder,
     progress: &dyn Fn(&str),
 ) -> Result<BlkResult, BenchError> {
@@ -60,6 +65,7 @@ fn at_depth(
     let silent = Workload { polling: Polling::Off, ..workload };
     let (mut by_ring, mut by_calls) = (Vec::new(), Vec::new());
     let (mut polling, mut sleeping) = (Vec::new(), Vec::new());
+    let mut others = vec![Vec::new(); also.len()];
     let mut peers = vec![Vec::new(); bench.against.len()];
     let failed = |name: &str, source| BenchError::Load { name: name.into(), source };
     for round in 1..=bench.rounds {
@@ -77,7 +83,8 @@ fn at_depth(
             say("vmm without polling");
             sleeping.push(serve(bench, ours, silent, folder)?);
         }
-        for (peer, rounds) in bench.against.iter().zip(&mut peers) {
+        let others = also.iter().zip(&mut others);
+        for (peer, rounds) in others.chain(bench.against.iter().zip(&mut peers)) {
             say(&peer.name);
             rounds.push(serve(bench, peer, workload, folder)?);
         }
@@ -91,11 +98,13 @@ fn at_depth(
         .filter_map(|(name, rounds)| Measured::of(name, rounds))
         .max_by(|a, b| a.rate().total_cmp(&b.rate()))
         .ok_or_else(nothing)?;
+    let others = also.iter().zip(others);
     let peers = bench.against.iter().zip(peers);
     Ok(BlkResult {
         depth,
         ours: Measured::of(&ours.name, polling).ok_or_else(nothing)?,
         without_polling: Measured::of("vmm, driver sleeps", sleeping),
+        others: others.filter_map(|(other, rounds)| Measured::of(&other.name, rounds)).collect(),
         peers: peers.filter_map(|(peer, rounds)| Measured::of(&peer.name, rounds)).collect(),
         native,
     })

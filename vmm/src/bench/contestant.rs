@@ -90,8 +90,8 @@ const KNOWN: &[(&str, &str)] = &[
 ];
 
 impl Contestant {
-    /// Our own disk, by the same program.
-    pub(super) fn ours(sharing: Sharing) -> Result<Self, BenchError> {
+    /// Our own disk, by the same program; with these options of a disk beside its defaults.
+    pub(super) fn ours(sharing: Sharing, options: Option<&str>) -> Result<Self, BenchError> {
         let program = std::env::current_exe().map_err(BenchError::host("find this program"))?;
         let program = program.display().to_string();
         let rest = ["device", "-q", "blk", "--socket", "{socket}", "--once"];
@@ -100,8 +100,10 @@ impl Contestant {
             Sharing::None => "",
             Sharing::Readers => ",ro",
         };
-        let options = format!("path={{file}},queues={{queues}}{read_only}");
-        Ok(Self { name: "vmm".into(), words: words.chain([options]).collect() })
+        let name = options.map_or("vmm".into(), |options| format!("vmm {options}"));
+        let options = options.map_or(String::new(), |options| format!(",{options}"));
+        let options = format!("path={{file}},queues={{queues}}{read_only}{options}");
+        Ok(Self { name, words: words.chain([options]).collect() })
     }
 
     /// Our own shared directory, by the same program.

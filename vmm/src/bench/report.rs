@@ -101,7 +101,11 @@ pub(crate) fn section(page: &mut String, title: &str, plot: &str) {
 }
 
 fn contestants(result: &BlkResult) -> impl Iterator<Item = &Measured> {
-    [&result.native, &result.ours].into_iter().chain(&result.without_polling).chain(&result.peers)
+    [&result.native, &result.ours]
+        .into_iter()
+        .chain(&result.without_polling)
+        .chain(&result.others)
+        .chain(&result.peers)
 }
 
 /// The same with the colour of each, which is the same in all plots.

@@ -45,6 +45,8 @@ pub struct BlkResult {
     pub ours: Measured,
     /// The same with a driver that does not poll.
     pub without_polling: Option<Measured>,
+    /// The same with other options.
+    pub others: Vec<Measured>,
     /// Those of others.
     pub peers: Vec<Measured>,
     /// Straight to the kernel, the better way.
@@ -97,6 +99,7 @@ struct Entry<'a> {
     p999_us: f64,
     p999_ratio_native: f64,
     without_polling: Option<Line<'a>>,
+    with_options: Vec<Line<'a>>,
     native: Line<'a>,
     peers: Vec<Line<'a>>,
 }
@@ -141,6 +144,7 @@ impl<'a> From<&'a BlkResult> for Entry<'a> {
             p999_us,
             p999_ratio_native: rounded(p999_us / result.native.figures.percentile_us(99.9)),
             without_polling: result.without_polling.as_ref().map(Line::from),
+            with_options: result.others.iter().map(Line::from).collect(),
             native: (&result.native).into(),
             peers: result.peers.iter().map(Line::from).collect(),
         }
@@ -163,6 +167,7 @@ impl BlkResults {
             let lines = std::iter::once(&result.native)
                 .chain([&result.ours])
                 .chain(&result.without_polling)
+                .chain(&result.others)
                 .chain(&result.peers);
             for measured in lines {
                 let Measured { name, figures, .. } = measured;

@@ -13,7 +13,7 @@ use loadgen::{Access, Check, Order, Placement, Polling, Workload};
 use crate::bench::{
     self, BenchError, BlkBench, Contestant, FsBench, NetBench, ProgramKind, Starter, TrialResults,
 };
-use crate::config::ByteCount;
+use crate::config::{ByteCount, DiskConfig};
 use crate::error::Report;
 use crate::outcome;
 
@@ -138,6 +138,9 @@ struct BlkArgs {
     devices: u16,
     #[command(flatten)]
     runs: Runs,
+    /// Ours with these options of `--disk` as well, several with commas: direct,sqpoll; may be repeated
+    #[arg(long, value_name = "OPTIONS", value_parser = disk_options)]
+    also: Vec<String>,
     /// A back end to compare with: a known one, or NAME=COMMAND with {socket}, {file} and {queues} in it
     #[arg(long, value_name = "PEER")]
     against: Vec<Contestant>,
@@ -488,6 +491,7 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
         },
         depths: arguments.depth,
         devices: arguments.devices,
+        also: arguments.also,
         rounds: arguments.runs.rounds,
         against: arguments.against.into_iter().flat_map(both).collect(),
     })
@@ -497,6 +501,12 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
 fn threads_beside_a_device() -> u16 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(processors - 1).unwrap_or(u16::MAX).max(1)
+}
+
+/// What can stand behind the file and the number of queues.
+fn disk_options(text: &str) -> Result<String, String> {
+    let parsed = format!("path=x,queues=1,{text}").parse::<DiskConfig>();
+    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

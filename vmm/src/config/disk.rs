@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{ByteCount, CpuList, DeviceId, key_value};
 
-/// A disk: `--disk path=...,ro,direct,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
+/// A disk: `--disk path=...,ro,direct,sqpoll,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
@@ -20,6 +20,12 @@ pub struct DiskConfig {
     /// Past the host's page cache (`O_DIRECT`).
     #[serde(default)]
     pub direct: bool,
+    /// A thread of the kernel looks for requests (`IORING_SETUP_SQPOLL`).
+    #[serde(default)]
+    pub sqpoll: bool,
+    /// The processor that it runs on; it is there then without `sqpoll`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqpoll_cpu: Option<u32>,
     /// Request queues; None is one for each CPU, as far as they go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<QueueCount>,
@@ -47,6 +53,8 @@ impl DiskConfig {
             path: path.into(),
             read_only: false,
             direct: false,
+            sqpoll: false,
+            sqpoll_cpu: None,
             queues: None,
             block_size: BlockSize::default(),
             id: None,
@@ -157,12 +165,14 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let disk: DiskConfig = "path=a.img,ro,direct,queues=16,block-size=4096,id=root disk,\
-                              limit-bytes=10M,limit-ops=500"
-            .parse()
-            .expect("all keys");
+        let disk: DiskConfig =
+            "path=a.img,ro,direct,sqpoll,sqpoll-cpu=1,queues=16,block-size=4096,\
+                              id=root disk,limit-bytes=10M,limit-ops=500"
+                .parse()
+                .expect("all keys");
         assert_eq!(disk.path, PathBuf::from("a.img"));
-        assert!(disk.read_only && disk.direct);
+        assert!(disk.read_only && disk.direct && disk.sqpoll);
+        assert_eq!(disk.sqpoll_cpu, Some(1));
         assert_eq!(disk.queues.map(QueueCount::get), Some(16));
         assert_eq!(disk.block_size.bytes(), 4096);
         assert_eq!(disk.limit_bytes.map(ByteCount::get), Some(10 << 20));
@@ -193,8 +203,8 @@ mod tests {
             ),
             (
                 "rw",
-                "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, queues, \
-                 block-size, id, cpus, limit-bytes and limit-ops",
+                "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, sqpoll, \
+                 sqpoll-cpu, queues, block-size, id, cpus, limit-bytes and limit-ops",
             ),
             ("ro", "the key `path` is missing"),
             ("path=a,path=b", "the key `path` is repeated"),

@@ -96,8 +96,9 @@ impl Blueprint {
     }
 
     fn as_actor(&self) -> Actor {
-        let privileges = shares::device_privileges(&self.parts.lock());
-        Actor { kind: self.kind, privileges, cpus: self.cpus.clone() }
+        let parts = self.parts.lock();
+        let (privileges, submission) = (shares::device_privileges(&parts), parts.submission());
+        Actor { kind: self.kind, privileges, cpus: self.cpus.clone(), submission }
     }
 
     /// Sends a process what it works on. It need not run yet.

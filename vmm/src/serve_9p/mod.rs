@@ -194,7 +194,7 @@ impl Keeper {
     /// The whole life of one process.
     async fn live(&mut self, id: ActorId) -> Result<Death, Error> {
         let privileges = shares::privileges(&self.served.options.ids);
-        let actor = Actor { kind: ActorKind::P9, privileges, cpus: Vec::new() };
+        let actor = Actor { privileges, ..Actor::plain(ActorKind::P9) };
         let ActorLink { link, sender, log, .. } = self.warden.spawner().spawn(id, actor).await?;
         let start = self.served.start().map_err(Error::host("duplicate descriptors"))?;
         sender.send(Start::Clients(Box::new(start))).await.map_err(Error::Start)?;

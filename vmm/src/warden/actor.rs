@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use devices::virtio::parts::{DeviceParts, VirtioStart};
+use devices::virtio::parts::{DeviceParts, Submission, VirtioStart};
 use devices::virtio::vhost_user::VhostUserStart;
 use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
@@ -74,6 +74,16 @@ pub struct Actor {
     pub privileges: Privileges,
     /// Processors of the host that it runs on; empty for any.
     pub cpus: Vec<u16>,
+    /// What its ring is like.
+    pub submission: Submission,
+}
+
+impl Actor {
+    /// One with nothing of its own.
+    pub fn plain(kind: ActorKind) -> Self {
+        let (privileges, submission) = (Privileges::None, Submission::default());
+        Self { kind, privileges, cpus: Vec::new(), submission }
+    }
 }
 
 /// An actor that is asked for, and the far ends of what will lead to it.
@@ -203,7 +213,7 @@ impl ActorKind {
         }
     }
 
-    fn ring(self) -> Config {
+    fn ring(self, submission: Submission) -> Config {
         let transfers = Operations::READ | Operations::WRITE;
         let defaults = Config::default();
         let (entries, fixed_files, operations) = match self {
@@ -227,7 +237,7 @@ impl ActorKind {
             Self::Rng | Self::Balloon | Self::Probe => (16, 16, transfers),
         };
         let restrictions = Some(Restrictions { operations });
-        Config { entries, fixed_files, restrictions, ..defaults }
+        Config { entries, fixed_files, submission: submission.into(), restrictions, ..defaults }
     }
 }
 
@@ -367,7 +377,7 @@ fn settle(newborn: Newborn) -> Result<Settled, Box<dyn std::error::Error>> {
             .map_err(|error| SandboxError::new("run on its CPUs", error))?;
     }
     sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
-    let executor = Executor::new(&actor.kind.ring())?;
+    let executor = Executor::new(&actor.kind.ring(actor.submission))?;
     let opened = end.open()?;
     // Asks the kernel what the filter may forbid.
     let looking = Looking::for_this_host();

@@ -10,7 +10,7 @@ fn a_short_run_has_figures_json_and_a_page() {
     let folder = TempDir::new().expect("a temporary folder");
     let run = || {
         let arguments = "bench blk --file disk --create 1M --depth 2 --rounds 1 --seconds 0.05 --warm-up 0 \
-                         --json --report page.html";
+                         --json --report page.html --also direct --also direct,sqpoll";
         let arguments: Vec<&str> = arguments.split_whitespace().collect();
         let output = vmm(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -18,6 +18,9 @@ fn a_short_run_has_figures_json_and_a_page() {
         let json: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON");
         let result = &json["results"][0];
         assert_eq!(result["depth"], 2);
+        for (index, name) in ["vmm direct", "vmm direct,sqpoll"].iter().enumerate() {
+            assert_eq!(result["with_options"][index]["name"], *name, "{line}");
+        }
         ["iops", "ratio_native", "p50_us"]
             .iter()
             .all(|figure| result[figure].as_f64().expect("a number") > 0.0)
@@ -60,6 +63,12 @@ fn what_cannot_be_measured_is_refused() {
             "--file none",
             "error: cannot use none\n  1: No such file or directory (os error 2)\n\
              hint: `--create 1G` makes it, full of random bytes\n",
+        ),
+        (
+            "--file disk --also directly",
+            "error: cannot use `directly` as --also\n  1: unknown key `directly` (did you mean `direct`?); the keys are \
+             path, ro, direct, sqpoll, sqpoll-cpu, queues, block-size, id, limit-bytes and limit-ops\n\
+             hint: `vmm bench --help` lists what it can be\n",
         ),
         ("--file disk --bs 100", "error: a request has 512 bytes to 1M, in steps of 512\n"),
     ];

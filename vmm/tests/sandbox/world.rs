@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use vmm::warden::{
     Actor, ActorId, ActorKind, ActorLink, Attempt, AttemptOutcome, Death, Enforcement,
-    PolicySource, Privileges, ProbeRequest, ProbeStart, Start, Users, Warden, WardenEvent,
+    PolicySource, ProbeRequest, ProbeStart, Start, Users, Warden, WardenEvent,
 };
 
 /// Nothing here takes long; what does not come by then does not come.
@@ -66,9 +66,7 @@ impl World {
         let link = self
             .executor
             .block_on(async {
-                let link = spawner
-                    .spawn(id, Actor { kind, privileges: Privileges::None, cpus: Vec::new() })
-                    .await?;
+                let link = spawner.spawn(id, Actor::plain(kind)).await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })
@@ -87,8 +85,7 @@ impl World {
         let id = ActorId(self.next);
         self.next += 1;
         let kinds = [ActorKind::Probe, ActorKind::Probe, ActorKind::Fs];
-        let actors =
-            kinds.map(|kind| Actor { kind, privileges: Privileges::None, cpus: Vec::new() });
+        let actors = kinds.map(Actor::plain);
         let spawner = self.warden.spawner().clone();
         let mut links = self.executor.block_on(async {
             let links = spawner.spawn_together(id, actors).expect("asked for a process");

@@ -93,6 +93,15 @@ pub enum BlkError {
         /// What the device or its file system asks for.
         needed: u32,
     },
+    /// This host has no thread of the kernel for it.
+    #[error("disk {} cannot be served with `sqpoll` here; leave `sqpoll` out", path.display())]
+    Submission {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: executor::Error,
+    },
     /// The number of queues is out of range.
     #[error("disk {} cannot have {queues} queues; it takes 1 to 16", path.display())]
     Queues {

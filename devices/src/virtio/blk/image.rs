@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::BlkError;
 use crate::rate_limit::RateLimits;
 use crate::virtio::file_lock::{self, LockError};
+use crate::virtio::parts::Submission;
 use crate::virtio::syncs::Failed;
 
 /// Bytes of a virtio sector, whatever the block size (virtio 1.3 section 5.2.6).
@@ -73,6 +74,8 @@ pub struct DiskOptions {
     pub access: Access,
     /// Whether the host's page cache is used.
     pub caching: Caching,
+    /// How requests get to the kernel.
+    pub submission: Submission,
     /// The logical block size that the guest sees.
     pub block_size: BlockSize,
     /// Request queues, 1 to 16.
@@ -92,6 +95,7 @@ impl DiskOptions {
             path: path.into(),
             access: Access::default(),
             caching: Caching::default(),
+            submission: Submission::default(),
             block_size: BlockSize::default(),
             queues: 1,
             queue_size: DEFAULT_QUEUE_SIZE,
@@ -108,6 +112,7 @@ pub struct BlockImage {
     pub(super) file: ipc::Fd,
     pub(super) geometry: Geometry,
     pub(super) limits: RateLimits,
+    pub(super) submission: Submission,
 }
 
 /// What there is to know of a disk beside its contents.
@@ -171,8 +176,9 @@ impl BlockImage {
             queue_size,
             id: identity(options, &metadata),
         };
-        let file = ipc::Fd::new(file);
-        Ok(Self { file, geometry, limits: options.limits })
+        try_out(path, options.submission)?;
+        let (file, limits, submission) = (ipc::Fd::new(file), options.limits, options.submission);
+        Ok(Self { file, geometry, limits, submission })
     }
 
     /// An image over a descriptor that somebody else opened, checked and locked: of `size` bytes, with
@@ -196,7 +202,8 @@ impl BlockImage {
             queue_size: options.queue_size,
             id,
         };
-        Self { file: ipc::Fd::new(file), geometry, limits: options.limits }
+        let (file, limits, submission) = (ipc::Fd::new(file), options.limits, options.submission);
+        Self { file, geometry, limits, submission }
     }
 
     /// Size in bytes.
@@ -299,6 +306,23 @@ fn check_size(path: &Path, size: u64, block_size: BlockSize) -> Result<(), BlkEr
         return Err(BlkError::Size { path, size, block_size });
     }
     Ok(())
+}
+
+/// Whether this host does what was asked for; who serves the disk finds out too late for a clear word.
+fn try_out(path: &Path, submission: Submission) -> Result<(), BlkError> {
+    if submission == Submission::BySystemCall {
+        return Ok(());
+    }
+    let config = executor::Config {
+        entries: 1,
+        fixed_files: 0,
+        submission: submission.into(),
+        ..executor::Config::default()
+    };
+    match executor::Executor::new(&config) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(BlkError::Submission { path: path.to_path_buf(), source }),
+    }
 }
 
 struct Alignment {

@@ -59,7 +59,7 @@ use self::view::View;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic};
 use super::file_lock;
-use super::parts::Parts;
+use super::parts::{Parts, Submission};
 use super::queue::InflightRegion;
 use super::syncs::{Failed, SyncWitness, Syncs};
 use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
@@ -91,7 +91,7 @@ impl Parts for BlockImage {
 
     fn try_clone(&self) -> io::Result<Self> {
         let (file, geometry) = (self.file.try_clone()?, self.geometry.clone());
-        Ok(Self { file, geometry, limits: self.limits })
+        Ok(Self { file, geometry, limits: self.limits, submission: self.submission })
     }
 
     fn remember(&mut self, change: &Change) {
@@ -109,6 +109,10 @@ impl Parts for BlockImage {
     fn sync_witness(&self) -> Option<io::Result<SyncWitness>> {
         let forgets = self.geometry.failed_syncs() == Failed::IsForgotten;
         (forgets && self.access() == Access::ReadWrite).then(|| SyncWitness::of(self.file()))
+    }
+
+    fn submission(&self) -> Submission {
+        self.submission
     }
 
     fn release(&self) {
@@ -168,7 +172,7 @@ impl BlockBackend {
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
     pub async fn run(self, context: BackendContext) {
-        let BlockImage { file, geometry, limits } = self.image;
+        let BlockImage { file, geometry, limits, submission: _ } = self.image;
         let file = match Fd::new(file) {
             Ok(file) => file,
             Err(error) => {
