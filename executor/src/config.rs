@@ -121,6 +121,18 @@ impl Default for KernelThread {
     }
 }
 
+/// How the executor learns that a transfer of a file that bypasses the page cache is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectIo {
+    /// The device interrupts.
+    #[default]
+    Interrupts,
+    /// Transfers of files made by [`Fd::polled`](crate::Fd::polled) are asked for again and again
+    /// (`IORING_SETUP_IOPOLL`), in a ring of their own; the executor does not sleep while there are some.
+    /// Without `io_uring` there is no executor then.
+    Polled,
+}
+
 /// Settings of an executor. `Config::default()` is right for most.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -134,6 +146,8 @@ pub struct Config {
     pub fixed_files: u32,
     /// How operations get to the ring's other side.
     pub submission: Submission,
+    /// Whether there are files whose transfers are polled for.
+    pub direct_io: DirectIo,
     /// Lock the ring down to these operations.
     pub restrictions: Option<Restrictions>,
     /// How long to look for work before each sleep in the kernel. Zero: sleep at once, unless
@@ -152,9 +166,17 @@ impl Default for Config {
             // Disks, taps, and the eventfds of some dozens of queues.
             fixed_files: 128,
             submission: Submission::BySystemCall,
+            direct_io: DirectIo::Interrupts,
             restrictions: None,
             idle_spin: Duration::ZERO,
             without: KernelFeatures::empty(),
         }
+    }
+}
+
+impl Config {
+    /// Whether epoll cannot stand in for what is asked for.
+    pub(crate) fn needs_ring(&self) -> bool {
+        self.submission != Submission::BySystemCall || self.direct_io == DirectIo::Polled
     }
 }

@@ -26,9 +26,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Only an `io_uring` has such a thread.
-    #[error("epoll has no thread of the kernel that looks for what is queued")]
-    NoKernelThread,
+    /// The ring works, but not one whose transfers are polled for.
+    #[error("cannot set up an io_uring whose transfers are polled for")]
+    PolledRing(#[source] io::Error),
+    /// Only an `io_uring` does what the configuration asks for.
+    #[error("epoll has neither threads of the kernel nor transfers that are polled for")]
+    NoRing,
     /// The kernel has `io_uring`, but without something this crate cannot work without.
     #[error("the io_uring of this kernel is too old: it has no {feature} (Linux 5.11 has)")]
     RingTooOld {

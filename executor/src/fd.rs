@@ -95,6 +95,18 @@ impl Fd {
         Self::attach(descriptor.into(), Residence::Short)
     }
 
+    /// Takes a descriptor of a file that was opened for direct I/O, whose transfers are polled for: see
+    /// [`DirectIo::Polled`](crate::DirectIo::Polled), which the executor has to have. The file system and
+    /// the device must be able to, or transfers complete with `EOPNOTSUPP` or, in older kernels, by
+    /// interrupts after all.
+    pub fn polled(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
+        let fd = Self::attach(descriptor.into(), Residence::Polled)?;
+        if matches!(fd.inner.file, FileId::Polled(_)) {
+            return Ok(fd);
+        }
+        Err(io::Error::other("this executor polls for no transfers"))
+    }
+
     fn attach(descriptor: OwnedFd, residence: Residence) -> io::Result<Self> {
         let core = core::current().ok_or_else(|| {
             io::Error::other("a descriptor needs an executor that runs on this thread")

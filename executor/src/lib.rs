@@ -57,8 +57,8 @@ pub use address::SocketAddress;
 pub use buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut, Slice, Vectored, VectoredMut};
 pub use combinators::{Either, Elapsed, YieldNow, select, timeout, yield_now};
 pub use config::{
-    Config, DriverChoice, DriverKind, KernelFeatures, KernelThread, Operations, Restrictions,
-    Submission,
+    Config, DirectIo, DriverChoice, DriverKind, KernelFeatures, KernelThread, Operations,
+    Restrictions, Submission,
 };
 pub use core::Stats;
 pub use error::Error;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use crate::config::{Config, DriverChoice, DriverKind, Submission};
+use crate::config::{Config, DriverChoice, DriverKind};
 use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
@@ -41,6 +41,8 @@ pub(crate) enum FileId {
     Plain,
     /// A slot of the driver's table of files.
     Slot(u32),
+    /// Its transfers go through the ring that is polled, perhaps by a slot of its table.
+    Polled(Option<u32>),
 }
 
 /// How long a file is going to be used.
@@ -50,6 +52,8 @@ pub(crate) enum Residence {
     Long,
     /// For few operations.
     Short,
+    /// Long, and its transfers are to be polled for.
+    Polled,
 }
 
 /// What is behind a descriptor, as far as it matters to how it is read and written.
@@ -161,13 +165,11 @@ pub(crate) trait Driver {
 pub(crate) fn open(config: &Config, shared: &Arc<Shared>) -> Result<Box<dyn Driver>, Error> {
     match config.driver {
         DriverChoice::Uring => Ok(Box::new(uring::Uring::open(config, shared)?)),
-        DriverChoice::Epoll if config.submission != Submission::BySystemCall => {
-            Err(Error::NoKernelThread)
-        }
+        DriverChoice::Epoll if config.needs_ring() => Err(Error::NoRing),
         DriverChoice::Epoll => Ok(Box::new(epoll::Epoll::open(shared)?)),
         DriverChoice::Auto => match uring::Uring::open(config, shared) {
             Ok(driver) => Ok(Box::new(driver)),
-            Err(error) if is_absence(&error) && config.submission == Submission::BySystemCall => {
+            Err(error) if is_absence(&error) && !config.needs_ring() => {
                 warn_once(&error);
                 Ok(Box::new(epoll::Epoll::open(shared)?))
             }

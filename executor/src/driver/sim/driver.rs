@@ -291,7 +291,7 @@ impl World {
                     syncs.then(|| self.objects.with_disk(index, |disk| disk.begin_sync()));
                 File::Simulated { index, seen: 0, writeback }
             }
-            FileId::Plain => {
+            FileId::Plain | FileId::Polled(_) => {
                 // SAFETY: whoever submits holds the file.
                 let borrowed = unsafe { BorrowedFd::borrow_raw(target.fd) };
                 let file = RealFile::new(borrowed);
@@ -381,7 +381,7 @@ impl Driver for SimDriver {
         match target.file {
             _ if world.life != Life::Alive => {}
             FileId::Slot(index) => world.signal(index),
-            FileId::Plain => {
+            FileId::Plain | FileId::Polled(_) => {
                 // SAFETY: whoever signals holds the file.
                 let eventfd = unsafe { BorrowedFd::borrow_raw(target.fd) };
                 // A full counter rings already.

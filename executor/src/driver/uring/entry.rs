@@ -17,7 +17,8 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
                     let $file = types::Fixed(slot);
                     $($entry)*.build()
                 }
-                FileId::Plain => {
+                // What the ring that polls does not take.
+                FileId::Plain | FileId::Polled(_) => {
                     let $file = types::Fd(target.fd);
                     $($entry)*.build()
                 }
@@ -78,6 +79,6 @@ pub(super) fn build(target: Target, operation: Operation) -> squeue::Entry {
 pub(super) fn add_flags(entry: squeue::Entry, flags: squeue::Flags, file: FileId) -> squeue::Entry {
     match file {
         FileId::Slot(_) => entry.flags(flags | squeue::Flags::FIXED_FILE),
-        FileId::Plain => entry.flags(flags),
+        FileId::Plain | FileId::Polled(_) => entry.flags(flags),
     }
 }

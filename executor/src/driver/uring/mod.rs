@@ -6,28 +6,34 @@
 //!   reap ◀───────────────── completion queue ◀───┘
 //! ```
 //!
-//! With [`Submission::ByKernelThread`] a thread of the kernel takes entries as soon as they are in the queue. The system
+//! With [`Submission::ByKernelThread`](crate::config::Submission) a thread of the kernel takes entries as soon as they are in the queue. The system
 //! call is left for what only it can do: to wait, and to wake that thread after it has gone to sleep.
+//!
+//! With [`DirectIo::Polled`](crate::config::DirectIo) a second ring takes the transfers of some files ([`polled`]).
 
 mod entry;
 mod files;
+mod polled;
+mod ring;
 mod setup;
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use super::{Attached, Driver, FileId, Medium, Residence, Target, Wait};
-use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions, Submission};
+use crate::config::{Config, DriverKind, KernelFeatures, Operations, Restrictions};
 use crate::error::Error;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Left, Token};
 use crate::remote::Shared;
 use files::FileTable;
-use setup::{EnterTarget, Submitter};
+use polled::Polled;
+use ring::{BATCH, Ring};
 
 /// The low half of the user data of everything that is not an operation; no slot has this index.
 const INTERNAL: u64 = u32::MAX as u64;
@@ -44,28 +50,24 @@ const KIND_MASK: u64 = (1 << 40) - 1;
 static ONE: u64 = 1;
 
 pub(crate) struct Uring {
-    // Before `ring`: its registration ends through the ring's descriptor.
-    enter: EnterTarget,
-    ring: IoUring,
+    ring: Ring,
+    /// For transfers of files that are polled.
+    polled: Option<Polled>,
     files: FileTable,
     shared: Arc<Shared>,
     /// The kernel says what receives leave in sockets, and can wait before it tries one.
     poll_first: bool,
-    submission: Submission,
     /// Features of this kernel that are used.
     features: KernelFeatures,
-    /// Completions taken off the queue early because it was in the way of submissions.
-    backlog: VecDeque<cqueue::Entry>,
     /// Executors that got messages from here. Few; dead ones are replaced.
     peers: Vec<Arc<Shared>>,
-    system_calls: u64,
 }
 
 impl Uring {
     pub(crate) fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, Error> {
-        let setup::Opened { ring, enter, files, poll_first, mut features } = setup::open(config)?;
+        let setup::Opened { ring, polled, files, poll_first, mut features } = setup::open(config)?;
         if features.contains(KernelFeatures::MESSAGE_RING)
-            && let Ok(duplicate) = setup::duplicate(&ring)
+            && let Ok(duplicate) = setup::duplicate(&ring.inner)
         {
             shared.set_ring(duplicate);
         }
@@ -76,15 +78,12 @@ impl Uring {
         }
         let mut driver = Uring {
             ring,
-            enter,
+            polled,
             files,
             shared: Arc::clone(shared),
             poll_first,
-            submission: config.submission,
             features,
-            backlog: VecDeque::new(),
             peers: Vec::new(),
-            system_calls: 0,
         };
         driver.watch_doorbell();
         Ok(driver)
@@ -98,28 +97,7 @@ impl Uring {
             .multi(multishot)
             .build()
             .user_data(DOORBELL);
-        self.push(&entry);
-    }
-
-    /// Queues an entry, making room by a system call when the queue is full.
-    fn push(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: what the entry points to is valid until its completion: see `Operation`,
-            // and `ONE` is static.
-            if unsafe { self.ring.submission().push(entry) }.is_ok() {
-                return;
-            }
-            let submitter = match self.submission {
-                Submission::BySystemCall => Submitter::Caller,
-                Submission::ByKernelThread(_) => Submitter::FullThread,
-            };
-            self.enter(submitter, Wait::No);
-            if self.ring.submission().is_full() {
-                // The kernel takes nothing more before completions are taken.
-                let completions: Vec<_> = self.ring.completion().collect();
-                self.backlog.extend(completions);
-            }
-        }
+        self.ring.push(&entry);
     }
 
     fn skip_success(&self) -> squeue::Flags {
@@ -130,42 +108,21 @@ impl Uring {
         }
     }
 
-    /// Who takes what is queued now, if there is anything for them to do.
-    fn submitter(&mut self) -> Option<Submitter> {
-        let submission = self.ring.submission();
-        if submission.is_empty() {
-            return None;
+    fn take(&mut self, entry: &cqueue::Entry, completions: &mut VecDeque<Completion>) {
+        if entry.user_data() & INTERNAL == INTERNAL {
+            self.internal(entry);
+            return;
         }
-        match self.submission {
-            Submission::BySystemCall => Some(Submitter::Caller),
-            // Asks after a fence: the thread looks at the queue once more after it has said that it sleeps.
-            Submission::ByKernelThread(_) => {
-                submission.need_wakeup().then_some(Submitter::SleepingThread)
-            }
-        }
-    }
-
-    /// The one system call: submits, and waits if asked to.
-    fn enter(&mut self, submitter: Submitter, wait: Wait) {
-        let to_submit = self.ring.submission().len() as u32;
-        self.system_calls += 1;
-        match self.enter.enter(to_submit, submitter, wait) {
-            Ok(_) => {}
-            // EINTR: a signal; ETIME: the time is over; EBUSY: take completions first; EAGAIN: no
-            // memory for requests just now. What was not submitted stays queued for the next turn.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)
-                ) => {}
-            Err(error) => panic!("io_uring_enter on our own ring failed: {error}"),
-        }
-    }
-
-    /// The kernel has something that only shows up in the completion queue after an enter.
-    fn has_deferred_work(&mut self) -> bool {
-        let submission = self.ring.submission();
-        submission.taskrun() || submission.cq_overflow()
+        completions.push_back(Completion {
+            token: Token::from_bits(entry.user_data()),
+            result: entry.result(),
+            more: cqueue::more(entry.flags()),
+            left: if cqueue::sock_nonempty(entry.flags()) || !self.poll_first {
+                Left::Perhaps
+            } else {
+                Left::Nothing
+            },
+        });
     }
 
     /// Handles completions that are not of operations.
@@ -222,30 +179,50 @@ impl Driver for Uring {
     }
 
     fn attach(&mut self, fd: BorrowedFd<'_>, residence: Residence) -> Attached {
-        let file = match residence {
-            Residence::Long => self.files.register(&self.ring, fd),
-            Residence::Short => FileId::Plain,
+        let file = match (residence, &mut self.polled) {
+            (Residence::Polled, Some(polled)) => polled.attach(fd),
+            (Residence::Polled, None) | (Residence::Short, _) => FileId::Plain,
+            (Residence::Long, _) => self.files.register(&self.ring.inner, fd),
         };
         Attached { file, medium: Medium::of(fd) }
     }
 
     fn detach(&mut self, target: Target) {
         // A signal that is still queued names the descriptor or the slot.
-        self.drain();
-        self.files.unregister(&self.ring, target.file);
+        self.ring.drain();
+        match (target.file, &mut self.polled) {
+            (FileId::Polled(slot), Some(polled)) => polled.detach(slot),
+            (file, _) => self.files.unregister(&self.ring.inner, file),
+        }
     }
 
     fn submit(&mut self, token: Token, target: Target, operation: Operation) {
-        let entry = entry::build(target, operation).user_data(token.to_bits());
-        self.push(&entry);
+        let polled = match (target.file, &mut self.polled) {
+            (FileId::Polled(slot), Some(polled)) if Polled::takes(&operation) => {
+                Some((polled, slot.map_or(FileId::Plain, FileId::Slot)))
+            }
+            _ => None,
+        };
+        match polled {
+            Some((polled, file)) => {
+                let target = Target { file, ..target };
+                let entry = entry::build(target, operation).user_data(token.to_bits());
+                polled.submit(&entry);
+            }
+            None => {
+                let entry = entry::build(target, operation).user_data(token.to_bits());
+                self.ring.push(&entry);
+            }
+        }
     }
 
     fn cancel(&mut self, token: Token, _target: Target) {
+        // A transfer of the second ring is not known to this one, and cannot be cancelled: it is over soon.
         let entry = opcode::AsyncCancel::new(token.to_bits())
             .build()
             .user_data(CANCEL)
             .flags(self.skip_success());
-        self.push(&entry);
+        self.ring.push(&entry);
     }
 
     fn signal(&mut self, target: Target) {
@@ -256,7 +233,7 @@ impl Driver for Uring {
         };
         let entry = entry::build(target, write).user_data(SIGNAL);
         let flags = self.skip_success();
-        self.push(&entry::add_flags(entry, flags, target.file));
+        self.ring.push(&entry::add_flags(entry, flags, target.file));
     }
 
     fn message_ring(&mut self, target: &mut dyn FnMut() -> Arc<Shared>) -> bool {
@@ -272,74 +249,59 @@ impl Driver for Uring {
             .build()
             .user_data(index << 40 | PEER)
             .flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(&entry);
+        self.ring.push(&entry);
         true
     }
 
     fn flush(&mut self) {
-        if let Some(submitter) = self.submitter() {
-            self.enter(submitter, Wait::No);
+        self.ring.flush();
+        if let Some(polled) = &mut self.polled {
+            polled.ring.flush();
         }
     }
 
     fn drain(&mut self) {
-        self.flush();
-        while self.submission != Submission::BySystemCall && !self.ring.submission().is_empty() {
-            std::thread::yield_now();
-            self.flush();
+        self.ring.drain();
+        if let Some(polled) = &mut self.polled {
+            polled.ring.drain();
         }
     }
 
     fn turn(&mut self, wait: Wait) {
-        // Completions that are there already end a wait before it begins.
-        let wait = if self.backlog.is_empty() { wait } else { Wait::No };
-        let submitter = self.submitter();
-        if wait != Wait::No || submitter.is_some() || self.has_deferred_work() {
-            self.enter(submitter.unwrap_or(Submitter::Thread), wait);
+        let mut wait = wait;
+        if let Some(polled) = &mut self.polled
+            && polled.is_busy()
+        {
+            polled.look();
+            wait = Wait::No;
         }
+        self.ring.turn(wait);
     }
 
     fn reap(&mut self, completions: &mut VecDeque<Completion>) {
-        let mut take = |driver: &mut Self, entry: &cqueue::Entry| {
-            if entry.user_data() & INTERNAL == INTERNAL {
-                driver.internal(entry);
-                return;
-            }
-            completions.push_back(Completion {
-                token: Token::from_bits(entry.user_data()),
-                result: entry.result(),
-                more: cqueue::more(entry.flags()),
-                left: if cqueue::sock_nonempty(entry.flags()) || !driver.poll_first {
-                    Left::Perhaps
-                } else {
-                    Left::Nothing
-                },
-            });
-        };
-        while let Some(entry) = self.backlog.pop_front() {
-            take(self, &entry);
-        }
-        // Not the queue's iterator for all: what `take` does may need the ring.
         loop {
-            let mut batch = [const { std::mem::MaybeUninit::uninit() }; 64];
-            let mut queue = self.ring.completion();
-            let batch = queue.fill(&mut batch);
-            drop(queue);
+            let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+            let batch = self.ring.take(&mut batch);
             if batch.is_empty() {
-                return;
+                break;
             }
             for entry in batch.iter() {
-                take(self, entry);
+                self.take(entry, completions);
             }
+        }
+        if let Some(polled) = &mut self.polled {
+            polled.reap(completions);
         }
     }
 
     fn has_completions(&mut self) -> bool {
-        !self.backlog.is_empty() || !self.ring.completion().is_empty() || self.has_deferred_work()
+        // Who waits for what only shows up when it is asked for must not stop to ask.
+        self.polled.as_ref().is_some_and(Polled::is_busy) || self.ring.has_completions()
     }
 
     fn system_calls(&self) -> u64 {
-        self.system_calls
+        let polled = self.polled.as_ref().map_or(0, |polled| polled.ring.system_calls);
+        self.ring.system_calls + polled
     }
 }
 

@@ -4,11 +4,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use io_uring::register::{Probe, Restriction};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{Builder, IoUring, opcode, squeue};
 use rustix::thread::CpuSet;
 
 use super::files::FileTable;
-use crate::config::{Config, KernelFeatures, KernelThread, Operations, Restrictions, Submission};
+use super::polled::{self, Polled};
+use super::ring::Ring;
+use crate::config::{
+    Config, DirectIo, KernelFeatures, KernelThread, Operations, Restrictions, Submission,
+};
 use crate::driver::Wait;
 use crate::error::Error;
 use crate::processors;
@@ -24,8 +28,8 @@ const IORING_REGISTER_RING_FDS: u8 = 20;
 const IORING_UNREGISTER_RING_FDS: u8 = 21;
 
 pub(super) struct Opened {
-    pub(super) ring: IoUring,
-    pub(super) enter: EnterTarget,
+    pub(super) ring: Ring,
+    pub(super) polled: Option<Polled>,
     pub(super) files: FileTable,
     /// `IORING_RECVSEND_POLL_FIRST` and `IORING_CQE_F_SOCK_NONEMPTY`, which came with the flags
     /// that a ring got.
@@ -55,10 +59,52 @@ pub(super) fn open(config: &Config) -> Result<Opened, Error> {
     if let Some(processors) = processors::pinned_to() {
         keep_workers_on(&ring, &processors);
     }
+    let polled = match config.direct_io {
+        DirectIo::Interrupts => None,
+        DirectIo::Polled => Some(open_polled(config, &ring, features)?),
+    };
     if let Some(restrictions) = config.restrictions {
         restrict(&ring, restrictions).map_err(Error::RingRestrictions)?;
     }
-    Ok(Opened { ring, enter, files, poll_first: !flags.is_empty(), features })
+    let ring = Ring::new(ring, enter, config.submission);
+    Ok(Opened { ring, polled, files, poll_first: !flags.is_empty(), features })
+}
+
+/// Sets up the ring for transfers that are polled for. Where a thread of the kernel takes what is queued in the
+/// first one, it does so here as well, and asks for what has completed.
+fn open_polled(
+    config: &Config,
+    first: &IoUring,
+    features: KernelFeatures,
+) -> Result<Polled, Error> {
+    let mut builder = IoUring::builder();
+    builder.setup_iopoll().setup_clamp();
+    if let Submission::ByKernelThread(thread) = config.submission {
+        have_thread(&mut builder, thread);
+        builder.setup_attach_wq(first.as_raw_fd());
+    }
+    if config.restrictions.is_some() {
+        builder.setup_r_disabled();
+    }
+    let ring = builder.build(config.entries.max(1)).map_err(Error::PolledRing)?;
+    let files = if features.contains(KernelFeatures::FIXED_FILES) {
+        FileTable::open(&ring, polled::FILES)
+    } else {
+        FileTable::default()
+    };
+    let enter = EnterTarget::new(&ring, features);
+    if let Some(Restrictions { operations }) = config.restrictions {
+        let operations = operations & (Operations::READ | Operations::WRITE);
+        restrict(&ring, Restrictions { operations }).map_err(Error::RingRestrictions)?;
+    }
+    Ok(Polled::new(Ring::new(ring, enter, config.submission), files))
+}
+
+fn have_thread(builder: &mut Builder, thread: KernelThread) {
+    let KernelThread { idle, processor } = thread;
+    // Zero would be a second.
+    builder.setup_sqpoll(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1));
+    processor.map(|number| builder.setup_sqpoll_cpu(number));
 }
 
 /// Creates the ring with the best flags that the kernel takes. Where a thread of the kernel submits, none that
@@ -79,10 +125,8 @@ fn create(config: &Config) -> Result<(IoUring, KernelFeatures), Error> {
         let mut builder = IoUring::builder();
         // Room for the bursts of multishot operations beside one completion per submission.
         builder.setup_clamp().setup_cqsize(config.entries.saturating_mul(4).max(8));
-        if let Some(KernelThread { idle, processor }) = thread {
-            // Zero would be a second.
-            builder.setup_sqpoll(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX).max(1));
-            processor.map(|number| builder.setup_sqpoll_cpu(number));
+        if let Some(thread) = thread {
+            have_thread(&mut builder, thread);
         }
         if flags.contains(KernelFeatures::DEFER_TASKRUN) {
             builder.setup_single_issuer().setup_submit_all();

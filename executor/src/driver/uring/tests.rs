@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
-use crate::config::KernelThread;
+use crate::config::{KernelThread, Submission};
 
 /// The contents of a file: each byte is its place.
 const CONTENTS: [u8; 256] = {
@@ -60,7 +60,7 @@ impl Bed {
 
     /// Waits until the thread has gone to sleep.
     fn rest(&mut self) {
-        while !self.driver.ring.submission().need_wakeup() {
+        while !self.driver.ring.inner.submission().need_wakeup() {
             std::thread::yield_now();
         }
     }
@@ -110,7 +110,7 @@ fn more_operations_than_the_queue_has_room_for_wait_for_the_thread() {
             bed.read(place);
         }
         bed.driver.drain();
-        assert!(bed.driver.ring.submission().is_empty());
+        assert!(bed.driver.ring.inner.submission().is_empty());
         while bed.completions.len() < 256 {
             bed.driver.turn(Wait::Forever);
             bed.driver.reap(&mut bed.completions);
@@ -156,5 +156,5 @@ fn a_processor_that_is_none_is_refused_with_its_number() {
 fn without_rings_there_is_no_such_executor() {
     let submission = Submission::ByKernelThread(KernelThread::default());
     let config = Config { driver: crate::DriverChoice::Epoll, submission, ..Config::default() };
-    assert!(matches!(crate::Executor::new(&config), Err(Error::NoKernelThread)));
+    assert!(matches!(crate::Executor::new(&config), Err(Error::NoRing)));
 }
