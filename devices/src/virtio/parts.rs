@@ -56,6 +56,44 @@ impl From<Submission> for executor::Submission {
     }
 }
 
+/// How a device learns that direct transfers are complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum DirectIo {
+    /// The host's device interrupts.
+    #[default]
+    Interrupts,
+    /// It is [asked](executor::DirectIo::Polled) again and again.
+    Polled,
+}
+
+impl From<DirectIo> for executor::DirectIo {
+    fn from(direct_io: DirectIo) -> Self {
+        match direct_io {
+            DirectIo::Interrupts => Self::Interrupts,
+            DirectIo::Polled => Self::Polled,
+        }
+    }
+}
+
+/// What the executor that runs a device has to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExecutorNeeds {
+    /// How operations get to the kernel.
+    pub submission: Submission,
+    /// How transfers that are direct complete.
+    pub direct_io: DirectIo,
+}
+
+impl ExecutorNeeds {
+    /// A configuration with that, and the rest of another one.
+    #[must_use]
+    pub fn of_executor(self, mut config: executor::Config) -> executor::Config {
+        config.submission = self.submission.into();
+        config.direct_io = self.direct_io.into();
+        config
+    }
+}
+
 /// What one kind of device is made of. All that had to be opened is open.
 pub trait Parts: Sized {
     /// What the device looks like to a transport.
@@ -76,8 +114,8 @@ pub trait Parts: Sized {
     }
 
     /// What the executor that [runs](Parts::run) it has to be like.
-    fn submission(&self) -> Submission {
-        Submission::BySystemCall
+    fn executor_needs(&self) -> ExecutorNeeds {
+        ExecutorNeeds::default()
     }
 
     /// The machine is over: lets go of what may outlast this process and its back ends, as a ring
@@ -164,8 +202,8 @@ impl Parts for DeviceParts {
         each!(self, parts => parts.sync_witness())
     }
 
-    fn submission(&self) -> Submission {
-        each!(self, parts => parts.submission())
+    fn executor_needs(&self) -> ExecutorNeeds {
+        each!(self, parts => parts.executor_needs())
     }
 
     fn release(&self) {

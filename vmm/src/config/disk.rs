@@ -8,9 +8,13 @@ use thiserror::Error;
 
 use super::{ByteCount, CpuList, DeviceId, key_value};
 
-/// A disk: `--disk path=...,ro,direct,sqpoll,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
+/// A disk: `--disk path=...,ro,direct,sqpoll,iopoll,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own that a user gives or not"
+)]
 pub struct DiskConfig {
     /// The image file or block device.
     pub path: PathBuf,
@@ -26,6 +30,9 @@ pub struct DiskConfig {
     /// The processor that it runs on; it is there then without `sqpoll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqpoll_cpu: Option<u32>,
+    /// Direct I/O is polled for (`IORING_SETUP_IOPOLL`).
+    #[serde(default)]
+    pub iopoll: bool,
     /// Request queues; None is one for each CPU, as far as they go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<QueueCount>,
@@ -55,6 +62,7 @@ impl DiskConfig {
             direct: false,
             sqpoll: false,
             sqpoll_cpu: None,
+            iopoll: false,
             queues: None,
             block_size: BlockSize::default(),
             id: None,
@@ -165,13 +173,12 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let disk: DiskConfig =
-            "path=a.img,ro,direct,sqpoll,sqpoll-cpu=1,queues=16,block-size=4096,\
-                              id=root disk,limit-bytes=10M,limit-ops=500"
-                .parse()
-                .expect("all keys");
+        let disk: DiskConfig = "path=a.img,ro,direct,sqpoll,sqpoll-cpu=1,iopoll,queues=16,\
+                              block-size=4096,id=root disk,limit-bytes=10M,limit-ops=500"
+            .parse()
+            .expect("all keys");
         assert_eq!(disk.path, PathBuf::from("a.img"));
-        assert!(disk.read_only && disk.direct && disk.sqpoll);
+        assert!(disk.read_only && disk.direct && disk.sqpoll && disk.iopoll);
         assert_eq!(disk.sqpoll_cpu, Some(1));
         assert_eq!(disk.queues.map(QueueCount::get), Some(16));
         assert_eq!(disk.block_size.bytes(), 4096);
@@ -204,7 +211,7 @@ mod tests {
             (
                 "rw",
                 "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, sqpoll, \
-                 sqpoll-cpu, queues, block-size, id, cpus, limit-bytes and limit-ops",
+                 sqpoll-cpu, iopoll, queues, block-size, id, cpus, limit-bytes and limit-ops",
             ),
             ("ro", "the key `path` is missing"),
             ("path=a,path=b", "the key `path` is repeated"),

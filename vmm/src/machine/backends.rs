@@ -10,7 +10,7 @@ use devices::rate_limit::{RateLimit, RateLimits};
 use devices::virtio::backend::{BackendContext, BackendEvent, BackendRequest, DeviceProfile};
 use devices::virtio::blk::{Access, BlockImage, BlockSize, Caching, DiskOptions};
 use devices::virtio::metrics::MetricsRegion;
-use devices::virtio::parts::{DeviceParts, Parts, Submission};
+use devices::virtio::parts::{DeviceParts, DirectIo, ExecutorNeeds, Parts, Submission};
 use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciParts};
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
@@ -161,9 +161,12 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Er
     let options = DiskOptions {
         access: if disk.read_only { Access::ReadOnly } else { Access::ReadWrite },
         caching: if disk.direct { Caching::Direct } else { Caching::PageCache },
-        submission: match disk.sqpoll_cpu {
-            None if !disk.sqpoll => Submission::BySystemCall,
-            processor => Submission::ByKernelThread { processor },
+        executor: ExecutorNeeds {
+            submission: match disk.sqpoll_cpu {
+                None if !disk.sqpoll => Submission::BySystemCall,
+                processor => Submission::ByKernelThread { processor },
+            },
+            direct_io: if disk.iopoll { DirectIo::Polled } else { DirectIo::Interrupts },
         },
         block_size: match disk.block_size.bytes() {
             4096 => BlockSize::Bytes4096,
@@ -365,7 +368,7 @@ fn start_thread(
     // What it is made of goes to the thread; changes of it are checked with another handle.
     let known = parts.try_clone().map_err(Error::host("duplicate a device's files"))?;
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
-    let submission = parts.submission().into();
+    let config = parts.executor_needs().of_executor(executor::Config::default());
     let Traced { tracer, actor, trace } = traced;
     let requests = tracer.sender(requests, &actor, "request");
     let control_sender = tracer.sender(control_sender, &actor, "control");
@@ -391,7 +394,7 @@ fn start_thread(
                 return log::error!("a back end cannot run on its CPUs: {error}");
             }
             // The ring belongs to the thread that uses it.
-            match Executor::new(&executor::Config { submission, ..Default::default() }) {
+            match Executor::new(&config) {
                 Ok(mut executor) => executor.block_on(parts.run(None, context)),
                 // The transport sees its channel closed and says that it needs a reset.
                 Err(error) => log::error!("a back end cannot start: {error}"),

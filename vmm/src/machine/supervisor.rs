@@ -97,8 +97,8 @@ impl Blueprint {
 
     fn as_actor(&self) -> Actor {
         let parts = self.parts.lock();
-        let (privileges, submission) = (shares::device_privileges(&parts), parts.submission());
-        Actor { kind: self.kind, privileges, cpus: self.cpus.clone(), submission }
+        let (privileges, executor) = (shares::device_privileges(&parts), parts.executor_needs());
+        Actor { kind: self.kind, privileges, cpus: self.cpus.clone(), executor }
     }
 
     /// Sends a process what it works on. It need not run yet.

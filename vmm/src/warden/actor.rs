@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use devices::virtio::parts::{DeviceParts, Submission, VirtioStart};
+use devices::virtio::parts::{DeviceParts, ExecutorNeeds, VirtioStart};
 use devices::virtio::vhost_user::VhostUserStart;
 use devices::virtio::vsock;
 use executor::{Config, Executor, Operations, Restrictions};
@@ -74,15 +74,15 @@ pub struct Actor {
     pub privileges: Privileges,
     /// Processors of the host that it runs on; empty for any.
     pub cpus: Vec<u16>,
-    /// What its ring is like.
-    pub submission: Submission,
+    /// What its executor is like.
+    pub executor: ExecutorNeeds,
 }
 
 impl Actor {
     /// One with nothing of its own.
     pub fn plain(kind: ActorKind) -> Self {
-        let (privileges, submission) = (Privileges::None, Submission::default());
-        Self { kind, privileges, cpus: Vec::new(), submission }
+        let (privileges, executor) = (Privileges::None, ExecutorNeeds::default());
+        Self { kind, privileges, cpus: Vec::new(), executor }
     }
 }
 
@@ -213,7 +213,7 @@ impl ActorKind {
         }
     }
 
-    fn ring(self, submission: Submission) -> Config {
+    fn ring(self, needs: ExecutorNeeds) -> Config {
         let transfers = Operations::READ | Operations::WRITE;
         let defaults = Config::default();
         let (entries, fixed_files, operations) = match self {
@@ -237,7 +237,7 @@ impl ActorKind {
             Self::Rng | Self::Balloon | Self::Probe => (16, 16, transfers),
         };
         let restrictions = Some(Restrictions { operations });
-        Config { entries, fixed_files, submission: submission.into(), restrictions, ..defaults }
+        needs.of_executor(Config { entries, fixed_files, restrictions, ..defaults })
     }
 }
 
@@ -377,7 +377,7 @@ fn settle(newborn: Newborn) -> Result<Settled, Box<dyn std::error::Error>> {
             .map_err(|error| SandboxError::new("run on its CPUs", error))?;
     }
     sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
-    let executor = Executor::new(&actor.kind.ring(actor.submission))?;
+    let executor = Executor::new(&actor.kind.ring(actor.executor))?;
     let opened = end.open()?;
     // Asks the kernel what the filter may forbid.
     let looking = Looking::for_this_host();

@@ -1,6 +1,7 @@
 //! Disks.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -103,6 +104,42 @@ fn a_thread_of_the_kernel_on_a_processor_that_is_none_is_refused_at_the_start() 
     assert_eq!(device.0.wait().expect("ends").code(), Some(35));
     let said = last_words(&mut device);
     assert!(said.contains("`sqpoll`") && said.contains("processor 100000"), "{said}");
+}
+
+#[test]
+fn a_disk_that_can_be_polled_is_and_another_is_refused_at_the_start() {
+    let folder = folder();
+    let cached = {
+        let mut device = serve(folder.path(), "iopoll", &[]);
+        assert_eq!(device.0.wait().expect("ends").code(), Some(35));
+        last_words(&mut device)
+    };
+    assert!(cached.contains("it takes `direct` as well"), "{cached}");
+    for options in ["direct,iopoll", "direct,iopoll,sqpoll"] {
+        let mut device = serve(folder.path(), options, &[]);
+        if is_polled(folder.path()) {
+            let disk = VirtioBlk::new(connect(&folder.path().join("socket")), VERIFIED);
+            let disk = disk.expect("a driver");
+            disk.run(device.0.id()).expect("all that was written comes back");
+            drop(disk);
+            assert!(device.0.wait().expect("ends").success(), "{options}");
+        } else {
+            assert_eq!(device.0.wait().expect("ends").code(), Some(35), "{options}");
+            let said = last_words(&mut device);
+            assert!(said.contains("cannot be polled; leave `iopoll` out"), "{said}");
+        }
+    }
+}
+
+/// Whether the device under a file system has queues for it.
+fn is_polled(folder: &Path) -> bool {
+    let device = std::fs::metadata(folder).expect("a folder").dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let base = format!("/sys/dev/block/{major}:{minor}");
+    ["queue", "../queue"].iter().any(|queue| {
+        let polls = std::fs::read_to_string(format!("{base}/{queue}/io_poll"));
+        polls.is_ok_and(|polls| polls.trim() == "1")
+    })
 }
 
 #[test]

@@ -93,14 +93,29 @@ pub enum BlkError {
         /// What the device or its file system asks for.
         needed: u32,
     },
-    /// This host has no thread of the kernel for it.
-    #[error("disk {} cannot be served with `sqpoll` here; leave `sqpoll` out", path.display())]
-    Submission {
+    /// This host has no such rings.
+    #[error("disk {} cannot be served with `sqpoll` or `iopoll` here; leave it out", path.display())]
+    Executor {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: executor::Error,
+    },
+    /// Nothing that is in the page cache is polled for.
+    #[error("disk {} has `iopoll`, which polls for direct I/O; it takes `direct` as well", path.display())]
+    PollingIsDirect {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system or the device cannot do it.
+    #[error("disk {} cannot be polled; leave `iopoll` out", path.display())]
+    NoPolling {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The number of queues is out of range.
     #[error("disk {} cannot have {queues} queues; it takes 1 to 16", path.display())]

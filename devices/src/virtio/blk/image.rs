@@ -10,9 +10,10 @@ use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::BlkError;
+use super::trial;
 use crate::rate_limit::RateLimits;
 use crate::virtio::file_lock::{self, LockError};
-use crate::virtio::parts::Submission;
+use crate::virtio::parts::ExecutorNeeds;
 use crate::virtio::syncs::Failed;
 
 /// Bytes of a virtio sector, whatever the block size (virtio 1.3 section 5.2.6).
@@ -74,8 +75,8 @@ pub struct DiskOptions {
     pub access: Access,
     /// Whether the host's page cache is used.
     pub caching: Caching,
-    /// How requests get to the kernel.
-    pub submission: Submission,
+    /// How requests get to the kernel, and how it is learned that they are done.
+    pub executor: ExecutorNeeds,
     /// The logical block size that the guest sees.
     pub block_size: BlockSize,
     /// Request queues, 1 to 16.
@@ -95,7 +96,7 @@ impl DiskOptions {
             path: path.into(),
             access: Access::default(),
             caching: Caching::default(),
-            submission: Submission::default(),
+            executor: ExecutorNeeds::default(),
             block_size: BlockSize::default(),
             queues: 1,
             queue_size: DEFAULT_QUEUE_SIZE,
@@ -112,7 +113,7 @@ pub struct BlockImage {
     pub(super) file: ipc::Fd,
     pub(super) geometry: Geometry,
     pub(super) limits: RateLimits,
-    pub(super) submission: Submission,
+    pub(super) executor: ExecutorNeeds,
 }
 
 /// What there is to know of a disk beside its contents.
@@ -176,9 +177,9 @@ impl BlockImage {
             queue_size,
             id: identity(options, &metadata),
         };
-        try_out(path, options.submission)?;
-        let (file, limits, submission) = (ipc::Fd::new(file), options.limits, options.submission);
-        Ok(Self { file, geometry, limits, submission })
+        trial::run(&file, &metadata, options)?;
+        let (file, limits, executor) = (ipc::Fd::new(file), options.limits, options.executor);
+        Ok(Self { file, geometry, limits, executor })
     }
 
     /// An image over a descriptor that somebody else opened, checked and locked: of `size` bytes, with
@@ -202,8 +203,8 @@ impl BlockImage {
             queue_size: options.queue_size,
             id,
         };
-        let (file, limits, submission) = (ipc::Fd::new(file), options.limits, options.submission);
-        Self { file, geometry, limits, submission }
+        let (file, limits, executor) = (ipc::Fd::new(file), options.limits, options.executor);
+        Self { file, geometry, limits, executor }
     }
 
     /// Size in bytes.
@@ -308,23 +309,6 @@ fn check_size(path: &Path, size: u64, block_size: BlockSize) -> Result<(), BlkEr
     Ok(())
 }
 
-/// Whether this host does what was asked for; who serves the disk finds out too late for a clear word.
-fn try_out(path: &Path, submission: Submission) -> Result<(), BlkError> {
-    if submission == Submission::BySystemCall {
-        return Ok(());
-    }
-    let config = executor::Config {
-        entries: 1,
-        fixed_files: 0,
-        submission: submission.into(),
-        ..executor::Config::default()
-    };
-    match executor::Executor::new(&config) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(BlkError::Submission { path: path.to_path_buf(), source }),
-    }
-}
-
 struct Alignment {
     memory: u32,
     physical: u32,
@@ -377,18 +361,10 @@ fn probe_discard(file: &File, kind: Kind, size: u64, access: Access) -> Discard 
             let behind = size.next_multiple_of(1 << 20);
             rustix::fs::fallocate(file, mode, behind, 4096).is_ok()
         }
-        (Access::ReadWrite, Kind::BlockDevice) => {
-            file.metadata().is_ok_and(|metadata| {
-                let device = metadata.rdev();
-                let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-                let base = format!("/sys/dev/block/{major}:{minor}");
-                // A partition's limits are those of its disk.
-                ["queue", "../queue"].iter().any(|queue| {
-                    let limit = format!("{base}/{queue}/write_zeroes_max_bytes");
-                    std::fs::read_to_string(limit).is_ok_and(|value| value.trim() != "0")
-                })
-            })
-        }
+        (Access::ReadWrite, Kind::BlockDevice) => file.metadata().is_ok_and(|metadata| {
+            let limit = trial::of_queue(metadata.rdev(), "write_zeroes_max_bytes");
+            limit.is_some_and(|limit| limit != "0")
+        }),
     };
     if supported { Discard::Supported } else { Discard::Unsupported }
 }

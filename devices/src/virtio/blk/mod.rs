@@ -33,6 +33,7 @@ mod request;
 mod server;
 mod strategy;
 mod traced;
+mod trial;
 mod view;
 mod way;
 
@@ -59,7 +60,7 @@ use self::view::View;
 use super::backend::{BackendContext, ConfigWrites, DeviceProfile};
 use super::control::{Change, Effect, LimitedTraffic};
 use super::file_lock;
-use super::parts::{Parts, Submission};
+use super::parts::{DirectIo, ExecutorNeeds, Parts};
 use super::queue::InflightRegion;
 use super::syncs::{Failed, SyncWitness, Syncs};
 use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
@@ -91,7 +92,7 @@ impl Parts for BlockImage {
 
     fn try_clone(&self) -> io::Result<Self> {
         let (file, geometry) = (self.file.try_clone()?, self.geometry.clone());
-        Ok(Self { file, geometry, limits: self.limits, submission: self.submission })
+        Ok(Self { file, geometry, limits: self.limits, executor: self.executor })
     }
 
     fn remember(&mut self, change: &Change) {
@@ -111,8 +112,8 @@ impl Parts for BlockImage {
         (forgets && self.access() == Access::ReadWrite).then(|| SyncWitness::of(self.file()))
     }
 
-    fn submission(&self) -> Submission {
-        self.submission
+    fn executor_needs(&self) -> ExecutorNeeds {
+        self.executor
     }
 
     fn release(&self) {
@@ -172,8 +173,12 @@ impl BlockBackend {
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
     pub async fn run(self, context: BackendContext) {
-        let BlockImage { file, geometry, limits, submission: _ } = self.image;
-        let file = match Fd::new(file) {
+        let BlockImage { file, geometry, limits, executor } = self.image;
+        let file = match executor.direct_io {
+            DirectIo::Interrupts => Fd::new(file),
+            DirectIo::Polled => Fd::polled(file),
+        };
+        let file = match file {
             Ok(file) => file,
             Err(error) => {
                 // The transport sees the channel close.

@@ -8,15 +8,15 @@ use super::BlockImage;
 use super::image::Geometry;
 use super::protocol::Header;
 use crate::rate_limit::RateLimits;
-use crate::virtio::parts::Submission;
+use crate::virtio::parts::ExecutorNeeds;
 
 impl BlockImage {
     /// A disk as a trace tells of it, over a descriptor that takes the place of its file. It has no limits:
     /// what was taken says when. None if these bytes are of something else.
     pub fn from_trace(file: OwnedFd, state: &[u8]) -> Option<Self> {
         let geometry = postcard::from_bytes(state).ok()?;
-        let (limits, submission) = (RateLimits::NONE, Submission::default());
-        Some(Self { file: ipc::Fd::new(file), geometry, limits, submission })
+        let (limits, executor) = (RateLimits::NONE, ExecutorNeeds::default());
+        Some(Self { file: ipc::Fd::new(file), geometry, limits, executor })
     }
 }
 

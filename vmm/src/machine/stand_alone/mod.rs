@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use devices::virtio::parts::{DeviceParts, Parts, Submission};
+use devices::virtio::parts::{DeviceParts, ExecutorNeeds, Parts};
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::vhost_user::VhostUserStart;
 use executor::{Either, Executor, Fd, TaskGroup, select};
@@ -187,8 +187,8 @@ async fn serve_all(
     }
     let members = waiting.iter().map(|(name, parts, cpus, _)| {
         let kind = ActorKind::of(parts).ok_or(Error::NeverBegan)?;
-        let (privileges, submission) = (shares::device_privileges(parts), parts.submission());
-        let actor = Actor { kind, privileges, cpus: cpus.clone(), submission };
+        let (privileges, executor) = (shares::device_privileges(parts), parts.executor_needs());
+        let actor = Actor { kind, privileges, cpus: cpus.clone(), executor };
         Ok(Member { name: name.clone(), actor })
     });
     let members = members.collect::<Result<Vec<_>, Error>>()?;
@@ -198,7 +198,7 @@ async fn serve_all(
         None => {
             // This thread has other things to do than what a device does on its processors, and a ring like others.
             let is_plain =
-                |actor: &Actor| actor.cpus.is_empty() && actor.submission == Submission::default();
+                |actor: &Actor| actor.cpus.is_empty() && actor.executor == ExecutorNeeds::default();
             let is_here = !several && members.iter().all(|member| is_plain(&member.actor));
             let place = || if is_here { Place::Here } else { Place::Thread };
             places.extend(members.iter().map(|_| place()));
@@ -344,7 +344,7 @@ fn run_on_thread(start: VhostUserStart, cpus: Vec<u16>) -> Served {
         executor::pin_thread(cpus).map_err(|error| format!("cannot run on its CPUs: {error}"))?;
     }
     // The ring belongs to the thread that uses it.
-    let submission = start.device.submission().into();
-    let executor = Executor::new(&executor::Config { submission, ..executor::Config::default() });
+    let config = start.device.executor_needs().of_executor(executor::Config::default());
+    let executor = Executor::new(&config);
     executor.map_err(|error| error.to_string())?.block_on(start.run())
 }
