@@ -60,13 +60,17 @@ impl World {
 
     /// A process that waits for its first message, and its number on the host.
     pub(crate) fn spawn(&mut self, kind: ActorKind) -> (ActorId, i32, ActorLink) {
+        self.spawn_as(Actor::plain(kind))
+    }
+
+    pub(crate) fn spawn_as(&mut self, actor: Actor) -> (ActorId, i32, ActorLink) {
         let id = ActorId(self.next);
         self.next += 1;
         let spawner = self.warden.spawner().clone();
         let link = self
             .executor
             .block_on(async {
-                let link = spawner.spawn(id, Actor::plain(kind)).await?;
+                let link = spawner.spawn(id, actor).await?;
                 executor::spawn(link.link.drive()).detach();
                 Ok::<_, vmm::warden::WardenError>(link)
             })

@@ -36,6 +36,7 @@ The command finds vmm in PATH, and in its environment:
   VMM_BED_TOOLS_DISK  a large ext4 root with Debian's tools
   VMM_BED_XTASK       this program
   VMM_BED_MODULES     the folder with that kernel's modules, under lib/modules
+  VMM_BED_HOST_MODULES  the same of the emulated host's kernel
   VMM_BED_CRATES      programs from crates.io that some tests run
   VMM_BED_LATER       programs of a later Debian that some tests run
   VMM_BED_SYSTEMS     archives of whole Debian systems that some tests boot

@@ -141,6 +141,7 @@ fn variables(assets: &Assets, images: &Path) -> Vec<(String, String)> {
         ("VMM_BED_DISK", in_images(assets.disk())),
         ("VMM_BED_TOOLS_DISK", assets.tools_disk()),
         ("VMM_BED_MODULES", assets.guest_modules()),
+        ("VMM_BED_HOST_MODULES", assets.host_modules()),
         ("VMM_BED_SCRATCH", scratch()),
         ("VMM_BED_CRATES", crates::folder()),
         ("VMM_BED_LATER", later::folder()),

@@ -19,6 +19,7 @@ mod net;
 mod p9;
 mod p9_device;
 mod pmem;
+mod polled;
 mod posix;
 mod programs;
 mod root_dir;
@@ -133,6 +134,7 @@ const LONG: &[&str] = &[
     "vhost-user/virtiofsd",
     "vsock/bytes-both-ways-packed",
     "vsock/gibibyte-both-ways",
+    "polled/",
     "posix/",
     "root-dir/",
     "traces/",
@@ -166,6 +168,7 @@ fn in_order() -> Vec<Case> {
         p9::cases(),
         p9_device::cases(),
         pmem::cases(),
+        polled::cases(),
         posix::cases(),
         root_dir::cases(),
         vhost_user::cases(),

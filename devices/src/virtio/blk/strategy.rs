@@ -3,7 +3,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// How reads and writes reach the file.
@@ -40,7 +40,14 @@ impl Storage {
     pub fn of(file: BorrowedFd<'_>) -> Self {
         // `TMPFS_MAGIC` of linux/magic.h.
         const TMPFS: u64 = 0x0102_1994;
-        if rustix::fs::fstatfs(file).is_ok_and(|status| status.f_type as u64 == TMPFS) {
+        // The nodes of devices are in memory as well (devtmpfs), what they stand for is not.
+        let is_device = rustix::fs::fstat(file).is_ok_and(|status| {
+            let kind = FileType::from_raw_mode(status.st_mode);
+            matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
+        });
+        let is_tmpfs =
+            |file| rustix::fs::fstatfs(file).is_ok_and(|status| status.f_type as u64 == TMPFS);
+        if !is_device && is_tmpfs(file) {
             return Self::Memory;
         }
         let direct = rustix::fs::fcntl_getfl(file).map(|flags| flags.contains(OFlags::DIRECT));
@@ -82,6 +89,9 @@ mod tests {
     fn files_in_memory_are_known_and_what_is_no_file_goes_through_the_ring() {
         let memory = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         assert_eq!(Storage::of(memory.as_fd()), Storage::Memory);
+        // Its node is in memory, as those of block devices are.
+        let device = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(Storage::of(device.as_fd()), Storage::PageCache);
         let folder = std::fs::File::open("/proc/self").unwrap();
         assert_eq!(IoStrategy::probe(folder.as_fd()), IoStrategy::Ring);
     }

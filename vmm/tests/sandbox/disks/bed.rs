@@ -9,14 +9,14 @@ use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
 use devices::virtio::backend::{BackendEvent, BackendRequest, QueueSetup, RingLayout};
 use devices::virtio::blk::{BlockImage, DiskOptions};
 use devices::virtio::metrics::MetricsRegion;
-use devices::virtio::parts::{DeviceParts, Parts as _, VirtioStart};
+use devices::virtio::parts::{DeviceParts, ExecutorNeeds, Parts as _, Submission, VirtioStart};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::queue::{InflightRegion, RingFeatures};
-use executor::PollFlags;
+use executor::{DriverKind, PollFlags};
 use ipc::{Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vmm::warden::{ActorId, ActorKind, ActorLink, Start};
+use vmm::warden::{Actor, ActorId, ActorKind, ActorLink, Start};
 
 use crate::world::{World, deadline};
 
@@ -68,7 +68,7 @@ pub(crate) struct Bed {
 }
 
 impl Parts {
-    fn new() -> Self {
+    fn new(executor: ExecutorNeeds) -> Self {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memory");
         ftruncate(&file, MEMORY_BYTES).expect("grows");
         let region = RegionSpec {
@@ -80,7 +80,8 @@ impl Parts {
         let memory = GuestMemory::new(vec![region]).expect("maps");
         let (file, path) = tempfile::NamedTempFile::new().expect("a file").into_parts();
         file.set_len(DISK_SECTORS * SECTOR as u64).expect("grows");
-        let image = BlockImage::open(&DiskOptions::new(&path)).expect("opens");
+        let image = BlockImage::open(&DiskOptions { executor, ..DiskOptions::new(&path) });
+        let image = image.expect("opens");
         let inflight = InflightRegion::create(1, QUEUE_SIZE).expect("a record");
         let metrics = MetricsRegion::create(1).expect("metrics");
         Self { memory, image, inflight, metrics, file, _path: path }
@@ -108,11 +109,21 @@ impl Parts {
 impl Bed {
     /// A start message for a disk of its own.
     pub(crate) fn start() -> (VirtioStart, Ends) {
-        Parts::new().start()
+        Parts::new(ExecutorNeeds::default()).start()
     }
 
-    pub(crate) fn new(world: &mut World) -> Self {
-        let parts = Parts::new();
+    /// What disks may ask of their executors here: nothing, and a thread of the kernel where there are rings.
+    pub(crate) fn needs(world: &World) -> Vec<ExecutorNeeds> {
+        let thread = Submission::ByKernelThread { processor: None };
+        let mut needs = vec![ExecutorNeeds::default()];
+        if world.executor.driver() == DriverKind::Uring {
+            needs.push(ExecutorNeeds { submission: thread, ..ExecutorNeeds::default() });
+        }
+        needs
+    }
+
+    pub(crate) fn new(world: &mut World, executor: ExecutorNeeds) -> Self {
+        let parts = Parts::new(executor);
         let features = RingFeatures::from_bits(FEATURES);
         let driver =
             DriverQueue::new(&parts.memory, RINGS_AT, QUEUE_SIZE, RingLayout::Split, features);
@@ -235,7 +246,8 @@ impl Bed {
 }
 
 fn spawn(world: &mut World, parts: &Parts) -> (ActorId, i32, ActorLink, Ends) {
-    let (id, pid, link) = world.spawn(ActorKind::Blk);
+    let executor = parts.image.executor_needs();
+    let (id, pid, link) = world.spawn_as(Actor { executor, ..Actor::plain(ActorKind::Blk) });
     let (start, ends) = parts.start();
     let started = Start::Virtio(Box::new(start));
     world.executor.block_on(link.sender.send(started)).expect("it takes its start");
