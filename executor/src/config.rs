@@ -113,9 +113,10 @@ pub struct KernelThread {
 impl Default for KernelThread {
     fn default() -> Self {
         KernelThread {
-            // Longer than what fast storage takes, or a busy guest thinks, between two operations. The
-            // kernel counts in ticks of up to 10 ms.
-            idle: Duration::from_millis(10),
+            // Longer than fast storage takes, or a busy guest thinks, between two operations. A wake-up
+            // costs some ten microseconds, so longer would only take a processor from somebody; the kernel
+            // counts in ticks of up to 10 ms, and looks for a whole one at least.
+            idle: Duration::from_millis(2),
             processor: None,
         }
     }
