@@ -88,8 +88,8 @@ fn a_disk_that_a_thread_of_the_kernel_looks_after_keeps_what_is_written() {
             let disk = disk.expect("a driver");
             disk.run(device.0.id()).expect("all that was written comes back");
             let threads = threads(device.0.id());
-            let is_one = |name: &&String| name.starts_with("iou-sqp-");
-            assert_eq!(threads.iter().filter(is_one).count(), 1, "{options} {more:?}: {threads:?}");
+            let is_one = |name: &String| name.starts_with("iou-sqp-");
+            assert!(threads.iter().any(is_one), "{options} {more:?}: {threads:?}");
             drop(disk);
             assert!(device.0.wait().expect("ends").success(), "{options} {more:?}");
             assert_eq!(last_words(&mut device), "", "{options} {more:?}");

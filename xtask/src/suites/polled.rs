@@ -31,22 +31,30 @@ silent=$(device silent 0)
 echo 'p:polled null_poll' >>$events/kprobe_events
 echo 1 >$events/events/kprobes/polled/enable
 polls() { sed -n 's/^ *polled *\([0-9]*\) .*/\1/p' $events/kprobe_profile; }
-# verify OPTIONS [ARGUMENT]: how often the device was polled meanwhile.
+# verify OPTIONS ARGUMENT: how often the device was polled meanwhile.
 verify() {
     before=$(polls)
-    run 0 vmm run $2 --disk "path=$polled,direct$1" --cmdline 'blk=verify depth=16 bs=4096 seconds=2'
+    # The rings of the last machine let go of their files, and of this device, some time after its end.
+    turns=0
+    until vmm run $2 --disk "path=$polled,direct$1" --cmdline 'blk=verify depth=16 bs=4096 seconds=2' >output 2>&1
+    do
+        turns=$((turns + 1))
+        grep -q 'is in use by this host' output && [ $turns -lt 100 ] || { cat output; fail "$1 $2"; }
+        sleep 0.1
+    done
+    cat output
     has 'builtin: [0-9]* passed, 0 failed'
     has 'errors=0, verify_failures=0'
     count=$(($(polls) - before))
-    echo "polled $count times with direct$1"
+    echo "polled $count times with direct$1 $2"
 }
 verify '' --quiet
 [ $count = 0 ] || fail 'it was polled without being asked to'
 for options in ,iopoll ,iopoll,sqpoll; do
     verify $options --single-process=false
-    [ $count -gt 1000 ] || fail "it was not polled with $options"
+    [ $count -gt 100 ] || fail "it was not polled with $options"
     verify $options --single-process
-    [ $count -gt 1000 ] || fail "it was not polled with $options in one process"
+    [ $count -gt 100 ] || fail "it was not polled with $options in one process"
 done
 run 35 vmm run --disk "path=$silent,direct,iopoll"
 has 'cannot be polled; leave `iopoll` out'
