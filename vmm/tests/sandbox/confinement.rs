@@ -5,11 +5,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::Instant;
 
 use vmm::warden::{Attempt, AttemptOutcome, ProbeRequest, RingOperation};
 
 use crate::Test;
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_actor_answers", an_actor_answers),
@@ -188,16 +189,30 @@ fn the_kernel_says_that_privileges_are_gone() {
 
 /// Each thread has what the kernel keeps for threads.
 fn neighbours_have_no_privileges_either() {
+    // Workers of a ring would be others, which these actors give nothing to do.
+    const THREADS: usize = 3;
     let mut world = World::new().with_neighbours();
     let probe = world.probe();
-    let threads = fs::read_dir(format!("/proc/{}/task", probe.pid)).expect("reads");
-    let statuses = threads.map(|thread| {
-        let path = thread.expect("a thread").path().join("status");
-        fs::read_to_string(path).expect("reads")
-    });
-    // Workers of a ring would be others, which these actors give nothing to do.
-    let statuses = statuses.collect::<Vec<_>>();
-    assert_eq!(statuses.len(), 3);
+    let statuses = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", probe.pid)).expect("reads");
+        let statuses = threads.map(|thread| {
+            let path = thread.expect("a thread").path().join("status");
+            fs::read_to_string(path).expect("reads")
+        });
+        statuses.collect::<Vec<_>>()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let statuses = loop {
+        let statuses = statuses();
+        // The probe answers while its neighbours may still be on their way.
+        let is_filtered = |status: &String| status.contains("Seccomp:\t2");
+        if statuses.len() >= THREADS && statuses.iter().all(is_filtered) {
+            break statuses;
+        }
+        assert!(Instant::now() < deadline, "{statuses:?}");
+        std::thread::yield_now();
+    };
+    assert_eq!(statuses.len(), THREADS);
     assert!(world.is_alive(&probe));
     for status in statuses {
         for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "NoNewPrivs:\t1"] {

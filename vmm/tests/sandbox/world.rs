@@ -14,7 +14,7 @@ use vmm::warden::{
 };
 
 /// Nothing here takes long; what does not come by then does not come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn deadline() -> Deadline {
     Deadline::after(PATIENCE)
