@@ -46,7 +46,6 @@ pub struct Writer {
 struct Last {
     /// Where the block ends that it was written to. Zero if it had no short form.
     end: u64,
-    queue: u16,
     /// What its short form says, but the sector.
     names: u32,
     kind: u64,
@@ -68,15 +67,13 @@ struct Near {
 }
 
 impl Last {
-    const NOBODY: Self = Self {
-        end: 0,
-        queue: 0,
-        names: 0,
-        kind: 0,
-        began: None,
-        hope: NO_HOPE,
-        near: Near::NOBODY,
-    };
+    const NOBODY: Self =
+        Self { end: 0, names: 0, kind: 0, began: None, hope: NO_HOPE, near: Near::NOBODY };
+
+    #[inline]
+    fn queue(&self) -> u16 {
+        queue(self.names)
+    }
 }
 
 impl Near {
@@ -194,7 +191,7 @@ impl Writer {
         let is_there = began.is_none_or(|began| began.offset == place(began.operation, sector));
         let began = began.map(|began| (began.operation, began.length));
         let last = &self.last;
-        if kind != last.kind || began != last.began || queue != last.queue || !is_there {
+        if kind != last.kind || began != last.began || queue != last.queue() || !is_there {
             return false;
         }
         let names = with_head(last.names, head);
@@ -242,7 +239,6 @@ impl Writer {
         let hope = request.hope().map_or(NO_HOPE, one_word);
         self.last = Last {
             end: self.written.next_multiple_of(BLOCK_BYTES),
-            queue: queue(names),
             names,
             kind: u64::from_le_bytes(kind),
             began,
@@ -414,7 +410,7 @@ fn word_of(given: &Given) -> u64 {
 /// The same for another head. [`NO_HOPE`] becomes others like it: no words have such high names.
 #[inline]
 fn hope_of_head(hope: u64, head: u16) -> u64 {
-    hope & !u64::from(u16::MAX) | u64::from(head)
+    one_word((with_head(hope as u32, head), (hope >> 32) as u32))
 }
 
 #[inline]
