@@ -98,7 +98,18 @@ impl Ring {
 
     /// Lets the device see what was added.
     pub(crate) fn publish(&mut self) -> Result<(), LoadError> {
-        if self.driver.publish() == Kick::Wanted {
+        let wanted = self.driver.publish();
+        self.kick(wanted)
+    }
+
+    /// Lets the device see so many of those that were added, the oldest that it has not seen.
+    pub(crate) fn publish_first(&mut self, count: u16) -> Result<(), LoadError> {
+        let wanted = self.driver.publish_first(count);
+        self.kick(wanted)
+    }
+
+    fn kick(&self, wanted: Kick) -> Result<(), LoadError> {
+        if wanted == Kick::Wanted {
             rustix::io::write(&self.kick, &1_u64.to_ne_bytes())
                 .map_err(|errno| system("kick", errno))?;
         }

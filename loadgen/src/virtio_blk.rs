@@ -260,12 +260,10 @@ struct Queue<'a> {
     owners: Vec<u16>,
     /// Requests that have not come back.
     under_way: u16,
-    /// Slots of requests that only have to be made available, in this order.
+    /// Slots of requests that are in the ring, in this order, and only have to be made visible.
     ready: VecDeque<u16>,
     /// Slots of which nothing is wanted at the moment.
     idle: Vec<u16>,
-    /// Slots of requests that were just made.
-    fresh: Vec<u16>,
     /// When those were made that came back last.
     made_at: Vec<Instant>,
 }
@@ -302,9 +300,8 @@ impl<'a> Queue<'a> {
             slots: vec![slot; count.into()],
             owners: vec![0; disk.queue_size.into()],
             under_way: 0,
-            ready: VecDeque::with_capacity(disk.spare.into()),
+            ready: VecDeque::with_capacity(count.into()),
             idle: (workload.depth..count).collect(),
-            fresh: Vec::with_capacity(count.into()),
             made_at: Vec::with_capacity(workload.depth.into()),
         };
         for slot in 0..count {
@@ -342,23 +339,23 @@ impl<'a> Queue<'a> {
 
     /// Makes as many requests as there can be.
     fn begin(&mut self) -> Result<(), LoadError> {
-        self.under_way = self.disk.workload.depth;
-        for slot in 0..self.under_way {
+        let depth = self.disk.workload.depth;
+        self.under_way = depth;
+        for slot in 0..depth {
             self.prepare(slot)?;
-            self.submit(slot)?;
         }
         self.ring.driver.disable_interrupts();
-        self.publish()?;
+        self.publish(depth)?;
         self.use_idle_time()
     }
 
-    /// Lets the device see what was made; says when that was.
-    fn publish(&mut self) -> Result<Instant, LoadError> {
-        if !self.fresh.is_empty() {
-            self.ring.publish()?;
+    /// Lets the device see so many of the requests that are ready; says when that was.
+    fn publish(&mut self, count: u16) -> Result<Instant, LoadError> {
+        if count > 0 {
+            self.ring.publish_first(count)?;
         }
         let now = Instant::now();
-        for slot in self.fresh.drain(..) {
+        for slot in self.ready.drain(..usize::from(count)) {
             self.slots[usize::from(slot)].made_at = now;
         }
         Ok(now)
@@ -374,50 +371,39 @@ impl<'a> Queue<'a> {
         let goes_on = tally.now < tally.phases.counted.end;
         // Before a look at what came, and at the clock: the device need not wait for that. The time of one look is
         // the end of those and the beginning of these, so that none is lost.
-        let mut replaced = 0;
-        while goes_on
-            && replaced < came
-            && let Some(slot) = self.ready.pop_front()
-        {
-            self.submit(slot)?;
-            replaced += 1;
-        }
-        tally.now = self.publish()?;
+        let mut owed = if goes_on { came.min(self.ready.len() as u16) } else { 0 };
+        tally.now = self.publish(owed)?;
         self.made_at.clear();
-        let mut more = false;
         while let Some(used) = self.ring.driver.take_used() {
             let index = self.owners[usize::from(used.head)];
             let slot = self.slots[usize::from(index)];
             self.check(index, slot)?;
             self.made_at.push(slot.made_at);
-            if !goes_on {
-                self.under_way -= 1;
-            } else if replaced > 0 {
-                replaced -= 1;
-                self.idle.push(index);
-            } else {
-                self.prepare(index)?;
-                self.submit(index)?;
-                more = true;
-            }
+            self.idle.push(index);
         }
         tally.count(&self.made_at);
-        if more {
-            tally.now = self.publish()?;
+        let came = self.made_at.len() as u16;
+        if !goes_on {
+            self.under_way -= came;
+            return Ok(());
         }
-        self.use_idle_time()
-    }
-
-    /// Prepares the next requests while the device works on others.
-    fn use_idle_time(&mut self) -> Result<(), LoadError> {
-        while let Some(slot) = self.idle.pop() {
-            self.prepare(slot)?;
-            self.ready.push_back(slot);
+        owed = came - owed;
+        self.use_idle_time()?;
+        if owed > 0 {
+            tally.now = self.publish(owed)?;
         }
         Ok(())
     }
 
-    /// Writes a request.
+    /// Prepares the next requests, mostly while the device works on others.
+    fn use_idle_time(&mut self) -> Result<(), LoadError> {
+        while let Some(slot) = self.idle.pop() {
+            self.prepare(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a request, and puts it into the ring, where the device does not see it yet.
     fn prepare(&mut self, slot: u16) -> Result<(), LoadError> {
         let size = u64::from(self.disk.workload.block_size);
         let place = self.place(slot);
@@ -440,14 +426,6 @@ impl<'a> Queue<'a> {
             .write_slice(GuestAddress(place), &header)
             .and_then(|()| memory.write_obj(status, &0xff_u8))
             .map_err(|error| no_memory(&error))?;
-        let slot = &mut self.slots[usize::from(slot)];
-        *slot = Slot { claim, reads, ..*slot };
-        Ok(())
-    }
-
-    /// Makes a request available, but not visible.
-    fn submit(&mut self, slot: u16) -> Result<(), LoadError> {
-        let reads = self.slots[usize::from(slot)].reads;
         let head = if self.disk.features & INDIRECT_DESC == 0 {
             let buffers = self.buffers(slot, reads);
             self.ring.driver.add(&buffers)
@@ -457,7 +435,9 @@ impl<'a> Queue<'a> {
         };
         let head = head.ok_or_else(|| LoadError::Unfit("gave back too little".into()))?;
         self.owners[usize::from(head)] = slot;
-        self.fresh.push(slot);
+        self.ready.push_back(slot);
+        let slot = &mut self.slots[usize::from(slot)];
+        *slot = Slot { claim, reads, ..*slot };
         Ok(())
     }
 

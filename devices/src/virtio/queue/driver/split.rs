@@ -147,7 +147,18 @@ impl SplitDriver {
 
     /// Let the device see what was added; says whether it wants a kick.
     pub fn publish(&mut self) -> Kick {
-        let (old, new) = (self.published_available, self.next_available);
+        self.publish_first(self.next_available.wrapping_sub(self.published_available))
+    }
+
+    /// Let the device see so many of those that were added and that it has not seen, the oldest.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn publish_first(&mut self, count: u16) -> Kick {
+        let (old, added) = (self.published_available, self.next_available);
+        assert!(count <= added.wrapping_sub(old), "only what was added can be seen");
+        let new = old.wrapping_add(count);
         self.available.atomic(1).store(new, Ordering::Release);
         self.published_available = new;
         fence(Ordering::SeqCst);
