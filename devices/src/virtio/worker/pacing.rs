@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A look that finds nothing costs its time, so each failure doubles how many prompt answers in a row
-//! it takes to become hot again.
+//! it takes to become hot again. A driver that was prompt some hundred times in a row is looked for longer, and may fail
+//! once: on a virtual machine its processor is taken from it for some ten microseconds now and then.
 //!
 //! Where driver and device share a processor, each kick lets the device run before the driver can
 //! make a second buffer available: batches shrink to one. So when much is owed and looking does not
@@ -98,8 +99,11 @@ const PROMPT_ANSWER: Duration = Duration::from_micros(3);
 /// takes.
 const WORTH_A_NAP: u16 = 8;
 
-/// How many prompt answers in a row it takes at most to become hot.
+/// How many prompt answers in a row it takes at most to become hot. After as many it is reliable.
 const MOST_PROOF: u32 = 256;
+
+/// How many times as long to look for what a reliable driver owes. Its answers have gained more than that may cost.
+const RELIABLE: u32 = 4;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +198,12 @@ impl Pacing {
         }
     }
 
+    /// Somebody looked at the clock then, and has done nothing since but to find buffers.
+    #[inline]
+    pub fn looked(&mut self, now: Instant) {
+        self.looked_at = Some(now);
+    }
+
     /// The time, as far as it matters to whoever takes buffers now.
     pub fn now(&self) -> Instant {
         self.looked_at.unwrap_or_else(executor::now)
@@ -241,6 +251,7 @@ impl Pacing {
             return Next::Take;
         }
         let (since, patience) = match (available, self.hot) {
+            (0, true) if self.is_reliable() => (self.published_at, self.patience.spin * RELIABLE),
             (0, true) => (self.published_at, self.patience.spin),
             (0, false) => (now, Duration::ZERO),
             _ => (self.seen_at, self.patience.gap),
@@ -249,7 +260,10 @@ impl Pacing {
         if looked < patience {
             return if looked < PROMPT_ANSWER { Next::Look } else { Next::StepAside };
         }
-        if available == 0 && self.hot {
+        if available == 0 && self.is_reliable() {
+            // Once may be chance: the next time counts.
+            self.proof = 0;
+        } else if available == 0 && self.hot {
             self.hot = false;
             self.proof = 0;
             self.proof_needed = (2 * self.proof_needed).min(MOST_PROOF);
@@ -270,6 +284,12 @@ impl Pacing {
             self.owed = available;
         }
         self.take_or_sleep(available, transfers, others)
+    }
+
+    /// Whether the driver has been prompt for long. When it is late, its processor may be taken from it, for an
+    /// interrupt or by its host, and it comes back soon.
+    fn is_reliable(&self) -> bool {
+        self.hot && self.proof >= MOST_PROOF
     }
 
     /// Whether a nap may help: it did the last time, or the driver just showed that it is there.
@@ -297,14 +317,13 @@ impl Pacing {
             self.proof = 0;
             return;
         }
-        self.proof += 1;
+        self.proof = self.proof.saturating_add(1);
         if self.proof >= self.proof_needed {
             self.hot = true;
         }
-        if self.proof >= MOST_PROOF {
-            // It has been reliable for long: earlier failures no longer count.
+        if self.is_reliable() {
+            // Earlier failures no longer count.
             self.proof_needed = 1;
-            self.proof = 0;
         }
     }
 
@@ -321,5 +340,76 @@ impl Pacing {
         } else {
             Next::Sleep
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue whose driver keeps one buffer under way, at times that the test says.
+    struct Driven {
+        pacing: Pacing,
+        now: Instant,
+    }
+
+    impl Driven {
+        fn new() -> Self {
+            Self { pacing: Pacing::new(Patience::default()), now: executor::now() }
+        }
+
+        /// What to do when so many microseconds have passed.
+        fn after(&mut self, micros: u64, available: u16) -> Next {
+            self.now = self.now + Duration::from_micros(micros);
+            self.pacing.looked(self.now);
+            self.pacing.next(available, 0, 0)
+        }
+
+        /// Gives the buffer back.
+        fn publish(&mut self) {
+            self.pacing.published(1, self.now);
+        }
+
+        /// The driver makes a buffer available, and gets it back.
+        fn answer(&mut self, micros: u64) {
+            assert_eq!(self.after(micros, 1), Next::Take);
+            self.pacing.taken(1);
+            self.publish();
+        }
+    }
+
+    #[test]
+    fn a_driver_that_was_prompt_some_times_is_looked_for_a_while() {
+        let mut driven = Driven::new();
+        driven.publish();
+        assert_eq!(driven.after(1, 0), Next::Sleep, "nothing is known of it");
+        for _ in 0..3 {
+            driven.answer(1);
+        }
+        assert_eq!(driven.after(1, 0), Next::Look);
+        assert_eq!(driven.after(30, 0), Next::StepAside);
+        assert_eq!(driven.after(10, 0), Next::Sleep);
+        driven.answer(100);
+        assert_eq!(driven.after(1, 0), Next::Sleep, "it failed");
+        driven.answer(1);
+        assert_eq!(driven.after(1, 0), Next::Sleep, "that takes more proof now");
+        driven.answer(1);
+        assert_eq!(driven.after(1, 0), Next::Look);
+    }
+
+    #[test]
+    fn a_driver_that_was_prompt_for_long_is_looked_for_longer_and_may_be_late_once() {
+        let mut driven = Driven::new();
+        driven.publish();
+        for _ in 0..MOST_PROOF {
+            driven.answer(1);
+        }
+        assert_eq!(driven.after(159, 0), Next::StepAside);
+        assert_eq!(driven.after(1, 0), Next::Sleep);
+        driven.answer(1000);
+        assert_eq!(driven.after(39, 0), Next::StepAside, "that was once");
+        assert_eq!(driven.after(1, 0), Next::Sleep);
+        driven.answer(1000);
+        assert_eq!(driven.after(1, 0), Next::Sleep, "that was twice");
     }
 }
