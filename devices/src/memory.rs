@@ -19,6 +19,7 @@ mod access;
 mod file_mapping;
 mod file_view;
 mod mapping;
+mod near;
 mod release;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use file_mapping::{FileAccess, FileMapping};
 pub use file_view::{FileView, major_faults, survive_bus_errors};
 use mapping::Mapping;
+pub(crate) use near::{prefetch, prefetch_for_write};
 
 /// More regions than any memory map needs; bounds what a hostile [`MemoryLayout`] can cost.
 const MAX_REGIONS: usize = 64;

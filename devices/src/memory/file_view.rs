@@ -19,6 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 use super::mapping::{Mapping, PAGE};
+use super::near::prefetch;
+
+/// Bytes that memory is moved by.
+const CACHE_LINE: usize = 64;
 
 /// Most views of a process: one for each of its disks.
 const MOST_VIEWS: usize = 256;
@@ -175,6 +179,16 @@ impl FileView {
         let has = offset <= self.length && length <= self.length - offset;
         // SAFETY: the offset is within the mapping.
         has.then(|| unsafe { self.mapping.base().add(offset) })
+    }
+
+    /// Have the beginning of what will be copied brought near.
+    #[inline]
+    pub(crate) fn bring_near(&self, offset: u64) {
+        if let Some(place) = self.part(offset, 1) {
+            prefetch(place.as_ptr());
+            // Two in a row tell the processor to go on.
+            prefetch(place.as_ptr().wrapping_add(CACHE_LINE));
+        }
     }
 
     /// Whether all that was copied until now is what the file holds.

@@ -58,6 +58,8 @@ struct Server {
     chain: Chain,
     /// What was moved in the last visit.
     bytes: u64,
+    /// Requests of this visit that wait until all of them have been looked at: what they read comes near meanwhile.
+    begun: Vec<Tag>,
 }
 
 impl Server {
@@ -72,10 +74,12 @@ impl Server {
             // A chain in an indirect table may be as long as the queue, too.
             chain: Chain::for_any_buffers(memory, size),
             bytes: 0,
+            begun: Vec::with_capacity(INLINE_BATCH.into()),
         }
     }
 
-    /// Start the request of the chain that was just taken; says how many bytes it moves.
+    /// Start the request of the chain that was just taken, or have it started when the visit has taken all; says how
+    /// many bytes it moves.
     fn begin(&mut self) -> Result<u32, Failure> {
         let head = self.chain.head();
         self.paced.active.trace().look_at(&self.chain);
@@ -97,6 +101,12 @@ impl Server {
             Begun::Done(_) => None,
         });
         match begun {
+            Begun::Working if self.ways.viewed => {
+                if let (Step::Read, Some(view)) = (request.step, &self.disk.view) {
+                    view.bring_near(request.offset);
+                }
+                self.begun.push(head);
+            }
             Begun::Working => self.start(head),
             Begun::Done(status) => self.finish(head, status, None),
         }
@@ -183,6 +193,10 @@ impl Requests for Server {
             }
         }
         self.bytes = sum;
+        for position in 0..self.begun.len() {
+            self.start(self.begun[position]);
+        }
+        self.begun.clear();
         Ok(taken)
     }
 

@@ -74,6 +74,12 @@ impl View {
         Some(&self.contents)
     }
 
+    /// Have the beginning of what will be copied brought near.
+    #[inline]
+    pub(super) fn bring_near(&self, offset: u64) {
+        self.contents.bring_near(offset);
+    }
+
     /// Whether what was copied is what the file holds.
     #[inline]
     pub(super) fn is_intact(&self) -> bool {

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::crash::crash_point;
 use super::error::{QueueError, RingPart};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::{GuestAddress, GuestMemory, prefetch, prefetch_for_write};
 
 // Virtio 1.x fields are little-endian; so is every host this runs on.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -146,31 +146,6 @@ impl<T> HostArray<T> {
             prefetch_for_write(self.base.as_ptr().wrapping_add(index).cast());
         }
     }
-}
-
-/// Have a cache line brought near that will be read: the other side's processor has it, which takes as long as
-/// a hundred instructions.
-#[inline]
-pub(super) fn prefetch(place: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which does not fault whatever the address.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(place.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
-
-/// The same of one that will be written, so that nobody else has it then.
-#[inline]
-pub(super) fn prefetch_for_write(place: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which does not fault whatever the address, and does nothing on processors without it.
-    unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }
 
 impl HostArray<u16> {

@@ -240,6 +240,25 @@ impl Queue {
         }
     }
 
+    /// Nothing is available, and soon there may be: have the place brought near where the driver will say what.
+    #[inline]
+    pub fn expect(&self) {
+        match self {
+            Self::Split(queue) => queue.expect(),
+            // It is the place that was looked at.
+            Self::Packed(_) => {}
+        }
+    }
+
+    /// Something was just made available: have its beginning brought near, for [`Queue::pop`] soon.
+    #[inline]
+    pub fn bring_near(&self) {
+        match self {
+            Self::Split(queue) => queue.bring_near(),
+            Self::Packed(queue) => queue.bring_near(),
+        }
+    }
+
     /// The driver need not kick: the device looks by itself.
     #[inline]
     pub fn disable_kicks(&mut self) {

@@ -220,9 +220,23 @@ impl PacedQueue {
 
     /// Look for other buffers than these for a moment; says whether there are.
     fn look(&mut self, waiting: u16) -> bool {
+        let queue = &mut self.active.queue;
+        queue.expect();
         (0..LOOKS).any(|_| {
-            std::hint::spin_loop();
-            self.active.queue.available() != waiting
+            // There is time to read the clock now. What comes would be kept waiting for it.
+            let now = executor::now();
+            let mut came = queue.available() != waiting;
+            if !came {
+                std::hint::spin_loop();
+                came = queue.available() != waiting;
+            }
+            if came {
+                self.pacing.looked(now);
+                if waiting == 0 {
+                    queue.bring_near();
+                }
+            }
+            came
         })
     }
 }

@@ -38,7 +38,7 @@ use super::error::{QueueError, RingPart};
 use super::host::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, HostArray, PackedDescriptor};
 use super::inflight::InflightRecord;
 use super::{Availability, Interrupt, QueueLayout, RingFeatures};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestAddress, GuestMemory, prefetch_for_write};
 use crate::simulation::{Bug, is_planted, point};
 use crate::virtio::backend::RingPosition;
 
@@ -96,7 +96,7 @@ pub struct PackedQueue {
     taken_over: bool,
     record: PackedRecord,
     /// Keeps the rings mapped; the last field that needs to go.
-    _memory: Rc<GuestMemory>,
+    memory: Rc<GuestMemory>,
 }
 
 impl PackedQueue {
@@ -146,7 +146,7 @@ impl PackedQueue {
             recovered: VecDeque::new(),
             taken_over: false,
             record,
-            _memory: memory.clone(),
+            memory: memory.clone(),
         };
         if is_live {
             queue.take_over()?;
@@ -244,6 +244,16 @@ impl PackedQueue {
             self.seen.buffers += u16::from(flags & DESCRIPTOR_NEXT == 0);
         }
         self.seen.buffers.saturating_add(self.recovered.len() as u16)
+    }
+
+    /// Have the beginning of what was just made available brought near. Nothing of it is believed.
+    #[inline]
+    pub(super) fn bring_near(&self) {
+        let address = self.ring.read(self.next_available).address;
+        if let Some(place) = self.memory.host_range(GuestAddress(address), 1) {
+            // A status is often beside a header or a table.
+            prefetch_for_write(place.as_ptr());
+        }
     }
 
     /// The driver need not kick: the device looks by itself.

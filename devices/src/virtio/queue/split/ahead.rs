@@ -3,13 +3,36 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::host::{
-    DESCRIPTOR_INDIRECT, HostArray, RawDescriptor, prefetch, prefetch_for_write,
-};
+use super::super::host::{DESCRIPTOR_INDIRECT, HostArray, RawDescriptor};
 use super::{RING, SplitQueue};
-use crate::memory::GuestAddress;
+use crate::memory::{GuestAddress, prefetch, prefetch_for_write};
 
 impl SplitQueue {
+    /// Have the place brought near where the driver will say what it makes available next.
+    #[inline]
+    pub(in super::super) fn expect(&self) {
+        self.available.prefetch(RING + usize::from(self.next_available & (self.size - 1)));
+    }
+
+    /// Have the beginning of what was just made available brought near, while whoever takes it gets ready to. Nothing
+    /// of it is believed.
+    #[inline]
+    pub(in super::super) fn bring_near(&self) {
+        let slot = usize::from(self.next_available & (self.size - 1));
+        let head = usize::from(self.available.atomic(RING + slot).load(Ordering::Relaxed));
+        if head < self.descriptors.length() {
+            self.memory_brought_near(self.descriptors.read(head).address);
+        }
+    }
+
+    /// A header or a table of descriptors, beside which a status often is that will be written.
+    #[inline]
+    fn memory_brought_near(&self, address: u64) {
+        if let Some(place) = self.memory.host_range(GuestAddress(address), 1) {
+            prefetch_for_write(place.as_ptr());
+        }
+    }
+
     /// Have what the next pops look at brought near. From a head to its data it takes three steps: the buffers behind
     /// this one are one step further each time. Nothing of it is believed.
     #[inline]
@@ -42,10 +65,8 @@ impl SplitQueue {
             let table = unsafe { HostArray::<RawDescriptor>::resolve(&self.memory, address, 1) };
             table.map(|table| table.read(0).address)
         });
-        // A status is often beside the header.
-        let first = first.and_then(|address| self.memory.host_range(GuestAddress(address), 1));
-        if let Some(place) = first {
-            prefetch_for_write(place.as_ptr());
+        if let Some(address) = first {
+            self.memory_brought_near(address);
         }
     }
 }
