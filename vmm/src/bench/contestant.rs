@@ -1,5 +1,6 @@
 //! Back ends that are held against each other: commands that serve a disk on a socket.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind::{ConnectionRefused, NotFound};
@@ -46,10 +47,15 @@ pub(super) enum Sharing {
 pub enum ContestantError {
     /// A name alone that is not known.
     #[error(
-        "no peer is called `{0}`; known are qemu-storage-daemon, cloud-hypervisor, virtiofsd and qemu-virtiofsd, \
-         others are NAME=COMMAND"
+        "no peer is called `{0}`; known are qemu-storage-daemon, crosvm, cloud-hypervisor, virtiofsd and \
+         qemu-virtiofsd, others are NAME=COMMAND"
     )]
     Unknown(String),
+    /// None of those that are known.
+    #[error(
+        "no peer is installed: neither qemu-storage-daemon nor crosvm nor vhost_user_block is in PATH"
+    )]
+    NoneInstalled,
     /// Nobody could connect to it.
     #[error(
         "a peer's command says `{{socket}}` where it listens, and `{{file}}` or `{{tap}}` for what it serves"
@@ -73,6 +79,12 @@ const KNOWN: &[(&str, &str)] = &[
          type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},\
          writable=on,num-queues={queues},iothread=io",
     ),
+    // Sandboxes of its own want a user and folders that few hosts have.
+    ("crosvm", "crosvm devices --disable-sandbox --block vhost={socket},path={file}"),
+    (
+        "crosvm-io_uring",
+        "crosvm devices --disable-sandbox --async-executor uring --block vhost={socket},path={file}",
+    ),
     (
         "cloud-hypervisor",
         "vhost_user_block --block-backend \
@@ -88,6 +100,51 @@ const KNOWN: &[(&str, &str)] = &[
         "/usr/lib/qemu/virtiofsd --socket-path={socket} -o source={file} -o cache=auto -o log_level=err",
     ),
 ];
+
+/// Those that serve disks.
+const DISK_PEERS: [&str; 3] = ["qemu-storage-daemon", "crosvm", "cloud-hypervisor"];
+
+/// What a known peer's second way is called, beside its first.
+const SECOND_WAY: &str = "-io_uring";
+
+/// Disks to hold ours against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskPeers {
+    /// All that are known and whose programs are in PATH.
+    Installed,
+    /// This one; of a known one each way, since which is faster depends on the file.
+    One(Contestant),
+}
+
+impl DiskPeers {
+    /// Each of them.
+    pub fn contestants(self) -> Result<Vec<Contestant>, ContestantError> {
+        match self {
+            Self::Installed => Self::installed(&std::env::var_os("PATH").unwrap_or_default()),
+            Self::One(peer) => Ok(peer.ways()),
+        }
+    }
+
+    fn installed(path: &OsStr) -> Result<Vec<Contestant>, ContestantError> {
+        let known = DISK_PEERS.iter().filter_map(|name| name.parse::<Contestant>().ok());
+        let installed = known.filter(|peer| {
+            std::env::split_paths(path).any(|folder| folder.join(&peer.words[0]).is_file())
+        });
+        let contestants: Vec<_> = installed.flat_map(Contestant::ways).collect();
+        if contestants.is_empty() { Err(ContestantError::NoneInstalled) } else { Ok(contestants) }
+    }
+}
+
+impl FromStr for DiskPeers {
+    type Err = ContestantError;
+
+    fn from_str(text: &str) -> Result<Self, ContestantError> {
+        match text {
+            "installed" => Ok(Self::Installed),
+            _ => text.parse().map(Self::One),
+        }
+    }
+}
 
 impl Contestant {
     /// Our own disk, by the same program; with these options of a disk beside its defaults.
@@ -124,15 +181,12 @@ impl Contestant {
         Ok(Self { name: "vmm".into(), words: words.collect() })
     }
 
-    /// Whether its command is one of ours to know.
-    pub fn is_known(&self) -> bool {
-        self.name.parse::<Self>().is_ok_and(|known| known == *self)
-    }
-
-    /// Both ways of QEMU's: which is better depends on the file.
-    pub fn qemu_storage_daemon() -> Vec<Self> {
-        let known = ["qemu-storage-daemon", "qemu-storage-daemon-io_uring"];
-        known.iter().filter_map(|name| name.parse().ok()).collect()
+    /// It, and its other way if its command is one of ours to know and there is another.
+    fn ways(self) -> Vec<Self> {
+        let is_known = self.name.parse::<Self>().is_ok_and(|known| known == self);
+        let second = format!("{}{SECOND_WAY}", self.name);
+        let second = if is_known { second.parse().ok() } else { None };
+        std::iter::once(self).chain(second).collect()
     }
 
     /// Starts it on a socket, and connects as soon as it listens. What it serves is a file or a tap.
@@ -287,7 +341,27 @@ mod tests {
         assert!(matches!("x".parse::<Contestant>(), Err(ContestantError::Unknown(_))));
         let nowhere = "mine=serve {file}".parse::<Contestant>();
         assert_eq!(nowhere, Err(ContestantError::Placeholders));
-        assert_eq!(Contestant::qemu_storage_daemon().len(), 2);
+    }
+
+    #[test]
+    fn known_disks_have_each_way_and_are_found_where_they_are_installed() {
+        let ways = |text: &str| {
+            let contestants = text.parse::<DiskPeers>().unwrap().contestants().unwrap();
+            contestants.into_iter().map(|contestant| contestant.name).collect::<Vec<_>>()
+        };
+        assert_eq!(ways("crosvm"), ["crosvm", "crosvm-io_uring"]);
+        assert_eq!(ways("cloud-hypervisor"), ["cloud-hypervisor"]);
+        assert_eq!(ways("crosvm=mine {socket} {file}"), ["crosvm"], "it is another");
+
+        let folder = tempfile::tempdir().unwrap();
+        let installed = || DiskPeers::installed(folder.path().as_os_str());
+        assert_eq!(installed(), Err(ContestantError::NoneInstalled));
+        for program in ["qemu-storage-daemon", "vhost_user_block"] {
+            File::create(folder.path().join(program)).unwrap();
+        }
+        let names: Vec<_> = installed().unwrap().into_iter().map(|found| found.name).collect();
+        let expected = ["qemu-storage-daemon", "qemu-storage-daemon-io_uring", "cloud-hypervisor"];
+        assert_eq!(names, expected);
     }
 
     #[test]

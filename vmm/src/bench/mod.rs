@@ -26,7 +26,7 @@ mod trial;
 
 pub use blk::{BlkBench, run_blk};
 pub use boot::{Starter, StarterError, run_boot};
-pub use contestant::{Contestant, ContestantError};
+pub use contestant::{Contestant, ContestantError, DiskPeers};
 pub use error::BenchError;
 pub use executor::run_executor;
 pub use exits::run_exits;

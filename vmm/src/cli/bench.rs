@@ -11,7 +11,8 @@ use loadgen::virtio_fs::{FsAmounts, FsTree};
 use loadgen::{Access, Check, Order, Placement, Polling, Workload};
 
 use crate::bench::{
-    self, BenchError, BlkBench, Contestant, FsBench, NetBench, ProgramKind, Starter, TrialResults,
+    self, BenchError, BlkBench, Contestant, DiskPeers, FsBench, NetBench, ProgramKind, Starter,
+    TrialResults,
 };
 use crate::config::{ByteCount, DiskConfig};
 use crate::error::Report;
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   vmm bench blk --file disk.img --create 1G
   vmm bench blk --file disk.img --depth 1,32,128 --against qemu-storage-daemon --report blk.html
+  vmm bench blk --file disk.img --against installed
   vmm bench blk --file disk.img --rw randwrite --overwrite --json
   vmm bench blk --file disk.img --rw verify --overwrite
   vmm bench blk --file disk.img --against 'mine=my-backend --socket {socket} --file {file}'
@@ -141,9 +143,10 @@ struct BlkArgs {
     /// Ours with these options of `--disk` as well, several with commas: direct,sqpoll; may be repeated
     #[arg(long, value_name = "OPTIONS", value_parser = disk_options)]
     also: Vec<String>,
-    /// A back end to compare with: a known one, or NAME=COMMAND with {socket}, {file} and {queues} in it
+    /// A back end to compare with: a known one, `installed` for all of those that are, or NAME=COMMAND with {socket},
+    /// {file} and {queues} in it
     #[arg(long, value_name = "PEER")]
-    against: Vec<Contestant>,
+    against: Vec<DiskPeers>,
     /// End with one line of JSON on standard output
     #[arg(long)]
     json: bool,
@@ -468,11 +471,8 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
     if access != Access::Read && arguments.devices > 1 {
         return Err("several devices can only read: all serve the same file".into());
     }
-    // Both of QEMU's ways: which is faster depends on the file, and the faster one counts.
-    let both = |peer: Contestant| match peer.name.as_str() {
-        "qemu-storage-daemon" if peer.is_known() => Contestant::qemu_storage_daemon(),
-        _ => vec![peer],
-    };
+    let peers = arguments.against.into_iter().map(DiskPeers::contestants);
+    let peers = peers.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     Ok(BlkBench {
         file: arguments.file,
         create: arguments.create.map(ByteCount::get),
@@ -493,7 +493,7 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
         devices: arguments.devices,
         also: arguments.also,
         rounds: arguments.runs.rounds,
-        against: arguments.against.into_iter().flat_map(both).collect(),
+        against: peers.into_iter().flatten().collect(),
     })
 }
 
