@@ -12,6 +12,16 @@ const BEGINNING: Duration = Duration::from_secs(2);
 pub async fn shed_beginnings() {
     executor::sleep(BEGINNING).await;
     forget_program_pages();
+    give_back_heap();
+}
+
+/// Gives back what was allocated and freed meanwhile.
+fn give_back_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator's own, at any time and on any thread; only memory that is free is given back.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Unmaps the pages of code and constants that this process has touched so far; those that it
