@@ -12,7 +12,8 @@ use crate::bed::later::Later;
 
 /// `device KIND SOCKET WORDS...` serves a device; `qemu SCRIPT ARGUMENTS...` boots Linux with a script, as
 /// `linux` does; `chardev ID [OPTIONS]` are the arguments for the socket ID.sock. QEMU connects anew
-/// to disks only.
+/// to disks only. `servers LOG` are the processes that served, the last one last; `five_kills LOG` kills it five
+/// times in the background, once the guest says that its load begins, and `all_killed` looks whether it came to that.
 ///
 /// A warning of QEMU that it does not ask for the configuration space of a device is of no importance.
 pub(super) const PRELUDE: &str = r#"
@@ -44,6 +45,22 @@ qemu() {
     lacks 'QEMU ended with status'
     has 'script ended with 0'
 }
+servers() { sed -n 's/.*served by process \([0-9]*\)$/\1/p' "$1"; }
+five_kills() {
+    : >output
+    {
+        until grep -q 'load begins' output; do sleep 0.1; done
+        for turn in 1 2 3 4 5; do
+            sleep 1.5
+            pid=$(servers "$1" | tail -n 1)
+            kill -9 "$pid"
+            while [ "$(servers "$1" | tail -n 1)" = "$pid" ]; do sleep 0.1; done
+        done
+        echo 'five kills' >killed
+    } &
+    devices="$devices $!"
+}
+all_killed() { [ -e killed ] || fail 'the load was over before the kills'; }
 "#;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -52,19 +69,7 @@ pub(super) fn cases() -> Vec<Case> {
         r#"
 truncate -s 256M data.img; chmod 600 data.img
 device blk disk path=data.img
-: >output
-{
-    until grep -q 'load begins' output; do sleep 0.1; done
-    for turn in 1 2 3 4 5; do
-        sleep 1.5
-        pid=$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' disk.log | tail -n 1)
-        kill -9 "$pid"
-        until [ "$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' disk.log | tail -n 1)" != "$pid" ]; do
-            sleep 0.1
-        done
-    done
-    echo 'five kills' >killed
-} &
+five_kills disk.log
 qemu '
 mkfs.ext4 -q /dev/vdc
 mount /dev/vdc /mnt
@@ -78,7 +83,7 @@ echo all is well
 ' $(chardev disk ,reconnect=1) -device vhost-user-blk-pci,chardev=disk,num-queues=2
 has 'err= 0'
 has 'all is well'
-[ -e killed ] || fail 'the load was over before the kills'
+all_killed
 "#,
     );
     kills.timeout = Duration::from_mins(4);

@@ -18,19 +18,7 @@ until [ -S a.sock ] && [ -S b.sock ] && [ -S rng.sock ]; do
     [ $turns -lt 100 ] || { cat several.log; fail 'nobody listens'; }
     sleep 0.1
 done
-: >output
-{
-    until grep -q 'load begins' output; do sleep 0.1; done
-    for turn in 1 2 3 4 5; do
-        sleep 1.5
-        pid=$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' several.log | tail -n 1)
-        kill -9 "$pid"
-        until [ "$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' several.log | tail -n 1)" != "$pid" ]; do
-            sleep 0.1
-        done
-    done
-    echo 'five kills' >killed
-} &
+five_kills several.log
 qemu '
 [ $(cat /sys/class/misc/hw_random/rng_current) = virtio_rng.0 ]
 [ $(dd if=/dev/hwrng bs=1k count=4 iflag=fullblock | wc -c) = 4096 ]
@@ -48,8 +36,8 @@ echo all is well
     $(chardev rng) -device vhost-user-rng-pci,chardev=rng
 has 'err= 0'
 has 'all is well'
-[ -e killed ] || fail 'the load was over before the kills'
-processes=$(sed -n 's/.*served by process \([0-9]*\)$/\1/p' several.log | sort -u | wc -l)
+all_killed
+processes=$(servers several.log | sort -u | wc -l)
 [ "$processes" = 6 ] || fail "$processes processes served, not one and five successors"
 "#,
     );
