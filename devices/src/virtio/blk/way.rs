@@ -95,7 +95,7 @@ impl Ways {
             let slow = took > PROMPT + copying;
             self.viewing.went(if slow { major_faults() } else { self.viewing.faults });
         }
-        self.viewed = view.is_intact() && self.viewing.now();
+        self.viewed = view.is_intact() && self.viewing.tries.now();
     }
 
     /// What became of a read that was to be done on the spot.
@@ -130,41 +130,23 @@ impl Ways {
 struct Viewing {
     /// The last count of faults for which storage was waited for.
     faults: u64,
-    /// Visits until the next try.
-    skip: u16,
-    /// How many it will be the next time.
-    doubt: u16,
-    /// Visits in a row that did not wait.
-    proof: u16,
+    tries: Tries,
 }
 
 impl Viewing {
     fn new() -> Self {
-        Self { faults: 0, skip: 0, doubt: 1, proof: 0 }
-    }
-
-    #[inline]
-    fn now(&mut self) -> bool {
-        let now = self.skip == 0;
-        self.skip = self.skip.saturating_sub(1);
-        now
+        Self { faults: 0, tries: Tries::up_to(MOST_DOUBT) }
     }
 
     /// A visit is over, and so many faults there were by then.
     #[inline]
     fn went(&mut self, faults: u64) {
         if faults == self.faults {
-            self.proof += 1;
-            if self.proof == MOST_DOUBT {
-                self.proof = 0;
-                self.doubt = (self.doubt / 2).max(1);
-            }
-            return;
+            self.tries.paid_a_little();
+        } else {
+            self.faults = faults;
+            self.tries.failed();
         }
-        self.faults = faults;
-        self.proof = 0;
-        self.skip = self.doubt;
-        self.doubt = (2 * self.doubt).min(MOST_DOUBT);
     }
 }
 
@@ -203,7 +185,7 @@ mod tests {
         let visits = |viewing: &mut Viewing, faults: &mut dyn FnMut() -> u64| {
             let mut tried = 0;
             for _ in 0..100_000 {
-                if viewing.now() {
+                if viewing.tries.now() {
                     viewing.went(faults());
                     tried += 1;
                 }

@@ -1,6 +1,6 @@
 //! Whether to try again what has failed: the less the oftener it did.
 
-/// The longest time until the next try.
+/// The longest time until the next try, unless another one is said.
 const LONGEST: u16 = 1024;
 
 /// What came of trying.
@@ -10,11 +10,20 @@ pub(crate) struct Tries {
     doubt: u16,
     /// How often still not to.
     skip: u16,
+    /// How often not to try at most.
+    longest: u16,
+    /// How often in a row it paid a little.
+    proof: u16,
 }
 
 impl Tries {
     pub(crate) fn new() -> Self {
-        Self { doubt: 1, skip: 0 }
+        Self::up_to(LONGEST)
+    }
+
+    /// Not tried so often in a row at most.
+    pub(crate) fn up_to(longest: u16) -> Self {
+        Self { doubt: 1, skip: 0, longest, proof: 0 }
     }
 
     /// Whether to try this time.
@@ -31,10 +40,21 @@ impl Tries {
         self.doubt = 1;
     }
 
+    /// It paid a little: half the doubt is gone when it did as often in a row as it is not tried at most.
+    #[inline]
+    pub(crate) fn paid_a_little(&mut self) {
+        self.proof += 1;
+        if self.proof == self.longest {
+            self.proof = 0;
+            self.doubt = (self.doubt / 2).max(1);
+        }
+    }
+
     /// It did not.
     pub(crate) fn failed(&mut self) {
+        self.proof = 0;
         self.skip = self.doubt;
-        self.doubt = (2 * self.doubt).min(LONGEST);
+        self.doubt = (2 * self.doubt).min(self.longest);
     }
 }
 
