@@ -151,6 +151,7 @@ fn filters() -> Case {
         r#"ip link set lo up
              with_keys
              linux_in_background '
+                 ip addr add 10.77.0.2/24 dev eth0
                  ip link set eth0 up
                  steps=0
                  host() {
@@ -174,8 +175,8 @@ fn filters() -> Case {
                  host any group
              ' --net tap=tap0,address=10.77.0.1/24,mac=52:54:00:00:00:11 \
                  --cmdline bed.modules=virtio_net
-             # Nobody else sends to many.
-             until [ -e /proc/sys/net/ipv6/conf/tap0 ]; do sleep 0.1; done
+             # There is a tap by then. Nobody else sends to many.
+             until_output 'guest: step 1'
              echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6
              frames() {
                  for frame in $(seq 20); do
@@ -184,12 +185,15 @@ fn filters() -> Case {
              }
              old='\122\124\0\0\0\021'; new='\122\124\0\0\0\231'
              group='\063\063\0\0\0\167'; other='\063\063\0\0\0\170'
-             step=0
+             step=0; mac=52:54:00:00:00:11
              for address in $old $old $new $old $old $group $other $other; do
                  step=$((step + 1))
                  until_output "guest: step $step"
                  frames $address
-                 sleep 0.2
+                 # When this is answered the guest has seen what was sent before.
+                 ip neigh replace 10.77.0.2 lladdr $mac nud permanent dev tap0
+                 ping -c 1 -W 30 10.77.0.2 || { cat output log; fail "no answer in step $step"; }
+                 mac=52:54:00:00:00:99
                  echo >&9
              done
              finish 0
