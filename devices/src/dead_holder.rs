@@ -1,8 +1,8 @@
 //! Waiting for what a dead process still holds.
 //!
 //! The kernel closes the files that are registered with a ring after the death of its process, in the
-//! background: milliseconds later, longer where it is busy. Until then a disk is locked, a tap taken, a
-//! socket listened on.
+//! background: milliseconds later, longer where it is busy. Until then a disk is locked, a block device claimed,
+//! a tap taken, a socket listened on.
 
 use std::thread;
 use std::time::{Duration, Instant};

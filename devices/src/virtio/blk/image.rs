@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::BlkError;
 use super::trial;
+use crate::dead_holder;
 use crate::rate_limit::RateLimits;
 use crate::virtio::file_lock::{self, LockError};
 use crate::virtio::parts::ExecutorNeeds;
@@ -274,9 +275,11 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
     };
     // Nobody asks when an image was read last, and each read would look whether to write that down. Owners may
     // leave it away.
-    let opened = open(flags | OFlags::NOATIME).or_else(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => open(flags),
-        _ => Err(error),
+    let opened = outlast_claims(|| {
+        open(flags | OFlags::NOATIME).or_else(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => open(flags),
+            _ => Err(error),
+        })
     });
     opened.map_err(|source| {
         let path = options.path.clone();
@@ -288,6 +291,11 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
             _ => BlkError::Open { path, source },
         }
     })
+}
+
+/// Open, also a block device that a machine has just let go of.
+pub(super) fn outlast_claims<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    dead_holder::outlast(open, |error| error.kind() == io::ErrorKind::ResourceBusy)
 }
 
 fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {

@@ -2,7 +2,11 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::io;
 
+use rustix::io::Errno;
+
+use super::super::image::outlast_claims;
 use super::super::{Access, BlkError, BlockBackend, BlockImage, BlockSize, DiskOptions, Holder};
 use super::bed::Disk;
 use crate::virtio::backend::ConfigWrites;
@@ -94,6 +98,16 @@ fn a_disk_has_one_writer_or_many_readers() {
     assert!(matches!(refusal(&disk.options()), BlkError::Locked { .. }));
     drop((first, second));
     BlockImage::open(&disk.options()).unwrap();
+}
+
+/// The claim of a machine on a block device outlives it for a moment.
+#[test]
+fn a_claim_is_waited_for_and_other_errors_are_told_at_once() {
+    let mut answers = [Err(Errno::BUSY), Err(Errno::BUSY), Ok(7), Err(Errno::ACCESS)].into_iter();
+    let mut open = || Ok(answers.next().expect("nobody waits for that")?);
+    assert_eq!(outlast_claims(&mut open).unwrap(), 7);
+    let refused: io::Error = outlast_claims(&mut open).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
 }
 
 #[test]
