@@ -1,12 +1,13 @@
 //! A second ring beside the executor's, for direct transfers that the kernel looks after only when it is asked
 //! to (`IORING_SETUP_IOPOLL`): the device then sends no interrupt.
 //!
-//! Such a ring takes nothing but transfers, and nobody can sleep until one of them is complete. So as long as
+//! Such a ring takes nothing but transfers of a piece that a device takes at once, and nobody can sleep until one of them is complete. So as long as
 //! there are some, the executor does not sleep and each of its turns asks.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
+use std::slice;
 
 use io_uring::squeue;
 
@@ -18,6 +19,25 @@ use crate::ops::slots::{Completion, Token};
 
 /// Slots of its table of files: that of the one file that a device stands on, and some to spare.
 pub(super) const FILES: u32 = 4;
+
+/// What a device takes at once, unless it says that it is less: Linux assumes 127 KiB of those that say nothing.
+///
+/// A transfer that has to be divided cannot be polled for, and Linux 6.1 tries it again for ever. It is the one for which an
+/// interrupt counts least.
+const MOST_BYTES: usize = 64 << 10;
+
+/// Between pieces that are no neighbours some devices take nothing but whole pages.
+const PAGE: usize = 4096;
+
+/// Whether the kernel hands these pieces to a device as one.
+fn is_undivided(pieces: &[libc::iovec]) -> bool {
+    let bytes = pieces.iter().map(|piece| piece.iov_len).sum::<usize>();
+    let fits = |pair: &[libc::iovec]| {
+        let (end, begin) = (pair[0].iov_base as usize + pair[0].iov_len, pair[1].iov_base as usize);
+        end == begin || (end.is_multiple_of(PAGE) && begin.is_multiple_of(PAGE))
+    };
+    bytes <= MOST_BYTES && pieces.windows(2).all(fits)
+}
 
 pub(super) struct Polled {
     pub(super) ring: Ring,
@@ -32,13 +52,17 @@ impl Polled {
 
     /// Whether the ring takes such an operation.
     pub(super) fn takes(operation: &Operation) -> bool {
-        matches!(
-            operation,
-            Operation::Read { .. }
-                | Operation::Write { .. }
-                | Operation::ReadVectored { .. }
-                | Operation::WriteVectored { .. }
-        )
+        match *operation {
+            Operation::Read { length, .. } | Operation::Write { length, .. } => {
+                length as usize <= MOST_BYTES
+            }
+            Operation::ReadVectored { iovecs, count, .. }
+            | Operation::WriteVectored { iovecs, count, .. } => {
+                // SAFETY: the pieces of an operation are there until it is complete.
+                is_undivided(unsafe { slice::from_raw_parts(iovecs, count as usize) })
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn attach(&mut self, fd: BorrowedFd<'_>) -> FileId {
@@ -86,5 +110,29 @@ impl Polled {
                 Completion::only(Token::from_bits(entry.user_data()), entry.result())
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_that_a_device_may_have_to_divide_are_not_polled_for() {
+        let undivided = |pieces: &[(usize, usize)]| {
+            let piece = |(base, length)| libc::iovec { iov_base: base as *mut _, iov_len: length };
+            is_undivided(&pieces.iter().copied().map(piece).collect::<Vec<_>>())
+        };
+        assert!(undivided(&[(0x10200, MOST_BYTES)]));
+        assert!(!undivided(&[(0x10000, MOST_BYTES + 512)]));
+        assert!(!undivided(&[(0x10000, MOST_BYTES), (0x50000, 512)]));
+        assert!(undivided(&[(0x10200, 0xe00), (0x50000, PAGE), (0x30000, 512)]));
+        assert!(undivided(&[(0x10000, 512), (0x10200, 512)]), "neighbours");
+        assert!(!undivided(&[(0x10000, 512), (0x50000, PAGE)]), "one ends inside of a page");
+        assert!(!undivided(&[(0x10000, PAGE), (0x50200, 512)]), "one begins inside of a page");
+        let read = |length| Operation::Read { pointer: std::ptr::null_mut(), length, offset: 0 };
+        assert!(Polled::takes(&read(4096)));
+        assert!(!Polled::takes(&read(128 << 10)));
+        assert!(!Polled::takes(&Operation::Fdatasync));
     }
 }
