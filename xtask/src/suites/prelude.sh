@@ -60,6 +60,18 @@ until_output() {
         sleep 0.1
     done
 }
+# A guest's script with a load on /dev/vdc that begins when it says so, and compares all that it reads back.
+verified_load='
+mkfs.ext4 -q /dev/vdc
+mount /dev/vdc /mnt
+echo load begins
+fio --name=v --directory=/mnt --size=32M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=16 \
+    --verify=crc32c --verify_backlog=512 --time_based --runtime=20
+umount /mnt
+e2fsck -fn /dev/vdc
+dmesg | grep -i "i/o error" && exit 1
+echo all is well
+'
 # served_by DEVICE: the process that serves a device now. The log needs -v.
 served_by() { sed -n "s/.*$1: served by process \([0-9]*\)\$/\1/p" log | tail -n 1; }
 # until_other PID DEVICE: waits for the successor of a process.

@@ -70,17 +70,7 @@ pub(super) fn cases() -> Vec<Case> {
 truncate -s 256M data.img; chmod 600 data.img
 device blk disk path=data.img
 five_kills disk.log
-qemu '
-mkfs.ext4 -q /dev/vdc
-mount /dev/vdc /mnt
-echo load begins
-fio --name=v --directory=/mnt --size=48M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=16 \
-    --verify=crc32c --verify_backlog=512 --time_based --runtime=16
-umount /mnt
-e2fsck -fn /dev/vdc
-dmesg | grep -i "i/o error" && exit 1
-echo all is well
-' $(chardev disk ,reconnect=1) -device vhost-user-blk-pci,chardev=disk,num-queues=2
+qemu "$verified_load" $(chardev disk ,reconnect=1) -device vhost-user-blk-pci,chardev=disk,num-queues=2
 has 'err= 0'
 has 'all is well'
 all_killed
@@ -285,50 +275,24 @@ fn long(name: &str, script: &str) -> Case {
 fn remote() -> Case {
     let mut remote = Case::new(
         "vhost-user/linux-on-a-program-that-dies",
-        r#"
+        format!(
+            "{STRANGERS}{}",
+            r#"
 truncate -s 128M data.img; chmod 600 data.img
-# The file is locked until all processes of a predecessor are gone.
-(
-    while [ ! -e over ]; do
-        rm -f disk.sock
-        vmm device blk -v --socket disk.sock path=data.img 2>>disk.log &
-        echo $! >pid
-        wait $! || true
-        sleep 0.1
-    done
-) &
-successors=$!
-at_end() { touch over; kill -9 $(cat pid) || true; wait $successors || true; }
-turns=0
-until [ -S disk.sock ]; do turns=$((turns + 1)); [ $turns -lt 100 ] || fail 'nobody listens'; sleep 0.1; done
-linux_in_background '
-mkfs.ext4 -q /dev/vdc
-mount /dev/vdc /mnt
-echo load begins
-fio --name=v --directory=/mnt --size=32M --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=16 \
-    --verify=crc32c --verify_backlog=512 --time_based --runtime=20
-umount /mnt
-e2fsck -fn /dev/vdc
-dmesg | grep -i "i/o error" && exit 1
-echo all is well
-' -v --vhost-user type=blk,socket=disk.sock
+serve disk.sock vmm device blk -v --socket disk.sock path=data.img
+linux_in_background "$verified_load" -v --vhost-user type=blk,socket=disk.sock
 until_output 'load begins'
 for turn in 1 2 3 4 5; do
     sleep 2
     kill -9 $(cat pid)
-    turns=0
-    until [ "$(grep -c 'there is a back end again' log)" = $turn ]; do
-        turns=$((turns + 1))
-        [ $turns -lt 300 ] || { cat output log disk.log; fail "no successor after death $turn"; }
-        sleep 0.1
-    done
+    successor $turn
 done
 lacks 'all is well'
 until_output 'all is well' 1200
 finish 0
 has 'err= 0'
 "#
-        .to_owned(),
+        ),
     );
     remote.timeout = Duration::from_mins(5);
     remote
