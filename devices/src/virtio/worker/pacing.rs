@@ -360,7 +360,7 @@ mod tests {
 
         /// What to do when so many microseconds have passed.
         fn after(&mut self, micros: u64, available: u16) -> Next {
-            self.now = self.now + Duration::from_micros(micros);
+            self.now += Duration::from_micros(micros);
             self.pacing.looked(self.now);
             self.pacing.next(available, 0, 0)
         }
