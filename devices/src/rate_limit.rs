@@ -9,10 +9,13 @@
 //! way at once), which time pays back. So no operation is too large for its bucket, and the rate
 //! holds over any time that is long against one operation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use executor::Instant;
 use serde::{Deserialize, Serialize};
+
+use crate::sync::Lock;
 
 /// Tokens are counted in billionths, so that a bucket at 1 per second fills without rounding.
 const SCALE: i128 = 1_000_000_000;
@@ -62,6 +65,26 @@ pub enum Admission {
 /// Keeps to [`RateLimits`], which can change at any time.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
+    /// What this one goes by: those without limits take no lock.
+    limited: bool,
+    buckets: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Alone(Buckets),
+    /// With others, on other threads.
+    Together(Arc<Lock<Buckets>>),
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::Alone(Buckets::default())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
     bytes: Option<Bucket>,
     operations: Option<Bucket>,
 }
@@ -74,20 +97,58 @@ impl RateLimiter {
         limiter
     }
 
+    /// Another one, for another thread, that takes from the same buckets: the limits are for both together. Who
+    /// changes them changes them for both, and tells both.
+    #[must_use]
+    pub fn share(&mut self) -> Self {
+        let together = match std::mem::take(&mut self.buckets) {
+            Held::Alone(buckets) => Arc::new(Lock::new(buckets)),
+            Held::Together(buckets) => buckets,
+        };
+        self.buckets = Held::Together(Arc::clone(&together));
+        Self { limited: self.limited, buckets: Held::Together(together) }
+    }
+
     /// Whether there is anything to keep to.
     #[inline]
     pub fn is_limited(&self) -> bool {
-        self.bytes.is_some() || self.operations.is_some()
+        self.limited
     }
 
     /// Go by other limits. What a bucket holds it keeps, as far as it fits.
     pub fn change(&mut self, limits: RateLimits, now: Instant) {
-        change(&mut self.bytes, limits.bytes, now);
-        change(&mut self.operations, limits.operations, now);
+        self.limited = limits != RateLimits::NONE;
+        self.with(|buckets| buckets.change(limits, now));
     }
 
     /// Whether another operation may start.
     pub fn admit(&mut self, now: Instant) -> Admission {
+        self.with(|buckets| buckets.admit(now))
+    }
+
+    /// An operation moves or moved so many bytes.
+    #[inline]
+    pub fn charge(&mut self, bytes: u64) {
+        if self.limited {
+            self.with(|buckets| buckets.charge(bytes));
+        }
+    }
+
+    fn with<R>(&mut self, then: impl FnOnce(&mut Buckets) -> R) -> R {
+        match &mut self.buckets {
+            Held::Alone(buckets) => then(buckets),
+            Held::Together(buckets) => then(&mut buckets.lock()),
+        }
+    }
+}
+
+impl Buckets {
+    fn change(&mut self, limits: RateLimits, now: Instant) {
+        change(&mut self.bytes, limits.bytes, now);
+        change(&mut self.operations, limits.operations, now);
+    }
+
+    fn admit(&mut self, now: Instant) -> Admission {
         let mut admission = Admission::Now;
         for bucket in [&mut self.bytes, &mut self.operations].into_iter().flatten() {
             admission = match (admission, bucket.admit(now)) {
@@ -102,9 +163,7 @@ impl RateLimiter {
         admission
     }
 
-    /// An operation moves or moved so many bytes.
-    #[inline]
-    pub fn charge(&mut self, bytes: u64) {
+    fn charge(&mut self, bytes: u64) {
         if let Some(bucket) = &mut self.bytes {
             bucket.charge(bytes);
         }
@@ -225,6 +284,32 @@ mod tests {
         assert_eq!(limiter.admit(start), Admission::Never);
         limiter.change(RateLimits::NONE, start);
         assert_eq!(limiter.admit(start), Admission::Now);
+    }
+
+    #[test]
+    fn those_who_share_have_one_burst_and_pay_one_debt() {
+        let start = executor::now();
+        let mut one = RateLimiter::new(limits(None, Some((1, 3))), start);
+        let mut other = one.share();
+        let mut third = other.share();
+        for limiter in [&mut one, &mut other, &mut third] {
+            assert!(limiter.is_limited());
+            assert_eq!(limiter.admit(start), Admission::Now);
+            limiter.charge(512);
+        }
+        for limiter in [&mut one, &mut other, &mut third] {
+            assert_eq!(limiter.admit(start), Admission::After(Duration::from_secs(1)));
+        }
+        // Each is told, and the burst is there once.
+        for limiter in [&mut one, &mut other, &mut third] {
+            limiter.change(limits(None, Some((0, 1))), start);
+        }
+        assert_eq!(other.admit(start), Admission::Never);
+        for limiter in [&mut one, &mut other, &mut third] {
+            limiter.change(RateLimits::NONE, start);
+            assert!(!limiter.is_limited());
+        }
+        assert_eq!(third.admit(start), Admission::Now);
     }
 
     proptest! {

@@ -43,6 +43,7 @@ impl Actor {
             events: sender,
             metrics: None,
             trace: None,
+            helpers: Vec::new(),
         };
         let mut executor = sim.executor();
         let ended = Rc::new(Cell::new(false));

@@ -16,6 +16,7 @@ use ipc::{Fd, Receiver, Reply, Sender};
 use serde::{Deserialize, Serialize};
 
 use super::control::ControlRequest;
+use super::helpers::Helper;
 use super::metrics::MetricsRegion;
 use crate::memory::GuestMemory;
 
@@ -211,4 +212,6 @@ pub struct BackendContext {
     pub metrics: Option<MetricsRegion>,
     /// Where it writes down what it does.
     pub trace: Option<trace::Ring>,
+    /// Threads that it may use beside its own.
+    pub helpers: Vec<Helper>,
 }

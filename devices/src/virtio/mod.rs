@@ -13,6 +13,7 @@ pub mod control;
 mod file_lock;
 mod file_work;
 pub mod fs;
+pub mod helpers;
 pub mod metrics;
 pub mod net;
 pub mod p9;

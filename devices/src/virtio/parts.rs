@@ -21,6 +21,7 @@ use super::blk::BlockImage;
 use super::console::ConsoleParts;
 use super::control::{Change, ControlRequest};
 use super::fs::FsParts;
+use super::helpers::Helper;
 use super::metrics::MetricsRegion;
 use super::net::NetParts;
 use super::p9::P9Parts;
@@ -118,6 +119,11 @@ pub trait Parts: Sized {
         ExecutorNeeds::default()
     }
 
+    /// The most threads that it can be served by: its own and [helpers](super::helpers).
+    fn threads(&self) -> u16 {
+        1
+    }
+
     /// The machine is over: lets go of what may outlast this process and its back ends, as a ring
     /// holds files until the kernel gets round to closing it.
     fn release(&self) {}
@@ -206,6 +212,10 @@ impl Parts for DeviceParts {
         each!(self, parts => parts.executor_needs())
     }
 
+    fn threads(&self) -> u16 {
+        each!(self, parts => parts.threads())
+    }
+
     fn release(&self) {
         each!(self, parts => parts.release());
     }
@@ -237,8 +247,8 @@ pub struct VirtioStart {
 }
 
 impl VirtioStart {
-    /// Maps what is to be mapped and serves the device. An error is a sentence for the log.
-    pub async fn run(self) -> Result<(), String> {
+    /// Maps what is to be mapped and serves the device, with such help. An error is a sentence for the log.
+    pub async fn run(self, helpers: Vec<Helper>) -> Result<(), String> {
         let Self { device, memory, inflight, metrics, trace, requests, controls, events } = self;
         let memory = GuestMemory::from_layout(memory, MapOptions::default())
             .map_err(|error| error.to_string())?;
@@ -251,7 +261,8 @@ impl VirtioStart {
         let trace = trace.map(|file| trace::Ring::attach(file.into())).transpose();
         let trace =
             trace.map_err(|error| format!("cannot attach to the trace's memory: {error}"))?;
-        let context = BackendContext { memory, requests, controls, events, metrics, trace };
+        let context =
+            BackendContext { memory, requests, controls, events, metrics, trace, helpers };
         device.run(Some(inflight), context).await;
         Ok(())
     }

@@ -14,15 +14,16 @@
 //! by an open file of its own, the [`SyncWitness`], which nobody else syncs: it hears of all that failed
 //! since it was opened.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
 use super::queue::InflightRegion;
+use crate::sync::Lock;
 
 /// What the kernel does with pages that it could not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,32 +34,35 @@ pub(super) enum Failed {
     IsKnown,
 }
 
-/// The syncs of a back end.
+/// The syncs of a back end, on whichever of its threads.
 #[derive(Debug)]
 pub(super) struct Syncs {
     /// Where successors, and those who start them, learn of it.
     record: Option<InflightRegion>,
     failed: Failed,
-    lost: Cell<bool>,
-    under_way: Cell<usize>,
+    lost: AtomicBool,
+    /// With what the record says of it, so a lock: beside a sync that is nothing.
+    under_way: Lock<usize>,
 }
 
 impl Syncs {
     /// Goes on with what predecessors have left in the record.
     pub(super) fn new(failed: Failed, record: Option<&InflightRegion>) -> Self {
-        let (lost, under_way) = (Cell::new(false), Cell::new(0));
+        let (lost, under_way) = (AtomicBool::new(false), Lock::new(0));
         Self { record: record.cloned(), failed, lost, under_way }
     }
 
     /// One has failed: none succeeds any more.
     pub(super) fn have_failed(&self) -> bool {
-        self.lost.get() || self.record.as_ref().is_some_and(InflightRegion::is_marked)
+        self.lost.load(Ordering::Acquire)
+            || self.record.as_ref().is_some_and(InflightRegion::is_marked)
     }
 
     /// Before a sync is asked for.
     pub(super) fn begin(&self) {
-        let before = self.under_way.replace(self.under_way.get() + 1);
-        if before == 0
+        let mut under_way = self.under_way.lock();
+        *under_way += 1;
+        if *under_way == 1
             && let Some(record) = &self.record
         {
             record.syncs_begin();
@@ -72,17 +76,19 @@ impl Syncs {
             && self.failed == Failed::IsForgotten
             && is_loss(error)
         {
-            self.lost.set(true);
+            self.lost.store(true, Ordering::Release);
             if let Some(record) = &self.record {
                 record.mark();
             }
         }
-        self.under_way.set(self.under_way.get().saturating_sub(1));
-        if self.under_way.get() == 0
+        let mut under_way = self.under_way.lock();
+        *under_way = under_way.saturating_sub(1);
+        if *under_way == 0
             && let Some(record) = &self.record
         {
             record.syncs_are_over();
         }
+        drop(under_way);
         match result {
             Ok(_) if self.have_failed() => Err(Errno::IO.into()),
             other => other,

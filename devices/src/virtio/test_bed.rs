@@ -157,6 +157,7 @@ impl TestBed {
             events: sender,
             metrics: self.metrics.clone(),
             trace: None,
+            helpers: Vec::new(),
         };
         let actor = TaskGroup::new();
         actor.spawn(serve(context));

@@ -125,6 +125,19 @@ pub enum BlkError {
         /// What was asked for.
         queues: u16,
     },
+    /// The number of threads is out of range.
+    #[error(
+        "disk {} cannot be served by {threads} threads; each serves at least one queue, and it has {queues}",
+        path.display()
+    )]
+    Threads {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        threads: u16,
+        /// Its queues.
+        queues: u16,
+    },
     /// The queue size is not one that a virtqueue can have here.
     #[error("disk {} cannot have queues of {size}; the size is a power of two from 4 to 1024", path.display())]
     QueueSize {

@@ -2,11 +2,11 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::error::BlkError;
@@ -82,6 +82,8 @@ pub struct DiskOptions {
     pub block_size: BlockSize,
     /// Request queues, 1 to 16.
     pub queues: u16,
+    /// Threads that serve the queues, 1 to as many as there are queues.
+    pub threads: u16,
     /// Descriptors of a queue, a power of two.
     pub queue_size: u16,
     /// What `GET_ID` returns; the first 20 bytes count. None makes one from the file's identity.
@@ -100,6 +102,7 @@ impl DiskOptions {
             executor: ExecutorNeeds::default(),
             block_size: BlockSize::default(),
             queues: 1,
+            threads: 1,
             queue_size: DEFAULT_QUEUE_SIZE,
             id: None,
             limits: RateLimits::NONE,
@@ -112,6 +115,8 @@ impl DiskOptions {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BlockImage {
     pub(super) file: ipc::Fd,
+    /// The same once more for each further thread: of a sync that fails the kernel tells each open file.
+    pub(super) further: Vec<ipc::Fd>,
     pub(super) geometry: Geometry,
     pub(super) limits: RateLimits,
     pub(super) executor: ExecutorNeeds,
@@ -154,6 +159,10 @@ impl BlockImage {
             let (path, queues) = (path.clone(), options.queues);
             return Err(BlkError::Queues { path, queues });
         }
+        if !(1..=options.queues).contains(&options.threads) {
+            let (path, threads, queues) = (path.clone(), options.threads, options.queues);
+            return Err(BlkError::Threads { path, threads, queues });
+        }
         if !queue_size.is_power_of_two() || !(4..=1024).contains(&queue_size) {
             let (path, size) = (path.clone(), queue_size);
             return Err(BlkError::QueueSize { path, size });
@@ -179,8 +188,10 @@ impl BlockImage {
             id: identity(options, &metadata),
         };
         trial::run(&file, &metadata, options)?;
+        let further = (1..options.threads).map(|_| open_again(&file, options).map(ipc::Fd::new));
+        let further = further.collect::<Result<_, _>>()?;
         let (file, limits, executor) = (ipc::Fd::new(file), options.limits, options.executor);
-        Ok(Self { file, geometry, limits, executor })
+        Ok(Self { file, further, geometry, limits, executor })
     }
 
     /// An image over a descriptor that somebody else opened, checked and locked: of `size` bytes, with
@@ -205,7 +216,7 @@ impl BlockImage {
             id,
         };
         let (file, limits, executor) = (ipc::Fd::new(file), options.limits, options.executor);
-        Self { file, geometry, limits, executor }
+        Self { file, further: Vec::new(), geometry, limits, executor }
     }
 
     /// Size in bytes.
@@ -296,6 +307,20 @@ fn open(options: &DiskOptions, kind: Kind) -> Result<File, BlkError> {
 /// Open, also a block device that a machine has just let go of.
 pub(super) fn outlast_claims<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     dead_holder::outlast(open, |error| error.kind() == io::ErrorKind::ResourceBusy)
+}
+
+/// What is open already, as another open file. It has no lock of its own, and needs none.
+fn open_again(file: &File, options: &DiskOptions) -> Result<File, BlkError> {
+    let system = |source: rustix::io::Errno| {
+        let action = "open once more, for a further thread,";
+        BlkError::System { path: options.path.clone(), action, source: source.into() }
+    };
+    // As it was opened, but not to keep others away: that does the first one.
+    let flags = rustix::fs::fcntl_getfl(file).map_err(system)?;
+    let kept = OFlags::RWMODE | OFlags::DIRECT | OFlags::NOATIME;
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let again = rustix::fs::open(name, (flags & kept) | OFlags::CLOEXEC, Mode::empty());
+    again.map(File::from).map_err(system)
 }
 
 fn lock(path: &Path, file: &File, access: Access) -> Result<(), BlkError> {

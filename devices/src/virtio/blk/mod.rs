@@ -12,6 +12,8 @@
 //! that end early go on where they stopped, unaligned direct I/O goes through a bounce buffer,
 //! discards take one operation a range.
 //!
+//! All tasks are on one thread, or, if a disk asks for it, each queue's is on one of several (`spread`).
+//!
 //! # Durability
 //!
 //! The device is write-back when the driver takes `FLUSH`: a flush completes after an `fdatasync`
@@ -31,17 +33,20 @@ mod image;
 mod protocol;
 mod request;
 mod server;
+mod spread;
 mod strategy;
 mod traced;
 mod trial;
 mod view;
 mod way;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor::{Fd, select};
 
@@ -63,7 +68,7 @@ use super::file_lock;
 use super::parts::{DirectIo, ExecutorNeeds, Parts};
 use super::queue::InflightRegion;
 use super::syncs::{Failed, SyncWitness, Syncs};
-use super::worker::{self, ActiveQueue, Changes, Device, Patience, Work};
+use super::worker::{self, ActiveQueue, Changes, Device, Patience, Share, Work};
 use crate::log_limit::LogLimit;
 use crate::rate_limit::RateLimiter;
 
@@ -74,7 +79,8 @@ pub struct BlockBackend {
     strategy: IoStrategy,
     /// Whether the file is read from a mapping where it can be.
     mapped: bool,
-    patience: Patience,
+    /// None is what suits the host.
+    patience: Option<Patience>,
     inflight: Option<InflightRegion>,
 }
 
@@ -92,7 +98,8 @@ impl Parts for BlockImage {
 
     fn try_clone(&self) -> io::Result<Self> {
         let (file, geometry) = (self.file.try_clone()?, self.geometry.clone());
-        Ok(Self { file, geometry, limits: self.limits, executor: self.executor })
+        let further = self.further.iter().map(ipc::Fd::try_clone).collect::<Result<_, _>>()?;
+        Ok(Self { file, further, geometry, limits: self.limits, executor: self.executor })
     }
 
     fn remember(&mut self, change: &Change) {
@@ -116,6 +123,10 @@ impl Parts for BlockImage {
         self.executor
     }
 
+    fn threads(&self) -> u16 {
+        1 + self.further.len() as u16
+    }
+
     fn release(&self) {
         file_lock::release(self.file());
     }
@@ -132,7 +143,7 @@ impl BlockBackend {
             strategy: IoStrategy::probe(image.file()),
             image,
             mapped: true,
-            patience: Patience::for_this_host(),
+            patience: None,
             inflight: None,
         }
     }
@@ -162,7 +173,7 @@ impl BlockBackend {
     /// For how long a queue's task looks for more work before it sleeps.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+        self.patience = Some(patience);
         self
     }
 
@@ -172,11 +183,94 @@ impl BlockBackend {
     }
 
     /// Serve the transport until it closes its request channel. Needs an executor on this thread.
-    pub async fn run(self, context: BackendContext) {
-        let BlockImage { file, geometry, limits, executor } = self.image;
-        let file = match executor.direct_io {
-            DirectIo::Interrupts => Fd::new(file),
-            DirectIo::Polled => Fd::polled(file),
+    ///
+    /// The queues are spread over this thread and as many helpers as the disk has use for. A trace has one
+    /// writer: with one, this thread serves all of them.
+    pub async fn run(self, mut context: BackendContext) {
+        let record = self.inflight.clone();
+        let mut helpers = std::mem::take(&mut context.helpers);
+        helpers.truncate(if context.trace.is_some() { 0 } else { self.image.further.len() });
+        let mut seeds = self.seeds(helpers.len()).into_iter();
+        let Some(first) = seeds.next() else { return };
+        if helpers.is_empty() {
+            return first.serve(record, context).await;
+        }
+        let team = helpers.into_iter().zip(seeds).collect();
+        if let Err(error) = spread::serve(first, team, record, context).await {
+            // The transport sees the channel close.
+            log::error!("the block back end cannot go on: {error}");
+        }
+    }
+
+    /// What grows to a disk on this thread and so many others.
+    fn seeds(self, others: usize) -> Vec<Seed> {
+        let BlockImage { file, further, geometry, limits, executor } = self.image;
+        let common = Arc::new(Common {
+            syncs: Syncs::new(geometry.failed_syncs(), self.inflight.as_ref()),
+            writeback: Mode::new(),
+            mode: Mode::new(),
+            complaints: LogLimit::new(),
+        });
+        let view = match self.strategy {
+            IoStrategy::Adaptive | IoStrategy::InMemory if self.mapped => {
+                View::of(file.as_fd(), geometry.size)
+            }
+            IoStrategy::Adaptive | IoStrategy::InMemory | IoStrategy::Ring => None,
+        };
+        let mut limiter = RateLimiter::new(limits, executor::now());
+        let further = further.into_iter().take(others).map(|file| {
+            let view = view.as_ref().and_then(|view| view.another(file.as_fd(), geometry.size));
+            (Post::Further, file, view, limiter.share())
+        });
+        let further = further.collect::<Vec<_>>();
+        let post = if further.is_empty() { Post::Only } else { Post::First };
+        let first = (post, file, view, limiter);
+        let seed = |(post, file, view, limiter)| Seed {
+            post,
+            file,
+            view,
+            limiter,
+            common: Arc::clone(&common),
+            geometry: geometry.clone(),
+            direct_io: executor.direct_io,
+            strategy: self.strategy,
+            patience: self.patience,
+        };
+        std::iter::once(first).chain(further).map(seed).collect()
+    }
+}
+
+/// Whether others serve queues of the same disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Post {
+    /// None.
+    Only,
+    /// There are, and this one speaks for all of them.
+    First,
+    /// There are, and another one speaks.
+    Further,
+}
+
+/// What a thread makes its [`Disk`] of.
+#[derive(Debug)]
+struct Seed {
+    post: Post,
+    file: ipc::Fd,
+    view: Option<View>,
+    limiter: RateLimiter,
+    common: Arc<Common>,
+    geometry: Geometry,
+    direct_io: DirectIo,
+    strategy: IoStrategy,
+    patience: Option<Patience>,
+}
+
+impl Seed {
+    /// Serves queues until the request channel closes.
+    async fn serve(self, record: Option<InflightRegion>, context: BackendContext) {
+        let file = match self.direct_io {
+            DirectIo::Interrupts => Fd::new(self.file),
+            DirectIo::Polled => Fd::polled(self.file),
         };
         let file = match file {
             Ok(file) => file,
@@ -186,28 +280,20 @@ impl BlockBackend {
                 return;
             }
         };
-        let view = match self.strategy {
-            IoStrategy::Adaptive | IoStrategy::InMemory if self.mapped => {
-                View::of(file.as_fd(), geometry.size)
-            }
-            IoStrategy::Adaptive | IoStrategy::InMemory | IoStrategy::Ring => None,
-        };
         let disk = Disk {
             file,
-            view,
-            syncs: Syncs::new(geometry.failed_syncs(), self.inflight.as_ref()),
-            geometry: RefCell::new(geometry),
-            limiter: RefCell::new(RateLimiter::new(limits, executor::now())),
+            view: self.view,
+            common: self.common,
+            geometry: RefCell::new(self.geometry),
+            limiter: RefCell::new(self.limiter),
             changes: Rc::default(),
             strategy: self.strategy,
-            patience: self.patience,
-            writeback: Cell::new(CacheMode::WriteBack),
-            mode: Cell::new(CacheMode::WriteBack),
-            complaints: LogLimit::new(),
+            patience: self.patience.unwrap_or_else(Patience::for_this_host),
         };
         let disk = Rc::new(disk);
-        let device = BlockDevice { disk: disk.clone(), record: self.inflight.clone() };
-        let serving = worker::serve(device, self.inflight, context);
+        let device = BlockDevice { disk: disk.clone(), post: self.post, record: record.clone() };
+        let share = if self.post == Post::Only { Share::All } else { Share::Some };
+        let serving = worker::serve_share(device, record, share, context);
         match &disk.view {
             Some(view) => drop(select(pin!(serving), pin!(view.tidy(view::REST))).await),
             None => serving.await,
@@ -215,13 +301,70 @@ impl BlockBackend {
     }
 }
 
-/// What the queues of a disk share.
+/// What all threads of a disk share.
+#[derive(Debug)]
+struct Common {
+    syncs: Syncs,
+    /// `writeback` of the configuration space.
+    writeback: Mode,
+    /// What writes go by now.
+    mode: Mode,
+    complaints: LogLimit,
+}
+
+/// A [`CacheMode`] for several threads: write-back at first.
+#[derive(Debug)]
+struct Mode(AtomicBool);
+
+impl Mode {
+    fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    fn set(&self, mode: CacheMode) {
+        self.0.store(mode == CacheMode::WriteThrough, Ordering::Release);
+    }
+
+    #[inline]
+    fn get(&self) -> CacheMode {
+        if self.0.load(Ordering::Acquire) { CacheMode::WriteThrough } else { CacheMode::WriteBack }
+    }
+}
+
+/// The choice in the record.
+const WRITE_THROUGH: u64 = 1;
+
+impl Common {
+    /// The driver is ready. If it goes on with queues, by what it chose while a predecessor was there: whatever that
+    /// is, writes are never durable later than the driver thinks.
+    fn begin(&self, features: u64, goes_on: bool, record: Option<&InflightRegion>) {
+        let chosen = record.map_or(0, InflightRegion::choice);
+        if chosen == WRITE_THROUGH && goes_on {
+            self.writeback.set(CacheMode::WriteThrough);
+        }
+        self.choose_mode(features);
+    }
+
+    /// Virtio 1.3 section 5.2.5: the byte counts if negotiated, else having a flush does.
+    fn choose_mode(&self, features: u64) {
+        let mode = if features & protocol::FEATURE_CONFIG_WCE != 0 {
+            self.writeback.get()
+        } else if features & protocol::FEATURE_FLUSH != 0 {
+            CacheMode::WriteBack
+        } else {
+            CacheMode::WriteThrough
+        };
+        self.mode.set(mode);
+    }
+}
+
+/// What the queues of a disk share that are on one thread.
 #[derive(Debug)]
 struct Disk {
     file: Fd,
     /// For reads without system calls; of what the file was at first.
     view: Option<View>,
-    syncs: Syncs,
+    common: Arc<Common>,
     /// Its size can change.
     geometry: RefCell<Geometry>,
     limiter: RefCell<RateLimiter>,
@@ -229,53 +372,23 @@ struct Disk {
     changes: Rc<Changes>,
     strategy: IoStrategy,
     patience: Patience,
-    /// `writeback` of the configuration space.
-    writeback: Cell<CacheMode>,
-    /// What writes go by now.
-    mode: Cell<CacheMode>,
-    complaints: LogLimit,
 }
 
 struct BlockDevice {
     disk: Rc<Disk>,
+    post: Post,
     /// Where a successor finds what the driver chose: not every transport says it once more.
     record: Option<InflightRegion>,
 }
 
-/// The choice in the record.
-const WRITE_THROUGH: u64 = 1;
-
 impl BlockDevice {
     fn choose(&self, mode: CacheMode) {
-        self.disk.writeback.set(mode);
+        self.disk.common.writeback.set(mode);
         if let Some(record) = &self.record {
             record.keep_choice(if mode == CacheMode::WriteThrough { WRITE_THROUGH } else { 0 });
         }
     }
 
-    /// Go by what the driver chose while a predecessor was there. Whatever it is, writes are never durable
-    /// later than the driver thinks.
-    fn take_over(&self, queues: &[ActiveQueue]) {
-        let chosen = self.record.as_ref().map_or(0, InflightRegion::choice);
-        if chosen == WRITE_THROUGH && queues.iter().any(ActiveQueue::goes_on) {
-            self.disk.writeback.set(CacheMode::WriteThrough);
-        }
-    }
-
-    /// Virtio 1.3 section 5.2.5: the byte counts if negotiated, else having a flush does.
-    fn choose_mode(&self, features: u64) {
-        let mode = if features & protocol::FEATURE_CONFIG_WCE != 0 {
-            self.disk.writeback.get()
-        } else if features & protocol::FEATURE_FLUSH != 0 {
-            CacheMode::WriteBack
-        } else {
-            CacheMode::WriteThrough
-        };
-        self.disk.mode.set(mode);
-    }
-}
-
-impl BlockDevice {
     /// Requests under way keep the places that they were checked for: what is behind the end of
     /// the file by now fails.
     fn resize(&self, bytes: u64) -> Result<Effect, String> {
@@ -285,7 +398,8 @@ impl BlockDevice {
             return Err(format!("the size of this disk is a multiple of {block} bytes"));
         }
         let had = std::mem::replace(&mut geometry.size, bytes);
-        Ok(if had == bytes { Effect::Unseen } else { Effect::Config })
+        let is_seen = had != bytes && self.post != Post::Further;
+        Ok(if is_seen { Effect::Config } else { Effect::Unseen })
     }
 }
 
@@ -295,14 +409,16 @@ impl Device for BlockDevice {
     }
 
     fn start(&mut self, features: u64, queues: Vec<ActiveQueue>) -> Result<Vec<Work>, String> {
-        self.take_over(&queues);
-        self.choose_mode(features);
+        if self.post == Post::Only {
+            let goes_on = queues.iter().any(ActiveQueue::goes_on);
+            self.disk.common.begin(features, goes_on, self.record.as_ref());
+        }
         let serve = |queue| -> Work { Box::pin(server::serve(self.disk.clone(), queue)) };
         Ok(queues.into_iter().map(serve).collect())
     }
 
     fn config(&self) -> Vec<u8> {
-        protocol::config(&self.disk.geometry.borrow(), self.disk.writeback.get())
+        protocol::config(&self.disk.geometry.borrow(), self.disk.common.writeback.get())
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) {
@@ -313,7 +429,7 @@ impl Device for BlockDevice {
             };
             self.choose(mode);
             // Only a driver that negotiated it writes here.
-            self.disk.mode.set(mode);
+            self.disk.common.mode.set(mode);
         }
     }
 

@@ -86,7 +86,7 @@ impl Server {
         let status = StatusByte::take(&mut self.chain).ok_or(Failure::NoStatus { head })?;
         if let Some(address) = self.chain.outside() {
             let index = self.paced.active.index();
-            self.disk.complaints.warn(format_args!(
+            self.disk.common.complaints.warn(format_args!(
                 "disk, queue {index}: a request has a buffer at {address}, which is no memory for \
                  devices (persistent memory is none)"
             ));
@@ -125,12 +125,12 @@ impl Server {
                 self.paced.slow += 1;
                 zero_or_free(&mut self.paced.ops, &self.disk, request, range, head)
             }
-            Step::Sync if self.disk.syncs.have_failed() => {
+            Step::Sync if self.disk.common.syncs.have_failed() => {
                 return self.finish(head, STATUS_IOERR, None);
             }
             Step::Sync => {
                 self.paced.slow += 1;
-                self.disk.syncs.begin();
+                self.disk.common.syncs.begin();
                 self.paced.ops.fdatasync(&self.disk.file, head)
             }
             Step::Idle => unreachable!("a request in flight has a step"),
@@ -205,7 +205,7 @@ impl Requests for Server {
         let Completed { tag, mut result, pages } = completed;
         let request = &mut self.requests[usize::from(tag)];
         if request.step == Step::Sync {
-            result = self.disk.syncs.end(result);
+            result = self.disk.common.syncs.end(result);
         }
         if matches!(request.step, Step::Range(_) | Step::Sync) {
             self.paced.slow -= 1;
@@ -217,7 +217,7 @@ impl Requests for Server {
         if pages.is_some() {
             request.pages = pages;
         }
-        match advance(request, &result, self.disk.mode.get()) {
+        match advance(request, &result, self.disk.common.mode.get()) {
             Progress::More => {
                 let active = &self.paced.active;
                 active.trace().ended(active.index(), tag, &result);
@@ -228,7 +228,7 @@ impl Requests for Server {
                 if let (STATUS_IOERR, Err(error)) = (status, &result) {
                     let (step, offset) = (request.step, request.offset);
                     let index = self.paced.active.index();
-                    self.disk.complaints.warn(format_args!(
+                    self.disk.common.complaints.warn(format_args!(
                         "disk, queue {index}: {step:?} at byte {offset} failed: {error}"
                     ));
                 }
@@ -240,7 +240,7 @@ impl Requests for Server {
     fn abandoned(&mut self, completed: Completed) {
         if self.requests[usize::from(completed.tag)].step == Step::Sync {
             // The kernel says it once.
-            let _ = self.disk.syncs.end(completed.result);
+            let _ = self.disk.common.syncs.end(completed.result);
         }
     }
 
@@ -259,7 +259,7 @@ fn began(request: &Request, disk: &Disk) -> Option<Began> {
             let range = request.ranges[position];
             (Operation::Range, range.offset, range.length)
         }
-        Step::Sync if !disk.syncs.have_failed() => (Operation::Sync, 0, 0),
+        Step::Sync if !disk.common.syncs.have_failed() => (Operation::Sync, 0, 0),
         Step::Sync | Step::Idle => return None,
     };
     Some(Began { operation, offset, length })
@@ -411,7 +411,7 @@ fn copy(
     };
     let moved = ops.copy_now(contents, buffers, offset, tag)?;
     if moved == Moved::Later && !view.is_intact() {
-        disk.complaints.warn(format_args!(
+        disk.common.complaints.warn(format_args!(
             "disk: part of its file is gone or cannot be read; reads go through the kernel from now on"
         ));
     }

@@ -16,7 +16,8 @@ impl BlockImage {
     pub fn from_trace(file: OwnedFd, state: &[u8]) -> Option<Self> {
         let geometry = postcard::from_bytes(state).ok()?;
         let (limits, executor) = (RateLimits::NONE, ExecutorNeeds::default());
-        Some(Self { file: ipc::Fd::new(file), geometry, limits, executor })
+        let (file, further) = (ipc::Fd::new(file), Vec::new());
+        Some(Self { file, further, geometry, limits, executor })
     }
 }
 

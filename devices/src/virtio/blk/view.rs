@@ -9,6 +9,8 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -48,6 +50,15 @@ impl View {
             Storage::PageCache => None,
             Storage::Direct | Storage::Silent => return None,
         };
+        Self::map(file, size, holes)
+    }
+
+    /// Another one of the same file, for another thread. What one learns of holes the other knows.
+    pub(super) fn another(&self, file: BorrowedFd<'_>, size: u64) -> Option<Self> {
+        Self::map(file, size.min(MOST_BYTES), self.holes.clone())
+    }
+
+    fn map(file: BorrowedFd<'_>, size: u64, holes: Option<Holes>) -> Option<Self> {
         match FileView::new(file, size) {
             Ok(contents) => {
                 let (used, first_use) = (Cell::new(false), Changes::default());
@@ -122,19 +133,20 @@ const NONE: u8 = u8::MAX;
 /// A part with holes is not looked at for so many reads: somebody may be filling it.
 const READS: u8 = NONE - 1;
 
-/// Where a file has holes.
-#[derive(Debug)]
+/// Where a file has holes, for all threads that serve it. Whoever looks at an old answer reads a part once more by a
+/// system call, or fills a hole that was made just then, which costs memory and nothing else.
+#[derive(Debug, Clone)]
 struct Holes {
-    parts: Box<[Cell<u8>]>,
+    parts: Arc<[AtomicU8]>,
 }
 
 impl Holes {
     fn new(size: u64) -> Self {
-        Self { parts: (0..size.div_ceil(PART)).map(|_| Cell::new(UNKNOWN)).collect() }
+        Self { parts: (0..size.div_ceil(PART)).map(|_| AtomicU8::new(UNKNOWN)).collect() }
     }
 
     /// The parts that a range touches.
-    fn parts(&self, offset: u64, bytes: u64) -> impl Iterator<Item = (u64, &Cell<u8>)> {
+    fn parts(&self, offset: u64, bytes: u64) -> impl Iterator<Item = (u64, &AtomicU8)> {
         let range = offset / PART..(offset + bytes).div_ceil(PART);
         range.filter_map(|part| Some((part, self.parts.get(usize::try_from(part).ok()?)?)))
     }
@@ -143,11 +155,11 @@ impl Holes {
     #[inline]
     fn are_in(&self, file: &Fd, offset: u64, bytes: u64) -> bool {
         let mut parts = self.parts(offset, bytes);
-        parts.any(|(part, state)| match state.get() {
+        parts.any(|(part, state)| match state.load(Ordering::Relaxed) {
             NONE => false,
             UNKNOWN => self.look(file, part),
             reads => {
-                state.set(reads - 1);
+                state.store(reads - 1, Ordering::Relaxed);
                 true
             }
         })
@@ -162,18 +174,18 @@ impl Holes {
         let length = rustix::fs::fstat(file.as_fd()).map_or(0, |status| status.st_size as u64);
         let dense = if hole == length { self.parts.len() as u64 } else { hole / PART };
         for (_, state) in self.parts(begin, dense.saturating_sub(part) * PART) {
-            state.set(NONE);
+            state.store(NONE, Ordering::Relaxed);
         }
         if dense > part {
             return false;
         }
-        self.parts[part as usize].set(READS);
+        self.parts[part as usize].store(READS, Ordering::Relaxed);
         true
     }
 
     fn forget(&self, offset: u64, bytes: u64) {
         for (_, state) in self.parts(offset, bytes) {
-            state.set(UNKNOWN);
+            state.store(UNKNOWN, Ordering::Relaxed);
         }
     }
 }

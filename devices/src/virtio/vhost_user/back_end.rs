@@ -8,6 +8,7 @@ use ipc::{Deadline, Message, Receiver, Reply, Sender};
 use crate::memory::GuestMemory;
 use crate::virtio::backend::{BackendContext, BackendEvent, BackendRequest};
 use crate::virtio::control::ControlRequest;
+use crate::virtio::helpers::Helper;
 use crate::virtio::parts::{DeviceParts, Parts};
 use crate::virtio::queue::InflightRegion;
 
@@ -28,6 +29,7 @@ impl BackEnd {
         device: DeviceParts,
         memory: GuestMemory,
         inflight: InflightRegion,
+        helpers: Vec<Helper>,
     ) -> Self {
         let (requests, receiver) = ipc::channel(1);
         let (controls_sender, controls) = ipc::channel(1);
@@ -39,6 +41,7 @@ impl BackEnd {
             events: event_sender,
             metrics: None,
             trace: None,
+            helpers,
         };
         let task = TaskGroup::new();
         task.spawn(device.run(Some(inflight), context));

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use self::connection::Connection;
 use self::session::Session;
+use super::helpers::Helper;
 use super::parts::{DeviceParts, Parts};
 use super::queue::InflightRegion;
 
@@ -52,12 +53,17 @@ pub struct VhostUserStart {
 impl VhostUserStart {
     /// Serves the front end until it goes away. An error is a sentence for the log.
     pub async fn run(self) -> Result<(), String> {
+        self.run_with(Vec::new()).await
+    }
+
+    /// The same, with such help.
+    pub async fn run_with(self, helpers: Vec<Helper>) -> Result<(), String> {
         let Self { device, inflight, connection } = self;
         let (queues, size) = device.profile().inflight_size();
         let inflight = InflightRegion::attach(inflight.into(), queues, size)
             .map_err(|error| error.to_string())?;
         let connection = Connection::new(connection).map_err(|error| error.to_string())?;
-        Session::new(connection, device, inflight).run().await
+        Session::new(connection, device, inflight, helpers).run().await
     }
 }
 

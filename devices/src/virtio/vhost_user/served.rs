@@ -69,7 +69,8 @@ impl Session {
         }
         if self.back_end.is_none() {
             let (device, inflight) = (self.device.try_clone()?, self.inflight.clone());
-            let back_end = BackEnd::start(device, self.regions.map()?, inflight);
+            let (memory, helpers) = (self.regions.map()?, self.helpers.clone());
+            let back_end = BackEnd::start(device, memory, inflight, helpers);
             for (offset, data) in self.written.iter() {
                 back_end.write_config(offset, data).await.map_err(Trouble::BackEnd)?;
             }

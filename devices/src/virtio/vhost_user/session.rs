@@ -15,6 +15,7 @@ use super::regions::{MOST_REGIONS, Regions};
 use super::rings::Ring;
 use crate::memory::MemoryError;
 use crate::virtio::backend::{BackendEvent, DeviceProfile};
+use crate::virtio::helpers::Helper;
 use crate::virtio::parts::{DeviceParts, Parts};
 use crate::virtio::queue::{InflightError, InflightRegion};
 use crate::virtio::written::Written;
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub(super) device: DeviceParts,
     pub(super) profile: DeviceProfile,
     pub(super) inflight: InflightRegion,
+    /// For the back end.
+    pub(super) helpers: Vec<Helper>,
     /// Virtio features that were agreed on.
     pub(super) features: u64,
     pub(super) protocol_features: u64,
@@ -79,6 +82,7 @@ impl Session {
         connection: Connection,
         device: DeviceParts,
         inflight: InflightRegion,
+        helpers: Vec<Helper>,
     ) -> Self {
         let profile = device.profile();
         let rings = profile.queue_sizes.iter().map(|size| Ring { size: *size, ..Ring::default() });
@@ -88,6 +92,7 @@ impl Session {
             rings: rings.collect(),
             profile,
             inflight,
+            helpers,
             features: 0,
             protocol_features: 0,
             regions: Regions::default(),

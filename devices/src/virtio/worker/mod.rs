@@ -97,15 +97,35 @@ pub trait Device {
 /// Run a back end until the transport closes its request channel. Needs an executor on this
 /// thread.
 pub async fn serve(
-    mut device: impl Device,
+    device: impl Device,
     inflight: Option<InflightRegion>,
     context: BackendContext,
 ) {
-    let BackendContext { memory, mut requests, mut controls, events, metrics, trace } = context;
+    serve_share(device, inflight, Share::All, context).await;
+}
+
+/// Which queues of its device a back end has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All of them.
+    All,
+    /// Some: whoever has them served forgets what the device as a whole has in flight.
+    Some,
+}
+
+/// [`serve`], perhaps as one of several that have a device together.
+pub(crate) async fn serve_share(
+    mut device: impl Device,
+    inflight: Option<InflightRegion>,
+    share: Share,
+    context: BackendContext,
+) {
+    let BackendContext { memory, mut requests, mut controls, events, metrics, trace, .. } = context;
     let trace = DeviceTrace::begin(trace.as_ref());
     trace.made(|| device.made());
     let memory = Rc::new(memory);
-    let mut queues = Queues { memory, events, inflight, metrics, trace, state: State::Idle };
+    let state = State::Idle;
+    let mut queues = Queues { memory, events, inflight, share, metrics, trace, state };
     loop {
         let request = match select(pin!(requests.recv()), pin!(next(&mut controls))).await {
             Either::Left(Ok(request)) => request,
@@ -205,6 +225,7 @@ struct Queues {
     memory: Rc<GuestMemory>,
     events: Sender<BackendEvent>,
     inflight: Option<InflightRegion>,
+    share: Share,
     metrics: Option<MetricsRegion>,
     trace: DeviceTrace,
     state: State,
@@ -319,7 +340,7 @@ impl Queues {
     }
 
     fn forget(&self) {
-        if let Some(inflight) = &self.inflight {
+        if let (Share::All, Some(inflight)) = (self.share, &self.inflight) {
             inflight.clear();
         }
     }

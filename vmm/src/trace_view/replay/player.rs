@@ -86,6 +86,7 @@ impl Player {
             events,
             metrics: None,
             trace: None,
+            helpers: Vec::new(),
         };
         let mut executor = sim.executor();
         executor.block_on(async {

@@ -72,6 +72,7 @@ impl Machine {
             events: event_sender,
             metrics: None,
             trace: None,
+            helpers: Vec::new(),
         };
         let thread = thread::spawn(move || {
             let mut executor = Executor::new(&Config::default()).unwrap();

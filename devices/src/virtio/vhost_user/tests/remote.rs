@@ -80,6 +80,7 @@ impl Transport {
             events,
             metrics: None,
             trace: None,
+            helpers: Vec::new(),
         };
         let thread = thread::spawn(move || {
             let mut executor = Executor::new(&Config::default()).unwrap();
