@@ -1,5 +1,6 @@
 //! The `vmm` library.
 
+mod affinity;
 pub mod agent_secret;
 pub mod bench;
 pub mod cases;

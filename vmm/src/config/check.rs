@@ -21,7 +21,7 @@ use super::error::{BalloonProblem, Error, FileProblem, MemoryProblem, Role};
 use super::{
     BalloonConfig, ConsoleConfig, CpuCount, DeviceId, DiskConfig, MachineConfig, MachineOptions,
     MemorySize, Pages, Placement, PmemConfig, Residency, RootDisk, SeccompMode, SerialConfig,
-    ShareConfig, ShareProtocol, VhostUserConfig, host_cpus,
+    ShareConfig, ShareProtocol, TraceConfig, VhostUserConfig, host_cpus,
 };
 use crate::pstore::SIZES;
 
@@ -69,6 +69,7 @@ impl MachineOptions {
         let root = if self.root.is_some() { RootDisk::First } else { RootDisk::Unnamed };
         let disks: Vec<_> = self.root.into_iter().chain(self.disks).collect();
         check_disks(&disks)?;
+        check_threads(&disks, self.cpus.unwrap_or(CpuCount::ONE), self.trace.as_ref())?;
         if self.nets.len() > MachineConfig::MAX_NETS {
             return Err(Error::TooManyNets { count: self.nets.len() });
         }
@@ -274,6 +275,24 @@ fn check_disks(disks: &[DiskConfig]) -> Result<(), Error> {
             return Err(Error::SameDisk { first: first.path.clone(), second: disk.path.clone() });
         }
         seen.push((identity, disk));
+    }
+    Ok(())
+}
+
+fn check_threads(
+    disks: &[DiskConfig],
+    cpus: CpuCount,
+    trace: Option<&TraceConfig>,
+) -> Result<(), Error> {
+    for disk in disks {
+        let (threads, queues) = (disk.threads.get(), disk.queues_for(cpus).get());
+        let path = || disk.path.clone();
+        if threads > queues {
+            return Err(Error::DiskThreads { path: path(), threads, queues });
+        }
+        if threads > 1 && trace.is_some() {
+            return Err(Error::TracedThreads { path: path() });
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{ByteCount, CpuList, DeviceId, key_value};
 
-/// A disk: `--disk path=...,ro,direct,sqpoll,iopoll,queues=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
+/// A disk: `--disk path=...,ro,direct,sqpoll,iopoll,queues=N,threads=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 #[allow(
@@ -36,6 +36,9 @@ pub struct DiskConfig {
     /// Request queues; None is one for each CPU, as far as they go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<QueueCount>,
+    /// Threads that serve the queues.
+    #[serde(default, skip_serializing_if = "ThreadCount::is_one")]
+    pub threads: ThreadCount,
     /// The logical block size.
     #[serde(default)]
     pub block_size: BlockSize,
@@ -64,12 +67,20 @@ impl DiskConfig {
             sqpoll_cpu: None,
             iopoll: false,
             queues: None,
+            threads: ThreadCount::default(),
             block_size: BlockSize::default(),
             id: None,
             cpus: None,
             limit_bytes: None,
             limit_ops: None,
         }
+    }
+}
+
+impl DiskConfig {
+    /// How many queues it has in a machine with so many CPUs.
+    pub fn queues_for(&self, cpus: super::CpuCount) -> QueueCount {
+        self.queues.unwrap_or_else(|| QueueCount::for_cpus(cpus))
     }
 }
 
@@ -86,6 +97,11 @@ impl FromStr for DiskConfig {
 #[serde(try_from = "i64", into = "u16")]
 pub struct QueueCount(u16);
 
+/// How many threads serve the queues of a disk: 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u16")]
+pub struct ThreadCount(u16);
+
 /// The bytes of a logical block: 512 or 4096.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "u32")]
@@ -97,13 +113,16 @@ pub enum DiskValueError {
     /// See [`QueueCount`].
     #[error("a disk has 1 to {} queues", QueueCount::MAX)]
     Queues,
+    /// See [`ThreadCount`].
+    #[error("a disk has 1 to {} threads", QueueCount::MAX)]
+    Threads,
     /// See [`BlockSize`].
     #[error("a block has 512 or 4096 bytes")]
     BlockSize,
 }
 
 impl QueueCount {
-    /// More bring nothing: one ring serves them all.
+    /// More than there are virtual CPUs bring nothing.
     pub const MAX: u16 = 16;
 
     /// As many as there can be.
@@ -133,6 +152,42 @@ impl TryFrom<i64> for QueueCount {
 
 impl From<QueueCount> for u16 {
     fn from(count: QueueCount) -> Self {
+        count.0
+    }
+}
+
+impl ThreadCount {
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_one(&self) -> bool {
+        self.0 == 1
+    }
+}
+
+impl Default for ThreadCount {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl TryFrom<i64> for ThreadCount {
+    type Error = DiskValueError;
+
+    fn try_from(count: i64) -> Result<Self, DiskValueError> {
+        match u16::try_from(count) {
+            // One for each queue at most.
+            Ok(count @ 1..=QueueCount::MAX) => Ok(Self(count)),
+            _ => Err(DiskValueError::Threads),
+        }
+    }
+}
+
+impl From<ThreadCount> for u16 {
+    fn from(count: ThreadCount) -> Self {
         count.0
     }
 }
@@ -173,14 +228,16 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let disk: DiskConfig = "path=a.img,ro,direct,sqpoll,sqpoll-cpu=1,iopoll,queues=16,\
+        let disk: DiskConfig =
+            "path=a.img,ro,direct,sqpoll,sqpoll-cpu=1,iopoll,queues=16,threads=4,\
                               block-size=4096,id=root disk,limit-bytes=10M,limit-ops=500"
-            .parse()
-            .expect("all keys");
+                .parse()
+                .expect("all keys");
         assert_eq!(disk.path, PathBuf::from("a.img"));
         assert!(disk.read_only && disk.direct && disk.sqpoll && disk.iopoll);
         assert_eq!(disk.sqpoll_cpu, Some(1));
         assert_eq!(disk.queues.map(QueueCount::get), Some(16));
+        assert_eq!(disk.threads.get(), 4);
         assert_eq!(disk.block_size.bytes(), 4096);
         assert_eq!(disk.limit_bytes.map(ByteCount::get), Some(10 << 20));
         assert_eq!(disk.limit_ops, Some(500));
@@ -193,6 +250,8 @@ mod tests {
         let table = [
             ("queues=0", "`0` is no value for `queues`: a disk has 1 to 16 queues"),
             ("queues=17", "`17` is no value for `queues`: a disk has 1 to 16 queues"),
+            ("threads=0", "`0` is no value for `threads`: a disk has 1 to 16 threads"),
+            ("threads=17", "`17` is no value for `threads`: a disk has 1 to 16 threads"),
             (
                 "block-size=1024",
                 "`1024` is no value for `block-size`: a block has 512 or 4096 bytes",
@@ -211,7 +270,7 @@ mod tests {
             (
                 "rw",
                 "unknown key `rw` (did you mean `ro`?); the keys are path, ro, direct, sqpoll, \
-                 sqpoll-cpu, iopoll, queues, block-size, id, cpus, limit-bytes and limit-ops",
+                 sqpoll-cpu, iopoll, queues, threads, block-size, id, cpus, limit-bytes and limit-ops",
             ),
             ("ro", "the key `path` is missing"),
             ("path=a,path=b", "the key `path` is repeated"),

@@ -252,6 +252,23 @@ pub enum Error {
         /// The disk that came later.
         second: PathBuf,
     },
+    /// There is nothing to do for some of the threads.
+    #[error("the disk `{path}` has {threads} threads for its {queues} {noun}",
+            path = .path.display(), noun = if *queues == 1 { "queue" } else { "queues" })]
+    DiskThreads {
+        /// The disk.
+        path: PathBuf,
+        /// What was asked for.
+        threads: u16,
+        /// Its queues.
+        queues: u16,
+    },
+    /// A trace of a device has one writer.
+    #[error("the disk `{}` has several threads, which no trace can follow", .path.display())]
+    TracedThreads {
+        /// The disk.
+        path: PathBuf,
+    },
     /// The command line holds something that no kernel can read.
     #[error("the command line of the guest holds the control character {character:?}")]
     CommandLine {
@@ -438,6 +455,12 @@ impl Hint for Error {
             Self::PstoreSize { .. } => Some("a power of two from 128K to 64M, such as 1M".into()),
             Self::TwoRoots => Some("--root names one, and so does `root` of --pmem".into()),
             Self::SameDisk { .. } => Some("copy the file, or add `ro` to both disks".into()),
+            Self::DiskThreads { .. } => {
+                Some("each thread serves at least one queue: more `queues`, or fewer `threads`".into())
+            }
+            Self::TracedThreads { .. } => {
+                Some("leave `threads` out while you trace the machine".into())
+            }
             Self::ForeignKey { .. } => {
                 Some("the guest says how it caches when it mounts: `-o cache=loose`".into())
             }

@@ -15,7 +15,7 @@ use devices::virtio::pci::{Deadlines, Succession, VirtioPciDevice, VirtioPciPart
 use devices::virtio::queue::{FEATURE_RING_PACKED, InflightRegion};
 use devices::virtio::rng::RngParts;
 use devices::virtio::vhost_user::remote::{RemoteOptions, RemoteParts};
-use executor::{Executor, TaskGroup};
+use executor::TaskGroup;
 use ipc::{Receiver, Sender};
 use trace::Ring;
 
@@ -25,6 +25,7 @@ use super::host_sockets::HostSockets;
 use super::supervisor::{Blueprint, Ward};
 use super::tracing::Tracer;
 use super::user_net::UserNet;
+use super::workplace::Workplace;
 use crate::config::{
     CpuList, DiskConfig, MachineConfig, QueueCount, RingFormat, RngConfig, VhostUserConfig,
 };
@@ -172,7 +173,8 @@ fn open_disk(disk: &DiskConfig, config: &MachineConfig) -> Result<OpenDevice, Er
             4096 => BlockSize::Bytes4096,
             _ => BlockSize::Bytes512,
         },
-        queues: disk.queues.unwrap_or_else(|| QueueCount::for_cpus(config.cpus)).get(),
+        queues: disk.queues_for(config.cpus).get(),
+        threads: disk.threads.get(),
         id: disk.id.as_ref().map(|id| id.as_str().to_owned()),
         limits: RateLimits {
             bytes: disk.limit_bytes.map(|bytes| RateLimit::per_second(bytes.get())),
@@ -361,6 +363,7 @@ fn start_thread(
     bus: &DeviceBus<'_>,
 ) -> Result<(Attached, DeviceHandle), Error> {
     let OpenDevice { name, parts, cpus } = device;
+    let place = Workplace::of(&parts, cpus);
     let profile = parts.profile();
     let (requests, request_receiver) = ipc::channel(REQUEST_CAPACITY);
     let (control_sender, controls) = ipc::channel(CONTROL_CAPACITY);
@@ -368,7 +371,6 @@ fn start_thread(
     // What it is made of goes to the thread; changes of it are checked with another handle.
     let known = parts.try_clone().map_err(Error::host("duplicate a device's files"))?;
     let (event_sender, events) = ipc::channel(EVENT_CAPACITY);
-    let config = parts.executor_needs().of_executor(executor::Config::default());
     let Traced { tracer, actor, trace } = traced;
     let requests = tracer.sender(requests, &actor, "request");
     let control_sender = tracer.sender(control_sender, &actor, "control");
@@ -380,24 +382,15 @@ fn start_thread(
         events: event_sender,
         metrics: Some(metrics.clone()),
         trace,
+        helpers: Vec::new(),
     };
     let thread = std::thread::Builder::new()
         .name(actor)
         .spawn(move || {
-            // A file server has a umask and a working directory of its own.
-            if let Err(error) = crate::sandbox::leave_shared_places() {
-                return log::error!("a back end cannot start: {error}");
-            }
-            if !cpus.is_empty()
-                && let Err(error) = executor::pin_thread(cpus)
-            {
-                return log::error!("a back end cannot run on its CPUs: {error}");
-            }
-            // The ring belongs to the thread that uses it.
-            match Executor::new(&config) {
-                Ok(mut executor) => executor.block_on(parts.run(None, context)),
+            let work = |helpers| parts.run(None, BackendContext { helpers, ..context });
+            if let Err(reason) = place.run(work) {
                 // The transport sees its channel closed and says that it needs a reset.
-                Err(error) => log::error!("a back end cannot start: {error}"),
+                log::error!("a back end cannot start: {reason}");
             }
         })
         .map_err(Error::host("start a back end thread"))?;

@@ -47,6 +47,7 @@ mod supervisor;
 mod tracing;
 mod user_net;
 mod vcpu;
+mod workplace;
 
 pub use error::Error;
 pub use kernel::BootFailure;

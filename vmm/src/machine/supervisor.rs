@@ -98,7 +98,8 @@ impl Blueprint {
     fn as_actor(&self) -> Actor {
         let parts = self.parts.lock();
         let (privileges, executor) = (shares::device_privileges(&parts), parts.executor_needs());
-        Actor { kind: self.kind, privileges, cpus: self.cpus.clone(), executor }
+        let (cpus, threads) = (self.cpus.clone(), parts.threads());
+        Actor { kind: self.kind, privileges, cpus, threads, executor }
     }
 
     /// Sends a process what it works on. It need not run yet.

@@ -1,7 +1,7 @@
 //! The life of a sandboxed actor process.
 //!
 //! ```text
-//!   clone ─► keep links and logs ─► death note ─► lock down ─► a thread for each further actor
+//!   clone ─► keep links and logs ─► death note ─► lock down ─► a thread for each further actor and helper
 //!                                                                  │
 //!            in each thread:  Landlock ─► ring ─► open the link ─► seccomp
 //!                                                                  │
@@ -10,14 +10,18 @@
 //!
 //! Nothing that another process sent is looked at before the filter is in force.
 //!
+//! Threads that [help](devices::virtio::helpers) an actor are as it is, but for a link: what they do they get from it.
+//!
 //! Actors that share a process have what the kernel keeps for each thread: filter, ring, capabilities, Landlock.
 //! They share memory, so one that is taken over may take over the others: all of them together can do what
 //! each of them may, and nothing else.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use devices::virtio::helpers::{Helper, HelperDuty};
 use devices::virtio::parts::{DeviceParts, ExecutorNeeds, VirtioStart};
 use devices::virtio::vhost_user::VhostUserStart;
 use devices::virtio::vsock;
@@ -30,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::log_pipe;
 use super::policies::Programs;
 use super::probe::{self, ProbeStart};
+use crate::affinity;
 use crate::error::Report;
 use crate::sandbox::{self, DeathNoteMemory, Files, Limits, Privileges, SandboxError};
 use crate::serve_9p::ClientsStart;
@@ -72,8 +77,10 @@ pub struct Actor {
     pub kind: ActorKind,
     /// What it may do that its user may not.
     pub privileges: Privileges,
-    /// Processors of the host that it runs on; empty for any.
+    /// Processors of the host that it runs on; empty for any. If there are enough, each of its threads has one.
     pub cpus: Vec<u16>,
+    /// Threads that it runs on: its own, and those that help it.
+    pub threads: u16,
     /// What its executor is like.
     pub executor: ExecutorNeeds,
 }
@@ -82,7 +89,7 @@ impl Actor {
     /// One with nothing of its own.
     pub fn plain(kind: ActorKind) -> Self {
         let (privileges, executor) = (Privileges::None, ExecutorNeeds::default());
-        Self { kind, privileges, cpus: Vec::new(), executor }
+        Self { kind, privileges, cpus: Vec::new(), threads: 1, executor }
     }
 }
 
@@ -206,6 +213,9 @@ impl ActorKind {
         }
     }
 
+    /// What a thread that helps takes beside that: a ring, a few descriptors for it and its file, a stack.
+    const HELPER: Limits = Limits { descriptors: 16, private_bytes: 8 << 20 };
+
     fn files(self) -> Files {
         match self {
             Self::Fs | Self::P9 => Files::Below,
@@ -258,8 +268,19 @@ struct Newborn {
     log: Option<Fd>,
     program: Program,
     place: Place,
+    helpers: Vec<Helper>,
     /// Actors of the process that have not ended.
     left: Arc<AtomicUsize>,
+}
+
+/// A thread that will help an actor.
+struct Hand {
+    actor: Actor,
+    /// Which of its threads.
+    thread: u16,
+    log: Option<Fd>,
+    program: Program,
+    duty: HelperDuty,
 }
 
 /// Where an actor runs.
@@ -275,7 +296,12 @@ enum Place {
 
 /// Never returns: this is the whole life of the process.
 pub(super) fn run(birth: Birth<'_>) -> ! {
-    let newborns = lock_down(birth).unwrap_or_else(|error| give_up("the", &*error));
+    let mut newborns = lock_down(birth).unwrap_or_else(|error| give_up("the", &*error));
+    for newborn in &mut newborns {
+        if let Err(error) = newborn.employ() {
+            give_up(newborn.actor.kind.name(), &error);
+        }
+    }
     let mut newborns = newborns.into_iter();
     let Some(first) = newborns.next() else { end(0) };
     for newborn in newborns {
@@ -287,6 +313,23 @@ pub(super) fn run(birth: Birth<'_>) -> ! {
         }
     }
     live(first)
+}
+
+impl Newborn {
+    /// Makes the threads that will help it.
+    fn employ(&mut self) -> io::Result<()> {
+        let kind = self.actor.kind.name();
+        for thread in 1..self.actor.threads {
+            let (helper, duty) = Helper::pair();
+            let log = self.log.as_ref().map(Fd::try_clone).transpose()?;
+            let (actor, program) = (self.actor.clone(), self.program.clone());
+            let hand = Hand { actor, thread, log, program, duty };
+            let builder = std::thread::Builder::new().name(format!("{kind}-{thread}"));
+            builder.spawn(move || help(hand))?;
+            self.helpers.push(helper);
+        }
+        Ok(())
+    }
 }
 
 /// What is the same for all threads of the process.
@@ -302,13 +345,16 @@ fn lock_down(birth: Birth<'_>) -> Result<Vec<Newborn>, Box<dyn std::error::Error
     note.install_handlers()?;
     devices::memory::survive_bus_errors()?;
     die_of_panics();
-    let limits = actors.iter().map(|unborn| unborn.actor.kind.limits());
+    let limits = actors.iter().flat_map(|unborn| {
+        let helpers = (1..unborn.actor.threads).map(|_| ActorKind::HELPER);
+        std::iter::once(unborn.actor.kind.limits()).chain(helpers)
+    });
     let limits = limits.reduce(Limits::and).ok_or("it has no actor")?;
     let privileges = actors.iter().map(|unborn| unborn.actor.privileges).max();
     sandbox::lock_down(limits, privileges.unwrap_or(Privileges::None), parent)?;
     sandbox::keep_only(&kept)?;
     let left = Arc::new(AtomicUsize::new(actors.len()));
-    if actors.len() > 1 {
+    if actors.len() > 1 || actors.iter().any(|unborn| unborn.actor.threads > 1) {
         sandbox::share_one_heap();
     }
     let alone = actors.len() == 1;
@@ -323,7 +369,8 @@ fn lock_down(birth: Birth<'_>) -> Result<Vec<Newborn>, Box<dyn std::error::Error
             _ => (Place::Further, Some(log)),
         };
         let program = programs.of(actor.kind).clone();
-        Newborn { actor, end, log, program, place, left: Arc::clone(&left) }
+        let (helpers, left) = (Vec::new(), Arc::clone(&left));
+        Newborn { actor, end, log, program, place, helpers, left }
     });
     Ok(newborns.collect())
 }
@@ -332,15 +379,33 @@ fn lock_down(birth: Birth<'_>) -> Result<Vec<Newborn>, Box<dyn std::error::Error
 fn live(newborn: Newborn) -> ! {
     let (kind, place, left) = (newborn.actor.kind, newborn.place, Arc::clone(&newborn.left));
     let status = match settle(newborn) {
-        Ok(Settled { mut executor, opened, looking }) => {
-            executor.block_on(act(kind, place, opened, looking))
+        Ok(Settled { mut executor, opened, looking, helpers }) => {
+            executor.block_on(act(kind, place, opened, looking, helpers))
         }
         Err(error) => give_up(kind.name(), &*error),
     };
     if status != 0 || left.fetch_sub(1, Ordering::AcqRel) == 1 {
         end(status);
     }
-    // The end of a thread takes calls that no actor may make.
+    rest()
+}
+
+/// Never returns: this is the whole life of a thread that helps.
+fn help(hand: Hand) -> ! {
+    let Hand { actor, thread, log, program, duty } = hand;
+    let settled = settle_thread(&actor, thread, log).and_then(|executor| {
+        program.install()?;
+        Ok(executor)
+    });
+    match settled {
+        Ok(mut executor) => duty.work(&mut executor),
+        Err(error) => give_up(actor.kind.name(), &*error),
+    }
+    rest()
+}
+
+/// The end of a thread takes calls that no actor may make.
+fn rest() -> ! {
     loop {
         std::thread::park();
     }
@@ -361,28 +426,39 @@ struct Settled {
     executor: Executor,
     opened: Opened<Served, Start>,
     looking: Looking,
+    helpers: Vec<Helper>,
 }
 
 fn settle(newborn: Newborn) -> Result<Settled, Box<dyn std::error::Error>> {
-    let Newborn { actor, end, log, program, place, .. } = newborn;
-    if let Some(log) = log {
-        log_pipe::speak_here(log.into());
-    }
+    let Newborn { actor, end, log, program, place, helpers, .. } = newborn;
     if place != Place::Alone {
         // File servers have a working directory and a umask of their own.
         sandbox::leave_shared_places()?;
     }
-    if !actor.cpus.is_empty() {
-        executor::pin_thread(actor.cpus)
-            .map_err(|error| SandboxError::new("run on its CPUs", error))?;
-    }
-    sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
-    let executor = Executor::new(&actor.kind.ring(actor.executor))?;
+    let executor = settle_thread(&actor, 0, log)?;
     let opened = end.open()?;
     // Asks the kernel what the filter may forbid.
     let looking = Looking::for_this_host();
     program.install()?;
-    Ok(Settled { executor, opened, looking })
+    Ok(Settled { executor, opened, looking, helpers })
+}
+
+/// What all threads of an actor do before there is a filter.
+fn settle_thread(
+    actor: &Actor,
+    thread: u16,
+    log: Option<Fd>,
+) -> Result<Executor, Box<dyn std::error::Error>> {
+    if let Some(log) = log {
+        log_pipe::speak_here(log.into());
+    }
+    let cpus = affinity::of_thread(&actor.cpus, thread, actor.threads);
+    if !cpus.is_empty() {
+        executor::pin_thread(cpus.iter().copied())
+            .map_err(|error| SandboxError::new("run on its CPUs", error))?;
+    }
+    sandbox::confine_thread(actor.kind.files(), actor.privileges)?;
+    Ok(Executor::new(&actor.kind.ring(actor.executor))?)
 }
 
 /// A panic must not unwind into the code of the warden that this process was forked from.
@@ -399,6 +475,7 @@ async fn act(
     place: Place,
     opened: Opened<Served, Start>,
     looking: Looking,
+    helpers: Vec<Helper>,
 ) -> i32 {
     let Opened { link, mut receiver, sender } = opened;
     executor::spawn(link.drive()).detach();
@@ -413,13 +490,13 @@ async fn act(
     };
     match (kind, start) {
         (kind, Start::Virtio(start)) if Some(kind) == ActorKind::of(&start.device) => {
-            if let Err(reason) = start.run().await {
+            if let Err(reason) = start.run(helpers).await {
                 log::error!("a {} process cannot start: {reason}", kind.name());
                 return FAILED;
             }
         }
         (kind, Start::VhostUser(start)) => {
-            return serve_front_ends(kind, *start, &mut receiver, &sender).await;
+            return serve_front_ends((kind, helpers), *start, &mut receiver, &sender).await;
         }
         (ActorKind::P9, Start::Clients(start)) => {
             if let Err(error) = start.run().await {
@@ -440,7 +517,7 @@ async fn act(
 
 /// Serves one front end after the other, as long as others may come.
 async fn serve_front_ends(
-    kind: ActorKind,
+    (kind, helpers): (ActorKind, Vec<Helper>),
     first: VhostUserStart,
     starts: &mut Receiver<Start>,
     served: &Sender<Served>,
@@ -450,7 +527,7 @@ async fn serve_front_ends(
         if ActorKind::of(&start.device) != Some(kind) {
             return started_as_something_else(kind);
         }
-        let outcome = start.run().await;
+        let outcome = start.run_with(helpers.clone()).await;
         if served.send(outcome).await.is_err() {
             return 0;
         }

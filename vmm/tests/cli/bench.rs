@@ -67,7 +67,7 @@ fn what_cannot_be_measured_is_refused() {
         (
             "--file disk --also directly",
             "error: cannot use `directly` as --also\n  1: unknown key `directly` (did you mean `direct`?); the keys are \
-             path, ro, direct, sqpoll, sqpoll-cpu, iopoll, queues, block-size, id, cpus, limit-bytes and limit-ops\n\
+             path, ro, direct, sqpoll, sqpoll-cpu, iopoll, queues, threads, block-size, id, cpus, limit-bytes and limit-ops\n\
              hint: `vmm bench --help` lists what it can be\n",
         ),
         ("--file disk --bs 100", "error: a request has 512 bytes to 1M, in steps of 512\n"),

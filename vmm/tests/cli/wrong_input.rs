@@ -187,7 +187,7 @@ fn wrong_devices_have_a_chain_and_a_hint() {
             &["--disk", "path=disk,dirct"],
             "error: cannot use `path=disk,dirct` as --disk\n  \
              1: unknown key `dirct` (did you mean `direct`?); \
-             the keys are path, ro, direct, sqpoll, sqpoll-cpu, iopoll, queues, block-size, id, cpus, limit-bytes and limit-ops\n\
+             the keys are path, ro, direct, sqpoll, sqpoll-cpu, iopoll, queues, threads, block-size, id, cpus, limit-bytes and limit-ops\n\
              hint: `vmm run --help` lists what it can be\n",
         ),
         (

@@ -96,11 +96,7 @@ pub trait Device {
 
 /// Run a back end until the transport closes its request channel. Needs an executor on this
 /// thread.
-pub async fn serve(
-    device: impl Device,
-    inflight: Option<InflightRegion>,
-    context: BackendContext,
-) {
+pub async fn serve(device: impl Device, inflight: Option<InflightRegion>, context: BackendContext) {
     serve_share(device, inflight, Share::All, context).await;
 }
 

@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use devices::virtio::parts::{DeviceParts, ExecutorNeeds, Parts};
+use devices::virtio::parts::{DeviceParts, Parts};
 use devices::virtio::queue::InflightRegion;
 use devices::virtio::vhost_user::VhostUserStart;
 use executor::{Either, Executor, Fd, TaskGroup, select};
@@ -31,6 +31,7 @@ use ipc::Receiver;
 use self::announcement::Announcement;
 use self::crew::{Crew, End, Member};
 use super::backends::{self, OpenDevice, OpenDevices};
+use super::workplace::Workplace;
 use super::{Error, shares};
 use crate::config::{CpuList, MachineConfig, Placement};
 use crate::control::ControlSocket;
@@ -188,7 +189,8 @@ async fn serve_all(
     let members = waiting.iter().map(|(name, parts, cpus, _)| {
         let kind = ActorKind::of(parts).ok_or(Error::NeverBegan)?;
         let (privileges, executor) = (shares::device_privileges(parts), parts.executor_needs());
-        let actor = Actor { kind, privileges, cpus: cpus.clone(), executor };
+        let (cpus, threads) = (cpus.clone(), parts.threads());
+        let actor = Actor { kind, privileges, cpus, threads, executor };
         Ok(Member { name: name.clone(), actor })
     });
     let members = members.collect::<Result<Vec<_>, Error>>()?;
@@ -197,9 +199,10 @@ async fn serve_all(
     let (_warden, events) = match warden {
         None => {
             // This thread has other things to do than what a device does on its processors, and a ring like others.
-            let is_plain =
-                |actor: &Actor| actor.cpus.is_empty() && actor.executor == ExecutorNeeds::default();
-            let is_here = !several && members.iter().all(|member| is_plain(&member.actor));
+            let is_plain = |(_, parts, cpus, _): &(_, DeviceParts, Vec<u16>, _)| {
+                Workplace::of(parts, cpus.clone()).is_plain()
+            };
+            let is_here = !several && waiting.iter().all(is_plain);
             let place = || if is_here { Place::Here } else { Place::Thread };
             places.extend(members.iter().map(|_| place()));
             (None, None)
@@ -327,24 +330,13 @@ impl Desk {
 async fn serve_on_thread(start: VhostUserStart, cpus: &[u16]) -> Result<Served, Error> {
     let (sender, mut served) = ipc::channel(1);
     let kind = ActorKind::of(&start.device).map_or("device", ActorKind::name);
-    let cpus = cpus.to_vec();
+    let place = Workplace::of(&start.device, cpus.to_vec());
     let work = move || {
+        let outcome = place.run(|helpers| start.run_with(helpers)).and_then(|served| served);
         // Nobody listens when the service has ended.
-        let _ = sender.try_send(run_on_thread(start, cpus));
+        let _ = sender.try_send(outcome);
     };
     let thread = std::thread::Builder::new().name(kind.into()).spawn(work);
     thread.map_err(Error::host("start a thread for a device"))?;
     Ok(served.recv().await.unwrap_or_else(|_| Err("the thread of the device panicked".into())))
-}
-
-fn run_on_thread(start: VhostUserStart, cpus: Vec<u16>) -> Served {
-    // A file server has a umask and a working directory of its own.
-    crate::sandbox::leave_shared_places().map_err(|error| error.to_string())?;
-    if !cpus.is_empty() {
-        executor::pin_thread(cpus).map_err(|error| format!("cannot run on its CPUs: {error}"))?;
-    }
-    // The ring belongs to the thread that uses it.
-    let config = start.device.executor_needs().of_executor(executor::Config::default());
-    let executor = Executor::new(&config);
-    executor.map_err(|error| error.to_string())?.block_on(start.run())
 }
