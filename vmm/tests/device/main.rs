@@ -6,3 +6,4 @@ mod guest;
 mod several;
 mod shared;
 mod support;
+mod threads;

@@ -28,13 +28,13 @@ const BATCH: usize = 5;
 const WRITE: u32 = 1;
 
 /// What a command says of who serves, and when it has ended all it has said.
-struct Said {
+pub(crate) struct Said {
     processes: Receiver<i32>,
     all: thread::JoinHandle<String>,
 }
 
 impl Said {
-    fn listen(stderr: ChildStderr) -> Self {
+    pub(crate) fn listen(stderr: ChildStderr) -> Self {
         let (sender, processes) = mpsc::channel();
         let all = thread::spawn(move || {
             let mut all = String::new();
@@ -53,12 +53,12 @@ impl Said {
         Self { processes, all }
     }
 
-    fn process(&self) -> i32 {
+    pub(crate) fn process(&self) -> i32 {
         self.processes.recv_timeout(PATIENCE).expect("a front end is served")
     }
 
     /// The process after another one.
-    fn process_after(&self, dead: i32) -> i32 {
+    pub(crate) fn process_after(&self, dead: i32) -> i32 {
         loop {
             let pid = self.process();
             if pid != dead {
@@ -272,7 +272,7 @@ fn devices_of_all_kinds_share_a_process() {
 }
 
 /// Where the threads of a process may run, by their names.
-fn threads(process: i32) -> Vec<(String, String)> {
+pub(crate) fn threads(process: i32) -> Vec<(String, String)> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).expect("a process");
     let of = |thread: fs::DirEntry| {
         let status = fs::read_to_string(thread.path().join("status")).expect("reads");

@@ -9,4 +9,5 @@ mod lifecycle;
 mod lost;
 mod ranges;
 mod takeover;
+mod threads;
 mod visits;
