@@ -65,7 +65,7 @@ pub(super) struct DeviceArgs {
 enum Kind {
     /// Serve a disk
     Blk {
-        /// What `--disk` of `vmm run` takes: path=FILE[,ro][,direct][,queues=N][,cpus=CPUS]...
+        /// What `--disk` of `vmm run` takes: path=FILE[,ro][,direct][,queues=N][,threads=N][,cpus=CPUS]...
         #[arg(value_name = "OPTIONS")]
         disk: DiskConfig,
         #[command(flatten)]

@@ -57,7 +57,7 @@ pub struct MachineOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_memory: Option<bool>,
 
-    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,block-size=512|4096][,id=TEXT][,cpus=CPUS][,limit-bytes=SIZE][,limit-ops=N]; may be repeated
+    /// Disk: path=FILE[,ro][,direct][,queues=1..16][,threads=1..16][,block-size=512|4096][,id=TEXT][,cpus=CPUS][,limit-bytes=SIZE][,limit-ops=N]; may be repeated
     #[arg(short, long = "disk", value_name = "LIST")]
     #[serde(rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,

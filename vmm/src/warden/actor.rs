@@ -484,6 +484,7 @@ async fn act(
     if place != Place::Further {
         executor::spawn(sandbox::shed_beginnings()).detach();
     }
+    all_locked_down(&helpers).await;
     // Without a first message the machine has changed its mind, or is gone.
     let Ok(start) = receiver.recv().await else {
         return 0;
@@ -513,6 +514,19 @@ async fn act(
         }
     }
     0
+}
+
+/// Waits until all threads that help do what they are given, which is when their filters are in force.
+async fn all_locked_down(helpers: &[Helper]) {
+    let (waiting, mut all) = ipc::channel::<()>(1);
+    for helper in helpers {
+        let waiting = waiting.clone();
+        // One that cannot be locked down ends the process.
+        let _ = helper.give(move || async move { drop(waiting) });
+    }
+    drop(waiting);
+    // Nobody sends: it can only be closed.
+    let _ = all.recv().await;
 }
 
 /// Serves one front end after the other, as long as others may come.

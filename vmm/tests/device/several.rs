@@ -30,7 +30,7 @@ const WRITE: u32 = 1;
 /// What a command says of who serves, and when it has ended all it has said.
 pub(crate) struct Said {
     processes: Receiver<i32>,
-    all: thread::JoinHandle<String>,
+    pub(crate) all: thread::JoinHandle<String>,
 }
 
 impl Said {

@@ -9,7 +9,9 @@ use devices::memory::{GuestAddress, GuestMemory, RegionSpec};
 use devices::virtio::backend::{BackendEvent, BackendRequest, QueueSetup, RingLayout};
 use devices::virtio::blk::{BlockImage, DiskOptions};
 use devices::virtio::metrics::MetricsRegion;
-use devices::virtio::parts::{DeviceParts, ExecutorNeeds, Parts as _, Submission, VirtioStart};
+use devices::virtio::parts::{
+    DeviceParts, DirectIo, ExecutorNeeds, Parts as _, Submission, VirtioStart,
+};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::queue::{InflightRegion, RingFeatures};
 use executor::{DriverKind, PollFlags};
@@ -67,8 +69,25 @@ pub(crate) struct Bed {
     ends: Ends,
 }
 
+/// What a disk is served by.
+#[derive(Clone, Copy)]
+pub(crate) struct Needs {
+    executor: ExecutorNeeds,
+    threads: u16,
+}
+
+impl Needs {
+    const PLAIN: Self = Self {
+        executor: ExecutorNeeds {
+            submission: Submission::BySystemCall,
+            direct_io: DirectIo::Interrupts,
+        },
+        threads: 1,
+    };
+}
+
 impl Parts {
-    fn new(executor: ExecutorNeeds) -> Self {
+    fn new(Needs { executor, threads }: Needs) -> Self {
         let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memory");
         ftruncate(&file, MEMORY_BYTES).expect("grows");
         let region = RegionSpec {
@@ -80,10 +99,15 @@ impl Parts {
         let memory = GuestMemory::new(vec![region]).expect("maps");
         let (file, path) = tempfile::NamedTempFile::new().expect("a file").into_parts();
         file.set_len(DISK_SECTORS * SECTOR as u64).expect("grows");
-        let image = BlockImage::open(&DiskOptions { executor, ..DiskOptions::new(&path) });
+        let image = BlockImage::open(&DiskOptions {
+            executor,
+            threads,
+            queues: threads,
+            ..DiskOptions::new(&path)
+        });
         let image = image.expect("opens");
-        let inflight = InflightRegion::create(1, QUEUE_SIZE).expect("a record");
-        let metrics = MetricsRegion::create(1).expect("metrics");
+        let inflight = InflightRegion::create(threads, QUEUE_SIZE).expect("a record");
+        let metrics = MetricsRegion::create(threads).expect("metrics");
         Self { memory, image, inflight, metrics, file, _path: path }
     }
 
@@ -109,21 +133,23 @@ impl Parts {
 impl Bed {
     /// A start message for a disk of its own.
     pub(crate) fn start() -> (VirtioStart, Ends) {
-        Parts::new(ExecutorNeeds::default()).start()
+        Parts::new(Needs::PLAIN).start()
     }
 
-    /// What disks may ask of their executors here: nothing, and a thread of the kernel where there are rings.
-    pub(crate) fn needs(world: &World) -> Vec<ExecutorNeeds> {
+    /// What disks may ask for here: nothing, a thread that helps, and threads of the kernel where there are rings.
+    pub(crate) fn needs(world: &World) -> Vec<Needs> {
         let thread = Submission::ByKernelThread { processor: None };
-        let mut needs = vec![ExecutorNeeds::default()];
+        let executor = ExecutorNeeds { submission: thread, ..ExecutorNeeds::default() };
+        let mut needs = vec![Needs::PLAIN, Needs { threads: 2, ..Needs::PLAIN }];
         if world.executor.driver() == DriverKind::Uring {
-            needs.push(ExecutorNeeds { submission: thread, ..ExecutorNeeds::default() });
+            needs.push(Needs { executor, ..Needs::PLAIN });
+            needs.push(Needs { executor, threads: 2 });
         }
         needs
     }
 
-    pub(crate) fn new(world: &mut World, executor: ExecutorNeeds) -> Self {
-        let parts = Parts::new(executor);
+    pub(crate) fn new(world: &mut World, needs: Needs) -> Self {
+        let parts = Parts::new(needs);
         let features = RingFeatures::from_bits(FEATURES);
         let driver =
             DriverQueue::new(&parts.memory, RINGS_AT, QUEUE_SIZE, RingLayout::Split, features);
@@ -149,7 +175,8 @@ impl Bed {
     fn activate(&self, world: &mut World) {
         let layout = self.driver.layout();
         let setup = QueueSetup {
-            index: 0,
+            // The last thread's.
+            index: self.parts.image.threads() - 1,
             size: layout.size,
             descriptor_table: layout.descriptor_table,
             available_ring: layout.available_ring,
@@ -246,8 +273,9 @@ impl Bed {
 }
 
 fn spawn(world: &mut World, parts: &Parts) -> (ActorId, i32, ActorLink, Ends) {
-    let executor = parts.image.executor_needs();
-    let (id, pid, link) = world.spawn_as(Actor { executor, ..Actor::plain(ActorKind::Blk) });
+    let (executor, threads) = (parts.image.executor_needs(), parts.image.threads());
+    let actor = Actor { executor, threads, ..Actor::plain(ActorKind::Blk) };
+    let (id, pid, link) = world.spawn_as(actor);
     let (start, ends) = parts.start();
     let started = Start::Virtio(Box::new(start));
     world.executor.block_on(link.sender.send(started)).expect("it takes its start");
