@@ -197,6 +197,16 @@ fn wrong_devices_have_a_chain_and_a_hint() {
              hint: `vmm run --help` lists what it can be\n",
         ),
         (
+            &["--cpus", "2", "--disk", "path=disk,threads=3"],
+            "error: the disk `disk` has 3 threads for its 2 queues\n\
+             hint: each thread serves at least one queue: more `queues`, or fewer `threads`\n",
+        ),
+        (
+            &["--disk", "path=disk,queues=2,threads=2", "--trace", "trace"],
+            "error: the disk `disk` has several threads, which no trace can follow\n\
+             hint: leave `threads` out while you trace the machine\n",
+        ),
+        (
             &["--serial", "file=missing/console"],
             "error: cannot use the serial port `missing/console`\n  1: it cannot be found\n  \
              2: No such file or directory (os error 2)\nhint: make the folder first\n",

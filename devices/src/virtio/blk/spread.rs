@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use super::{Common, Seed};
 use crate::virtio::backend::{BackendContext, BackendRequest, QueueSetup, QueueState};
-use crate::virtio::control::{Change, ControlRequest};
+use crate::virtio::control::{Change, ControlRequest, Statistics};
 use crate::virtio::helpers::{Helper, HelperGone};
 use crate::virtio::queue::InflightRegion;
 
@@ -162,7 +162,7 @@ impl Spread {
             }
             BackendRequest::Pause { reply } => {
                 let states = self.all(|reply| BackendRequest::Pause { reply }).await?;
-                reply.send(in_order(states));
+                reply.send(in_order(&states));
             }
             BackendRequest::Resume { reply } => {
                 self.all(|reply| BackendRequest::Resume { reply }).await?;
@@ -170,7 +170,7 @@ impl Spread {
             }
             BackendRequest::Detach { reply } => {
                 let states = self.all(|reply| BackendRequest::Detach { reply }).await?;
-                reply.send(in_order(states));
+                reply.send(in_order(&states));
             }
             BackendRequest::ReadConfig { offset, length, reply } => {
                 let read = |reply| BackendRequest::ReadConfig { offset, length, reply };
@@ -230,7 +230,7 @@ impl Spread {
         match control {
             ControlRequest::Change { change, reply } => reply.send(self.change(&change).await?),
             // None has counted anything that the metrics do not have.
-            ControlRequest::Statistics { reply } => reply.send(Default::default()),
+            ControlRequest::Statistics { reply } => reply.send(Statistics::None),
         }
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Spread {
     }
 }
 
-fn in_order(states: Vec<Vec<QueueState>>) -> Vec<QueueState> {
+fn in_order(states: &[Vec<QueueState>]) -> Vec<QueueState> {
     let mut states = states.concat();
     states.sort_unstable_by_key(|state| state.index);
     states
