@@ -21,7 +21,8 @@ pub(super) fn carry_out(attempt: Attempt) -> AttemptOutcome {
         }
         Attempt::ReadMemory(pid) => read_memory(pid),
         Attempt::Mount => {
-            let (kind, place) = (c"tmpfs".as_ptr().addr(), c"/".as_ptr().addr());
+            let (kind, place) =
+                (c"tmpfs".as_ptr().expose_provenance(), c"/".as_ptr().expose_provenance());
             call(libc::SYS_mount, [kind, place, kind, 0, 0])
         }
         Attempt::Unshare => call(libc::SYS_unshare, [libc::CLONE_NEWUSER as usize, 0, 0, 0, 0]),
@@ -51,6 +52,7 @@ pub(super) fn carry_out(attempt: Attempt) -> AttemptOutcome {
     }
 }
 
+/// A system call; what its arguments point to has its provenance exposed, or the compiler may not even write it.
 fn call(number: libc::c_long, arguments: [usize; 5]) -> AttemptOutcome {
     outcome(raw(number, arguments))
 }
@@ -88,7 +90,7 @@ fn terminated(path: &str) -> CString {
 fn open(path: &str, flags: libc::c_int) -> AttemptOutcome {
     let path = terminated(path);
     let here = libc::AT_FDCWD as usize;
-    call(libc::SYS_openat, [here, path.as_ptr().addr(), flags as usize, 0o600, 0])
+    call(libc::SYS_openat, [here, path.as_ptr().expose_provenance(), flags as usize, 0o600, 0])
 }
 
 fn connect_tcp(port: u16) -> AttemptOutcome {
@@ -118,14 +120,14 @@ fn connect<A>(family: libc::c_int, address: &A, length: usize) -> AttemptOutcome
     if socket < 0 {
         return outcome(socket);
     }
-    let address = std::ptr::from_ref(address).addr();
+    let address = std::ptr::from_ref(address).expose_provenance();
     call(libc::SYS_connect, [socket as usize, address, length, 0, 0])
 }
 
 fn read_memory(pid: i32) -> AttemptOutcome {
     let mut word = 0_u64;
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of_val(&word) };
-    let local = (&raw const local).addr();
+    let local = (&raw const local).expose_provenance();
     // The address of ours serves as one of theirs; whether it is mapped there does not matter.
     call(libc::SYS_process_vm_readv, [pid as usize, local, 1, local, 1])
 }
@@ -136,7 +138,10 @@ fn set_capabilities() -> AttemptOutcome {
     let header = [VERSION, 0];
     // Effective, permitted and inheritable, the low and the high half.
     let all = [u32::MAX, u32::MAX, 0, u32::MAX, u32::MAX, 0];
-    call(libc::SYS_capset, [header.as_ptr().addr(), all.as_ptr().addr(), 0, 0, 0])
+    call(
+        libc::SYS_capset,
+        [header.as_ptr().expose_provenance(), all.as_ptr().expose_provenance(), 0, 0, 0],
+    )
 }
 
 fn execute(path: &str) -> AttemptOutcome {
@@ -145,7 +150,13 @@ fn execute(path: &str) -> AttemptOutcome {
     let environment = [std::ptr::null::<libc::c_char>()];
     call(
         libc::SYS_execve,
-        [path.as_ptr().addr(), arguments.as_ptr().addr(), environment.as_ptr().addr(), 0, 0],
+        [
+            path.as_ptr().expose_provenance(),
+            arguments.as_ptr().expose_provenance(),
+            environment.as_ptr().expose_provenance(),
+            0,
+            0,
+        ],
     )
 }
 
@@ -160,7 +171,7 @@ fn fork() -> AttemptOutcome {
 fn new_ring() -> AttemptOutcome {
     // struct io_uring_params is 120 bytes; all zero asks for a plain ring.
     let parameters = [0_u64; 16];
-    call(libc::SYS_io_uring_setup, [4, parameters.as_ptr().addr(), 0, 0, 0])
+    call(libc::SYS_io_uring_setup, [4, parameters.as_ptr().expose_provenance(), 0, 0, 0])
 }
 
 fn map(protection: libc::c_int) -> AttemptOutcome {
