@@ -1,6 +1,18 @@
 //! Hints that memory will be used soon. A line that another processor has, or none, takes as long to come as some hundred
 //! instructions, which can be done meanwhile.
 
+use super::{GuestAddress, GuestMemory};
+
+impl GuestMemory {
+    /// Have a header or a table of descriptors brought near, beside which a status often is that will be written.
+    #[inline]
+    pub(crate) fn prefetch_for_write(&self, address: GuestAddress) {
+        if let Some(place) = self.host_range(address, 1) {
+            prefetch_for_write(place.as_ptr());
+        }
+    }
+}
+
 /// Have a cache line brought near that will be read.
 #[inline]
 pub(crate) fn prefetch(place: *const u8) {

@@ -177,22 +177,27 @@ fn wait_for_more(counts: &[&AtomicU64]) {
     }
 }
 
-#[test]
-fn two_disks_and_entropy_are_served_by_one_process_with_a_thread_for_each() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (mut device, said) = serve(folder.path(), &["--once"]);
-    let workload = Workload {
+/// A short load that compares what comes back with what was written.
+pub(crate) fn verified_load(queues: u16) -> Workload {
+    Workload {
         access: Access::Mixed { reads: 50 },
         check: Check::Contents,
         order: Order::Random,
         block_size: 4096,
         depth: 8,
-        queues: 2,
+        queues,
         threads: 2,
         polling: Polling::Adaptive,
         warm_up: Duration::from_millis(10),
         duration: Duration::from_millis(200),
-    };
+    }
+}
+
+#[test]
+fn two_disks_and_entropy_are_served_by_one_process_with_a_thread_for_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut device, said) = serve(folder.path(), &["--once"]);
+    let workload = verified_load(2);
     let process = device.0.id();
     let socket = |name: &str| folder.path().join(name);
     let mut guest = Guest::new(&socket("rng.sock"), 0);

@@ -3,16 +3,14 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use devices::memory::GuestAddress;
 use devices::virtio::queue::driver::Buffer;
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, Check, Order, Polling, Workload};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::{FREE_AT, Guest};
-use crate::several::{Said, threads};
+use crate::several::{Said, threads, verified_load};
 use crate::support::{Device, connect};
 
 const DISK_BYTES: usize = 8 << 20;
@@ -33,18 +31,7 @@ fn serve(folder: &Path, options: &str, more: &[&str]) -> (Device, Said) {
 
 #[test]
 fn queues_on_several_threads_keep_what_is_written() {
-    let workload = Workload {
-        access: Access::Mixed { reads: 50 },
-        check: Check::Contents,
-        order: Order::Random,
-        block_size: 4096,
-        depth: 8,
-        queues: QUEUES as u16,
-        threads: 2,
-        polling: Polling::Adaptive,
-        warm_up: Duration::from_millis(10),
-        duration: Duration::from_millis(200),
-    };
+    let workload = verified_load(QUEUES as u16);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let allowed = executor::allowed_processors().expect("the kernel says");
     let two = [allowed[0], allowed[allowed.len() - 1]].map(|number| number.to_string());

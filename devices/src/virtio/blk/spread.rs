@@ -26,6 +26,7 @@ use crate::virtio::backend::{BackendContext, BackendRequest, QueueSetup, QueueSt
 use crate::virtio::control::{Change, ControlRequest, Statistics};
 use crate::virtio::helpers::{Helper, HelperGone};
 use crate::virtio::queue::InflightRegion;
+use crate::virtio::worker::next;
 
 /// One request of each kind is passed on at a time.
 const CAPACITY: usize = 1;
@@ -137,13 +138,7 @@ impl Spread {
         controls: &mut Receiver<ControlRequest>,
     ) -> Result<(), SpreadError> {
         loop {
-            let control = async {
-                match controls.recv().await {
-                    Ok(control) => control,
-                    Err(_) => std::future::pending().await,
-                }
-            };
-            match select(pin!(requests.recv()), pin!(control)).await {
+            match select(pin!(requests.recv()), pin!(next(controls))).await {
                 Either::Left(Ok(request)) => self.pass_on(request).await?,
                 Either::Left(Err(_)) => return Ok(()),
                 Either::Right(control) => self.obey(control).await?,

@@ -173,7 +173,7 @@ pub(crate) async fn serve_share(
 }
 
 /// The next request of others than the transport, of whom there may be none.
-async fn next(controls: &mut Receiver<ControlRequest>) -> ControlRequest {
+pub(crate) async fn next(controls: &mut Receiver<ControlRequest>) -> ControlRequest {
     match controls.recv().await {
         Ok(request) => request,
         Err(_) => std::future::pending().await,

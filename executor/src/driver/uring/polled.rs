@@ -1,8 +1,8 @@
 //! A second ring beside the executor's, for direct transfers that the kernel looks after only when it is asked
 //! to (`IORING_SETUP_IOPOLL`): the device then sends no interrupt.
 //!
-//! Such a ring takes nothing but transfers of a piece that a device takes at once, and nobody can sleep until one of them is complete. So as long as
-//! there are some, the executor does not sleep and each of its turns asks.
+//! Such a ring takes nothing but transfers of a piece that a device takes at once, and nobody can sleep until one of
+//! them is complete. So as long as there are some, the executor does not sleep and each of its turns asks.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;

@@ -38,7 +38,7 @@ use super::error::{QueueError, RingPart};
 use super::host::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, HostArray, PackedDescriptor};
 use super::inflight::InflightRecord;
 use super::{Availability, Interrupt, QueueLayout, RingFeatures};
-use crate::memory::{GuestAddress, GuestMemory, prefetch_for_write};
+use crate::memory::{GuestAddress, GuestMemory};
 use crate::simulation::{Bug, is_planted, point};
 use crate::virtio::backend::RingPosition;
 
@@ -250,10 +250,7 @@ impl PackedQueue {
     #[inline]
     pub(super) fn bring_near(&self) {
         let address = self.ring.read(self.next_available).address;
-        if let Some(place) = self.memory.host_range(GuestAddress(address), 1) {
-            // A status is often beside a header or a table.
-            prefetch_for_write(place.as_ptr());
-        }
+        self.memory.prefetch_for_write(GuestAddress(address));
     }
 
     /// The driver need not kick: the device looks by itself.

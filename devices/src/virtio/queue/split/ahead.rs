@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::host::{DESCRIPTOR_INDIRECT, HostArray, RawDescriptor};
 use super::{RING, SplitQueue};
-use crate::memory::{GuestAddress, prefetch, prefetch_for_write};
+use crate::memory::{GuestAddress, prefetch};
 
 impl SplitQueue {
     /// Have the place brought near where the driver will say what it makes available next.
@@ -21,15 +21,7 @@ impl SplitQueue {
         let slot = usize::from(self.next_available & (self.size - 1));
         let head = usize::from(self.available.atomic(RING + slot).load(Ordering::Relaxed));
         if head < self.descriptors.length() {
-            self.memory_brought_near(self.descriptors.read(head).address);
-        }
-    }
-
-    /// A header or a table of descriptors, beside which a status often is that will be written.
-    #[inline]
-    fn memory_brought_near(&self, address: u64) {
-        if let Some(place) = self.memory.host_range(GuestAddress(address), 1) {
-            prefetch_for_write(place.as_ptr());
+            self.memory.prefetch_for_write(GuestAddress(self.descriptors.read(head).address));
         }
     }
 
@@ -66,7 +58,7 @@ impl SplitQueue {
             table.map(|table| table.read(0).address)
         });
         if let Some(address) = first {
-            self.memory_brought_near(address);
+            self.memory.prefetch_for_write(GuestAddress(address));
         }
     }
 }
