@@ -121,6 +121,8 @@ fn what_one_thread_writes_all_others_read() {
             }
         }
         assert_eq!(spread.requests(FLUSH, 0, false).await, [STATUS_OK; 4]);
+        // A thread counts a request after the driver has seen that it is done, but before it pauses.
+        spread.bed.pause().await;
         for queue in 0..QUEUES {
             assert_eq!(spread.bed.counts(queue.into()).requests, 6);
         }
