@@ -21,8 +21,8 @@ pub struct Figures {
     pub counted: Option<u64>,
 }
 
-impl Figures {
-    pub(crate) fn new() -> Self {
+impl Default for Figures {
+    fn default() -> Self {
         // A nanosecond to a minute with three digits; larger values count as a minute.
         let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3);
         Self {
@@ -33,7 +33,9 @@ impl Figures {
             counted: None,
         }
     }
+}
 
+impl Figures {
     #[inline]
     pub(crate) fn count(&mut self, latency: Duration) {
         self.operations += 1;

@@ -68,7 +68,7 @@ pub fn plain_loop(interface: &str, frames: &Frames) -> Result<Figures, LoadError
             rustix::io::read(queue, &mut frame)
         }
     };
-    let mut figures = Figures::new();
+    let mut figures = Figures::default();
     let begin = Instant::now() + frames.warm_up;
     let end = begin + frames.duration;
     let mut now = Instant::now();

@@ -29,7 +29,7 @@ pub fn run(file: &File, workload: &Workload, way: Way) -> Result<Figures, LoadEr
     let mut blocks = Blocks::new(workload, 0, count);
     let begin = Instant::now() + workload.warm_up;
     let end = begin + workload.duration;
-    let mut window = Window { begin, end, figures: Figures::new() };
+    let mut window = Window { begin, end, figures: Figures::default() };
     match way {
         Way::Uring => by_ring(file, workload, &mut blocks, &mut window)?,
         Way::Calls => by_calls(file, workload, &mut blocks, &mut window)?,

@@ -104,7 +104,7 @@ impl VirtioBlk {
                 })
                 .collect();
             let costs = phases.watch(process);
-            let nothing = Figures { counted: Some(0), ..Figures::new() };
+            let nothing = Figures { counted: Some(0), ..Figures::default() };
             let mut figures = drivers.into_iter().try_fold(nothing, |mut figures, driver| {
                 let driver = driver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 figures.add(&driver?);
@@ -134,7 +134,7 @@ impl VirtioBlk {
     }
 
     fn run_queues(queues: &mut [Queue<'_>], phases: &Phases) -> Result<Figures, LoadError> {
-        let (figures, now) = (Figures::new(), Instant::now());
+        let (figures, now) = (Figures::default(), Instant::now());
         let mut tally = Tally { phases, now, figures, counted: 0 };
         for queue in queues.iter_mut() {
             queue.begin()?;

@@ -95,7 +95,7 @@ impl VirtioNet {
         begin: Instant,
         end: Instant,
     ) -> Result<Figures, LoadError> {
-        let mut figures = Figures::new();
+        let mut figures = Figures::default();
         let frame = self.frames.with_header();
         let add = |ring: &mut Ring, address: u64| {
             let buffer = match self.frames.direction {

@@ -116,7 +116,7 @@ impl Run {
 /// Figures of a stream: its operations are segments of the MTU's size.
 fn figures((before, after): (u64, u64), elapsed: Duration, cost: Cost) -> Figures {
     let operations = (after - before) / SEGMENT as u64;
-    Figures { operations, elapsed, cost, ..Figures::new() }
+    Figures { operations, elapsed, cost, ..Figures::default() }
 }
 
 /// Bytes that came out right, whoever asks.

@@ -97,7 +97,7 @@ impl VirtioFs {
             forgets: self.client(0)?,
             client: self.client(1)?,
             tree,
-            figures: RefCell::new(Figures::new()),
+            figures: RefCell::new(Figures::default()),
             new: self.amounts.new,
             folder: tree.prepare_new().map_err(LoadError::system("make a folder"))?,
             most_written: 0,
@@ -140,7 +140,7 @@ impl VirtioFs {
                     FsProgram::Remove => run.client.run(alone(run.remove(&nodes))),
                 }?;
                 let elapsed = begin.elapsed();
-                let figures = run.figures.replace(Figures::new());
+                let figures = run.figures.replace(Figures::default());
                 let cost = processes.cost();
                 check(tree, *program, self.amounts, &run.folder)?;
                 Ok(Figures { elapsed, cost, ..figures })

@@ -175,16 +175,16 @@ struct Entry<'a> {
 
 impl<'a> From<&'a Measured> for Line<'a> {
     fn from(measured: &'a Measured) -> Self {
-        let figures = &measured.figures;
+        let (slowest, fastest) = measured.spread();
         Self {
             name: &measured.name,
             per_second: measured.rate() as u64,
-            per_second_min: measured.spread.0 as u64,
-            per_second_max: measured.spread.1 as u64,
-            p50_us: figures.percentile_us(50.0),
-            p99_us: figures.percentile_us(99.0),
-            cpu_us: rounded(figures.cpu_us()),
-            syscalls: figures.system_calls().map(rounded),
+            per_second_min: slowest as u64,
+            per_second_max: fastest as u64,
+            p50_us: measured.percentile_us(50.0),
+            p99_us: measured.percentile_us(99.0),
+            cpu_us: rounded(measured.cpu_us()),
+            syscalls: measured.system_calls().map(rounded),
         }
     }
 }
@@ -221,18 +221,18 @@ impl FsResults {
                  CPU us     calls   ours\n";
         for result in &self.results {
             for measured in std::iter::once(&result.ours).chain(&result.peers) {
-                let Measured { name, figures, .. } = measured;
+                let name = &measured.name;
                 let calls =
-                    figures.system_calls().map_or("-".into(), |calls| format!("{calls:.2}"));
+                    measured.system_calls().map_or("-".into(), |calls| format!("{calls:.2}"));
                 let _ = writeln!(
                     text,
                     "{:<27} {name:<20} {:>12.0} {:>9.3} {:>10.1} {:>10.1} {:>10.2} {calls:>9} {:>6.2}",
                     result.name,
                     measured.rate(),
-                    figures.elapsed.as_secs_f64(),
-                    figures.percentile_us(50.0),
-                    figures.percentile_us(99.0),
-                    figures.cpu_us(),
+                    measured.seconds(),
+                    measured.percentile_us(50.0),
+                    measured.percentile_us(99.0),
+                    measured.cpu_us(),
                     result.ours.rate() / measured.rate(),
                 );
             }

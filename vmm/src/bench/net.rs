@@ -176,9 +176,9 @@ impl<'a> From<&'a NetResult> for Entry<'a> {
             frames_per_s: ours.rate() as u64,
             ratio_plain: rounded(ours.rate() / plain.rate()),
             ratio_peer: fastest(peers).map(|best| rounded(ours.rate() / best.rate())),
-            cpu_ratio_plain: rounded(ours.figures.cpu_us() / plain.figures.cpu_us()),
-            cpu_us_per_frame: rounded(ours.figures.cpu_us()),
-            syscalls_per_frame: ours.figures.system_calls().map(rounded),
+            cpu_ratio_plain: rounded(ours.cpu_us() / plain.cpu_us()),
+            cpu_us_per_frame: rounded(ours.cpu_us()),
+            syscalls_per_frame: ours.system_calls().map(rounded),
             without_polling: without_polling.as_ref().map(Line::from),
             plain: plain.into(),
             peers: peers.iter().map(Line::from).collect(),
@@ -206,9 +206,8 @@ impl NetResults {
         for result in &self.frames {
             let NetResult { frames, ours, without_polling, peers, plain } = result;
             for measured in [plain, ours].into_iter().chain(without_polling).chain(peers) {
-                let figures = &measured.figures;
                 let calls =
-                    figures.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
+                    measured.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
                 let _ = writeln!(
                     text,
                     "{:<7} {:>6}  {:<28} {:>11.0} {:>10.2} {:>13.3} {calls:>12}",
@@ -217,7 +216,7 @@ impl NetResults {
                     measured.name,
                     measured.rate(),
                     measured.rate() / plain.rate(),
-                    figures.cpu_us(),
+                    measured.cpu_us(),
                 );
             }
         }

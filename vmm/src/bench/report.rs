@@ -56,9 +56,8 @@ pub fn html(results: &BlkResults) -> String {
         escaped(&results.workload)
     );
     section(&mut page, "Requests per second over depth", &over_depth(results, Measured::rate));
-    let cpu = |measured: &Measured| measured.figures.cpu_us();
     let title = "Processor time of the back end for each request, in microseconds";
-    section(&mut page, title, &over_depth(results, cpu));
+    section(&mut page, title, &over_depth(results, Measured::cpu_us));
     for result in &results.results {
         let title =
             format!("Share of requests done within so many microseconds, depth {}", result.depth);
@@ -78,21 +77,21 @@ pub fn html(results: &BlkResults) -> String {
 }
 
 fn row(page: &mut String, depth: u16, measured: &Measured, ours: bool) {
-    let figures = &measured.figures;
+    let (slowest, fastest) = measured.spread();
     let class = if ours { " class=\"ours\"" } else { "" };
-    let calls = figures.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
+    let calls = measured.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
     // Writing to a string cannot fail.
     let _ = writeln!(
         page,
         "<tr{class}><td>{depth}<td>{}<td>{:.0}<td>{:.0} to {:.0}<td>{:.1}<td>{:.1}<td>{:.1}<td>{:.2}<td>{calls}</tr>",
         escaped(&measured.name),
         measured.rate(),
-        measured.spread.0,
-        measured.spread.1,
-        figures.percentile_us(50.0),
-        figures.percentile_us(99.0),
-        figures.percentile_us(99.9),
-        figures.cpu_us(),
+        slowest,
+        fastest,
+        measured.percentile_us(50.0),
+        measured.percentile_us(99.0),
+        measured.percentile_us(99.9),
+        measured.cpu_us(),
     );
 }
 
@@ -140,7 +139,7 @@ fn over_depth(results: &BlkResults, value: impl Fn(&Measured) -> f64) -> String 
 /// Of each contestant, how many requests were done by when.
 fn cumulative(result: &BlkResult) -> String {
     let line = |(measured, color): (&Measured, RGBColor)| {
-        let latency = &measured.figures.latency;
+        let latency = measured.latency();
         let points = latency.iter_quantiles(20).map(|step| {
             (step.value_iterated_to() as f64 / 1000.0, 100.0 * step.quantile_iterated_to())
         });

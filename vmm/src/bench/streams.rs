@@ -115,15 +115,15 @@ pub(super) struct Entry<'a> {
 
 impl<'a> From<&'a Measured> for Line<'a> {
     fn from(measured: &'a Measured) -> Self {
-        let figures = &measured.figures;
+        let (slowest, fastest) = measured.spread();
         Self {
             name: &measured.name,
             frames_per_s: measured.rate() as u64,
-            frames_per_s_min: measured.spread.0 as u64,
-            frames_per_s_max: measured.spread.1 as u64,
+            frames_per_s_min: slowest as u64,
+            frames_per_s_max: fastest as u64,
             gbit_per_s: gigabits(measured),
-            cpu_us_per_frame: rounded(figures.cpu_us()),
-            syscalls_per_frame: figures.system_calls().map(rounded),
+            cpu_us_per_frame: rounded(measured.cpu_us()),
+            syscalls_per_frame: measured.system_calls().map(rounded),
         }
     }
 }
@@ -138,9 +138,9 @@ impl<'a> From<&'a StreamResult> for Entry<'a> {
             ratio_plain_large: rounded(ours.rate() / plain_large.rate()),
             ratio_peer: fastest(peers).map(|best| rounded(ours.rate() / best.rate())),
             gbit_per_s: gigabits(ours),
-            cpu_ratio_plain: rounded(ours.figures.cpu_us() / plain.figures.cpu_us()),
-            cpu_us_per_frame: rounded(ours.figures.cpu_us()),
-            syscalls_per_frame: ours.figures.system_calls().map(rounded),
+            cpu_ratio_plain: rounded(ours.cpu_us() / plain.cpu_us()),
+            cpu_us_per_frame: rounded(ours.cpu_us()),
+            syscalls_per_frame: ours.system_calls().map(rounded),
             without_polling: without_polling.as_ref().map(Line::from),
             plain: plain.into(),
             plain_large: plain_large.into(),
@@ -162,8 +162,7 @@ pub(super) fn table(results: &[StreamResult], text: &mut String) {
         let StreamResult { direction, ours, without_polling, peers, plain, plain_large } = result;
         let all = [plain, plain_large, ours].into_iter().chain(without_polling).chain(peers);
         for measured in all {
-            let figures = &measured.figures;
-            let calls = figures.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
+            let calls = measured.system_calls().map_or("-".into(), |calls| format!("{calls:.3}"));
             let _ = writeln!(
                 text,
                 "{:<7}  {:<28} {:>11.0} {:>10.2} {:>9.1} {:>13.3} {calls:>12}",
@@ -172,7 +171,7 @@ pub(super) fn table(results: &[StreamResult], text: &mut String) {
                 measured.rate(),
                 measured.rate() / plain.rate(),
                 gigabits(measured),
-                figures.cpu_us(),
+                measured.cpu_us(),
             );
         }
     }
