@@ -39,6 +39,8 @@ pub struct Executor {
 impl Executor {
     /// Sets up an executor for the calling thread.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        // Whoever moves this thread later does it on purpose.
+        crate::processors::must_share_processor();
         let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::Doorbell(errno.into()))?;
         let shared = Arc::new(Shared::new(doorbell));

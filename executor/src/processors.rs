@@ -9,25 +9,33 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub const MAX_PROCESSORS: usize = CpuSet::MAX_CPU;
 
 thread_local! {
-    /// If this thread was put somewhere: what [`must_share_processor`] said before.
-    static SHARED_BEFORE: Cell<Option<bool>> = const { Cell::new(None) };
+    /// What [`must_share_processor`] said first.
+    static MUST_SHARE: Cell<Option<bool>> = const { Cell::new(None) };
+    /// Whether this thread was put somewhere.
+    static IS_PINNED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Has this thread run on these processors only. Executors that are made on it afterwards keep the kernel's threads
 /// that work for them there, too.
 pub fn pin_thread(processors: impl IntoIterator<Item = u16>) -> io::Result<()> {
-    let shared = must_share_processor();
+    // Asked before.
+    must_share_processor();
     sched_setaffinity(None, &set_of(processors))?;
-    SHARED_BEFORE.set(Some(shared));
+    IS_PINNED.set(true);
     Ok(())
 }
 
-/// Whether this thread may run on one processor only, which those with whom it works then share. One that was put on
-/// a processor with [`pin_thread`] was put there because the others are elsewhere.
+/// Whether this thread might run on one processor only when its executor was made, which those with whom it works then
+/// share. One that is put on a processor later, with [`pin_thread`] or from outside, is put there because the others are
+/// elsewhere.
 pub fn must_share_processor() -> bool {
+    if let Some(known) = MUST_SHARE.get() {
+        return known;
+    }
     // Not `available_parallelism`: that opens files, which a sandboxed process must not.
-    let ask = || sched_getaffinity(None).is_ok_and(|processors| processors.count() == 1);
-    SHARED_BEFORE.get().unwrap_or_else(ask)
+    let shared = sched_getaffinity(None).is_ok_and(|processors| processors.count() == 1);
+    MUST_SHARE.set(Some(shared));
+    shared
 }
 
 /// The processors that this thread could be put on, whatever it runs on now: those that its cgroup allows.
@@ -43,7 +51,7 @@ pub fn allowed_processors() -> io::Result<Vec<u16>> {
 
 /// Where this thread was put, if it was.
 pub(crate) fn pinned_to() -> Option<CpuSet> {
-    SHARED_BEFORE.get().and_then(|_| sched_getaffinity(None).ok())
+    IS_PINNED.get().then(|| sched_getaffinity(None).ok()).flatten()
 }
 
 fn set_of(processors: impl IntoIterator<Item = u16>) -> CpuSet {
@@ -76,6 +84,18 @@ mod tests {
             assert_eq!(sched_getaffinity(None).unwrap(), now);
             let mut executor = crate::Executor::new(&crate::Config::default()).unwrap();
             assert_eq!(executor.block_on(async { 7 }), 7);
+        };
+        std::thread::spawn(test).join().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_others_move_after_it_began_does_not_take_that_for_a_small_host() {
+        let test = || {
+            let mut executor = crate::Executor::new(&crate::Config::default()).unwrap();
+            let shared = sched_getaffinity(None).unwrap().count() == 1;
+            let last = *allowed_processors().unwrap().last().unwrap();
+            sched_setaffinity(None, &set_of([last])).unwrap();
+            assert_eq!(executor.block_on(async { must_share_processor() }), shared);
         };
         std::thread::spawn(test).join().unwrap();
     }

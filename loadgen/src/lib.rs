@@ -32,7 +32,7 @@ mod workload;
 pub use cost::{Cost, Processes, SystemCalls};
 pub use figures::Figures;
 pub use first_run::first_run;
-pub use placement::Placement;
+pub use placement::{Placed, Placement};
 pub use workload::{Access, Check, Order, Polling, Workload};
 
 /// Why a run gave no figures.

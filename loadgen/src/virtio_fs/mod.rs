@@ -114,7 +114,7 @@ impl VirtioFs {
             Ok(())
         })])?;
         let (directories, large) = known.into_inner();
-        let _placed = self.amounts.placement.put(process)?;
+        let _placed = self.amounts.placement.put([process], 1)?;
         let nodes = RefCell::new(Vec::new());
         programs
             .iter()

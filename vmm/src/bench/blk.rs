@@ -7,7 +7,7 @@ use std::thread;
 
 use loadgen::native::{self, Way};
 use loadgen::virtio_blk::VirtioBlk;
-use loadgen::{Access, Check, Figures, LoadError, Polling, Workload};
+use loadgen::{Access, Check, Figures, LoadError, Placement, Polling, Workload};
 
 use super::contestant::{Contestant, Service, Sharing};
 use super::error::BenchError;
@@ -29,6 +29,8 @@ pub struct BlkBench {
     pub depths: Vec<u16>,
     /// Back ends at the same time, each in a process of its own.
     pub devices: u16,
+    /// Where the drivers and back ends run. Native requests are made wherever the scheduler has them.
+    pub placement: Placement,
     /// Rounds at each depth.
     pub rounds: u32,
     /// Options of a disk that ours is measured with as well, each by itself.
@@ -129,8 +131,10 @@ fn serve(
     }
     let disks = connections.into_iter().map(|connection| VirtioBlk::new(connection, workload));
     let load = disks.collect::<Result<Vec<_>, _>>().and_then(|disks| {
-        let processes = services.iter().map(Service::process);
-        run_all(&disks, processes)
+        let processes = || services.iter().map(Service::process);
+        let drivers = usize::from(bench.devices) * usize::from(workload.threads);
+        let _placed = bench.placement.put(processes(), drivers)?;
+        run_all(&disks, processes())
     });
     Service::judge(&mut services, contestant, load)
 }

@@ -138,6 +138,9 @@ struct BlkArgs {
     /// Back ends at the same time, each a process with a load of its own; they can only read then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     devices: u16,
+    /// Where drivers and back ends run [default: apart where there are processors for that]
+    #[arg(long, value_enum)]
+    place: Option<PlacementChoice>,
     #[command(flatten)]
     runs: Runs,
     /// Ours with these options of `--disk` as well, several with commas: direct,sqpoll; may be repeated
@@ -285,9 +288,9 @@ enum PollingChoice {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PlacementChoice {
-    /// On a processor each
+    /// Each thread of the driver with a processor, back ends on the others
     Apart,
-    /// On one processor
+    /// All on one processor
     Together,
     /// Wherever the scheduler has them
     Anywhere,
@@ -473,6 +476,11 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
     }
     let peers = arguments.against.into_iter().map(DiskPeers::contestants);
     let peers = peers.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let threads = arguments.threads.unwrap_or_else(threads_beside_a_device);
+    let threads = threads.clamp(1, arguments.queues);
+    let drivers = usize::from(arguments.devices) * usize::from(threads);
+    let placement =
+        arguments.place.map_or_else(|| Placement::for_drivers(drivers), Placement::from);
     Ok(BlkBench {
         file: arguments.file,
         create: arguments.create.map(ByteCount::get),
@@ -484,13 +492,14 @@ fn plan(arguments: BlkArgs) -> Result<BlkBench, String> {
             block_size,
             depth: 1,
             queues: arguments.queues,
-            threads: arguments.threads.unwrap_or_else(threads_beside_a_device),
+            threads,
             polling: arguments.runs.polling.into(),
             warm_up: Duration::from_secs_f64(arguments.runs.warm_up),
             duration: Duration::from_secs_f64(arguments.runs.seconds),
         },
         depths: arguments.depth,
         devices: arguments.devices,
+        placement,
         also: arguments.also,
         rounds: arguments.runs.rounds,
         against: peers.into_iter().flatten().collect(),

@@ -16,6 +16,7 @@
 //! on a thread and in a process of its own.
 
 mod active;
+mod asides;
 mod paced;
 mod pacing;
 mod rest;

@@ -218,6 +218,13 @@ impl PacedQueue {
         }
     }
 
+    /// Let others have the processor.
+    fn step_aside(&mut self) {
+        let before = executor::now();
+        rustix::thread::sched_yield();
+        self.pacing.stepped_aside(executor::now().duration_since(before));
+    }
+
     /// Look for other buffers than these for a moment; says whether there are.
     fn look(&mut self, waiting: u16) -> bool {
         let queue = &mut self.active.queue;
@@ -284,7 +291,7 @@ fn poll<R: Requests>(requests: &mut R, context: &mut Context<'_>) -> Poll<Result
                     executor::flush();
                 }
                 if next == Next::StepAside {
-                    rustix::thread::sched_yield();
+                    paced.step_aside();
                 }
                 if !paced.look(waiting) {
                     break;

@@ -25,10 +25,14 @@
 //! Looking is a load of the available index between turns of the executor: other tasks run and
 //! completions are taken meanwhile. Who has looked for longer than a prompt answer takes lets other
 //! threads have the processor between looks: perhaps it is the driver that waits for it.
+//!
+//! If it is, for one answer after the other, sleeping once may bring them apart (`asides.rs`).
 
 use std::time::Duration;
 
 use executor::Instant;
+
+use super::asides::Asides;
 
 /// For how long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +99,9 @@ impl Patience {
 /// How long to keep the processor while looking: a driver that has one of its own answers sooner.
 const PROMPT_ANSWER: Duration = Duration::from_micros(3);
 
+/// Stepping aside takes less if nobody else wants the processor.
+const OTHERS_RAN: Duration = Duration::from_micros(2);
+
 /// How much has to be owed for a nap, beside three quarters: so many kicks and wake-ups cost more than it
 /// takes.
 const WORTH_A_NAP: u16 = 8;
@@ -150,6 +157,7 @@ pub struct Pacing {
     rest: Rest,
     /// Naps that brought buffers, in a row.
     naps: u32,
+    asides: Asides,
     published_at: Instant,
     /// The last look at the clock, as long as it is fresh.
     looked_at: Option<Instant>,
@@ -173,6 +181,7 @@ impl Pacing {
             proof_needed: 1,
             rest: Rest::Kick,
             naps: 0,
+            asides: Asides::new(),
             published_at: now,
             looked_at: None,
             seen: 0,
@@ -195,6 +204,13 @@ impl Pacing {
             self.published_at = now;
             self.looked_at = Some(self.published_at);
             self.seen = 0;
+        }
+    }
+
+    /// Stepping aside took so long.
+    pub fn stepped_aside(&mut self, took: Duration) {
+        if took >= OTHERS_RAN {
+            self.asides.step();
         }
     }
 
@@ -258,6 +274,9 @@ impl Pacing {
         };
         let looked = now.duration_since(since);
         if looked < patience {
+            if available == 0 && self.asides.must_sleep() {
+                return self.take_or_sleep(available, transfers, others);
+            }
             return if looked < PROMPT_ANSWER { Next::Look } else { Next::StepAside };
         }
         if available == 0 && self.is_reliable() {
@@ -303,6 +322,7 @@ impl Pacing {
 
     /// The driver answered, promptly or not.
     fn answered(&mut self, promptly: bool) {
+        self.asides.answered();
         if self.rest == Rest::Napping {
             self.rest = Rest::Nap;
             self.naps += 1;
@@ -411,5 +431,28 @@ mod tests {
         assert_eq!(driven.after(1, 0), Next::Sleep);
         driven.answer(1000);
         assert_eq!(driven.after(1, 0), Next::Sleep, "that was twice");
+    }
+
+    #[test]
+    fn who_steps_aside_for_each_answer_sleeps_once() {
+        let mut driven = Driven::new();
+        driven.publish();
+        driven.answer(1);
+        for _ in 0..100 {
+            assert_eq!(driven.after(4, 0), Next::StepAside);
+            driven.pacing.stepped_aside(Duration::from_nanos(400));
+            driven.answer(1);
+        }
+        let sleeps = (0..100).find(|_| {
+            let next = driven.after(1, 0);
+            if next == Next::Look {
+                assert_eq!(driven.after(3, 0), Next::StepAside);
+                driven.pacing.stepped_aside(Duration::from_micros(5));
+            }
+            driven.answer(1);
+            next == Next::Sleep
+        });
+        assert!(sleeps.is_some_and(|answers| answers > 1), "{sleeps:?}");
+        assert_eq!(driven.after(1, 0), Next::Look, "it is still looked for");
     }
 }
