@@ -29,6 +29,49 @@ pub async fn select<A: Future, B: Future>(left: A, right: B) -> Either<A::Output
     .await
 }
 
+/// Waits for both futures.
+pub async fn join<A: Future, B: Future>(left: A, right: B) -> (A::Output, B::Output) {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    let (mut first, mut second) = (None, None);
+    poll_fn(|context| {
+        poll_once(&mut first, left.as_mut(), context);
+        poll_once(&mut second, right.as_mut(), context);
+        if first.is_none() || second.is_none() {
+            return Poll::Pending;
+        }
+        first.take().zip(second.take()).map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// Waits for all of them; what each came to, in order.
+pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let waiting = futures.into_iter().map(|future| (Box::pin(future), None));
+    let mut waiting = waiting.collect::<Vec<_>>();
+    poll_fn(|context| {
+        for (future, output) in &mut waiting {
+            poll_once(output, future.as_mut(), context);
+        }
+        let is_over = waiting.iter().all(|(_, output)| output.is_some());
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Polls a future whose output is not there yet.
+fn poll_once<F: Future>(
+    output: &mut Option<F::Output>,
+    future: Pin<&mut F>,
+    context: &mut Context<'_>,
+) {
+    if output.is_none()
+        && let Poll::Ready(ready) = future.poll(context)
+    {
+        *output = Some(ready);
+    }
+}
+
 /// The time was over first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the time is over")]

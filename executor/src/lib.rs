@@ -55,7 +55,7 @@ pub mod sim {
 
 pub use address::SocketAddress;
 pub use buffer::{IoBuf, IoBufMut, IoVecs, IoVecsMut, Slice, Vectored, VectoredMut};
-pub use combinators::{Either, Elapsed, YieldNow, select, timeout, yield_now};
+pub use combinators::{Either, Elapsed, YieldNow, join, join_all, select, timeout, yield_now};
 pub use config::{
     Config, DirectIo, DriverChoice, DriverKind, KernelFeatures, KernelThread, Operations,
     Restrictions, Submission,

@@ -11,13 +11,11 @@
 //! in the limits if there are any. What they are asked goes to all of them, and all have to answer, so that
 //! one that hangs is noticed as a disk that hangs.
 
-use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use executor::{Either, select};
+use executor::{Either, join, join_all, select};
 use ipc::{CallError, Deadline, Message, Receiver, Reply, Sender};
 use thiserror::Error;
 
@@ -85,21 +83,8 @@ pub(super) async fn serve(
         let _ = all_done.recv().await;
         spoken
     };
-    let (mut own, mut speak, mut spoken) = (pin!(own), pin!(speak), None);
-    let mut is_over = false;
-    poll_fn(|context| {
-        is_over = is_over || own.as_mut().poll(context).is_ready();
-        if spoken.is_none()
-            && let Poll::Ready(result) = speak.as_mut().poll(context)
-        {
-            spoken = Some(result);
-        }
-        match spoken.take_if(|_| is_over) {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
-    })
-    .await
+    let ((), spoken) = join(own, speak).await;
+    spoken
 }
 
 /// A thread's ends.
@@ -194,7 +179,7 @@ impl Spread {
         for queue in queues {
             shares[usize::from(queue.index) % count].push(queue);
         }
-        let begun = together(self.threads.iter().zip(shares).map(|(thread, queues)| {
+        let begun = join_all(self.threads.iter().zip(shares).map(|(thread, queues)| {
             thread.ask(move |reply| BackendRequest::Activate { features, queues, reply })
         }));
         let begun = begun.await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -249,7 +234,7 @@ impl Spread {
         make: impl Fn(Reply<R>) -> BackendRequest,
     ) -> Result<Vec<R>, CallError> {
         let make = &make;
-        together(self.threads.iter().map(|thread| thread.ask(make))).await.into_iter().collect()
+        join_all(self.threads.iter().map(|thread| thread.ask(make))).await.into_iter().collect()
     }
 }
 
@@ -257,22 +242,4 @@ fn in_order(states: &[Vec<QueueState>]) -> Vec<QueueState> {
     let mut states = states.concat();
     states.sort_unstable_by_key(|state| state.index);
     states
-}
-
-/// Waits for all of them; what each came to, in order.
-async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting = futures.map(|future| (Box::pin(future), None)).collect::<Vec<_>>();
-    poll_fn(|context| {
-        for (future, output) in &mut waiting {
-            if output.is_none()
-                && let Poll::Ready(ready) = future.as_mut().poll(context)
-            {
-                *output = Some(ready);
-            }
-        }
-        let is_over = waiting.iter().all(|(_, output)| output.is_some());
-        if is_over { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
