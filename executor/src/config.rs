@@ -134,6 +134,16 @@ pub enum DirectIo {
     Polled,
 }
 
+impl DirectIo {
+    /// Transfers of more bytes than this are never polled for.
+    ///
+    /// One that the device does not take at once has to be divided, which cannot be polled for, and Linux 6.1 tries it
+    /// again for ever. So this is less than what Linux assumes of devices that say nothing, 127 KiB; who makes
+    /// an [`Fd::polled`](crate::Fd::polled) sees to it that its device takes so much, with each page of it somewhere else. A
+    /// large transfer is the one for which an interrupt counts least.
+    pub const MOST_POLLED: usize = 64 << 10;
+}
+
 /// Settings of an executor. `Config::default()` is right for most.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -59,6 +59,9 @@ done
 run 35 vmm run --disk "path=$silent,direct,iopoll"
 has 'cannot be polled; leave `iopoll` out'
 run 0 vmm run --disk "path=$silent,direct"
+echo 32 >/sys/block/${polled#/dev/}/queue/max_sectors_kb
+run 35 vmm run --disk "path=$polled,direct,iopoll"
+has 'max_sectors_kb is 32, and not 64 or more'
 "#;
 
 /// Five back ends die while Linux uses a disk with these options.

@@ -15,6 +15,13 @@ use crate::virtio::parts::{DirectIo, ExecutorNeeds};
 /// What direct I/O of any device takes: a page, at its own address.
 const BLOCK: usize = 4096;
 
+/// What a device has to take at once, by the names that the kernel has for that: all transfers that are polled for, also
+/// if each page is somewhere else and the first begins inside of one.
+const AT_ONCE: [(&str, usize); 2] = [
+    ("max_sectors_kb", executor::DirectIo::MOST_POLLED >> 10),
+    ("max_segments", executor::DirectIo::MOST_POLLED / BLOCK + 1),
+];
+
 pub(super) fn run(file: &File, metadata: &Metadata, options: &DiskOptions) -> Result<(), BlkError> {
     let path = || options.path.clone();
     let needs = options.executor;
@@ -43,6 +50,7 @@ fn poll_for(file: &File, metadata: &Metadata, executor: &mut Executor) -> io::Re
         let reason = "its device has no queues that are polled (/sys/block/*/queue/io_poll is 0)";
         return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
     }
+    check_limits(device)?;
     let file = OwnedFd::from(file.try_clone()?);
     executor.block_on(async {
         let memory = vec![0; 2 * BLOCK];
@@ -50,6 +58,22 @@ fn poll_for(file: &File, metadata: &Metadata, executor: &mut Executor) -> io::Re
         let (result, _) = Fd::polled(file)?.read_at(memory.slice(begin..begin + BLOCK), 0).await;
         result.map(drop)
     })
+}
+
+/// Whether the device takes at once what is polled for, where it says that.
+fn check_limits(device: u64) -> io::Result<()> {
+    for (attribute, needed) in AT_ONCE {
+        let limit = of_queue(device, attribute).and_then(|limit| limit.parse::<usize>().ok());
+        if let Some(limit) = limit
+            && limit < needed
+        {
+            let reason = format!(
+                "its device takes too little at once (/sys/block/*/queue/{attribute} is {limit}, and not {needed} or more)"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel says of the queue of a block device, in a word. A partition's queue is that of its disk.

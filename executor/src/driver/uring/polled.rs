@@ -13,18 +13,13 @@ use io_uring::squeue;
 
 use super::files::FileTable;
 use super::ring::{BATCH, Ring};
+use crate::config::DirectIo;
 use crate::driver::FileId;
 use crate::ops::Operation;
 use crate::ops::slots::{Completion, Token};
 
 /// Slots of its table of files: that of the one file that a device stands on, and some to spare.
 pub(super) const FILES: u32 = 4;
-
-/// What a device takes at once, unless it says that it is less: Linux assumes 127 KiB of those that say nothing.
-///
-/// A transfer that has to be divided cannot be polled for, and Linux 6.1 tries it again for ever. It is the one for which an
-/// interrupt counts least.
-const MOST_BYTES: usize = 64 << 10;
 
 /// Between pieces that are no neighbours some devices take nothing but whole pages.
 const PAGE: usize = 4096;
@@ -36,7 +31,7 @@ fn is_undivided(pieces: &[libc::iovec]) -> bool {
         let (end, begin) = (pair[0].iov_base as usize + pair[0].iov_len, pair[1].iov_base as usize);
         end == begin || (end.is_multiple_of(PAGE) && begin.is_multiple_of(PAGE))
     };
-    bytes <= MOST_BYTES && pieces.windows(2).all(fits)
+    bytes <= DirectIo::MOST_POLLED && pieces.windows(2).all(fits)
 }
 
 pub(super) struct Polled {
@@ -54,7 +49,7 @@ impl Polled {
     pub(super) fn takes(operation: &Operation) -> bool {
         match *operation {
             Operation::Read { length, .. } | Operation::Write { length, .. } => {
-                length as usize <= MOST_BYTES
+                length as usize <= DirectIo::MOST_POLLED
             }
             Operation::ReadVectored { iovecs, count, .. }
             | Operation::WriteVectored { iovecs, count, .. } => {
@@ -116,6 +111,8 @@ impl Polled {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MOST_BYTES: usize = DirectIo::MOST_POLLED;
 
     #[test]
     fn transfers_that_a_device_may_have_to_divide_are_not_polled_for() {
