@@ -6,10 +6,32 @@
 
 #![forbid(unsafe_code)]
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+/// Says how this program is called, and ends, if it was asked that.
+pub fn help(usage: &str) {
+    if std::env::args_os().skip(1).any(|argument| argument == "--help" || argument == "-h") {
+        println!("Usage: {usage}");
+        std::process::exit(0);
+    }
+}
+
+/// The number of rounds that the first argument asks for, 7 without one. One that is no number ends the program.
+pub fn rounds() -> usize {
+    let Some(argument) = std::env::args_os().nth(1) else { return 7 };
+    let number = argument.to_str().and_then(|text| text.parse::<NonZeroUsize>().ok());
+    number.map_or_else(
+        || {
+            eprintln!("{} is no number of rounds; see --help", argument.display());
+            std::process::exit(2)
+        },
+        NonZeroUsize::get,
+    )
+}
 
 /// One way of doing the work that is compared.
 pub struct Contestant {

@@ -30,7 +30,8 @@ struct Double {
 }
 
 fn main() {
-    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(7);
+    benches::help("channels [ROUNDS]");
+    let rounds = benches::rounds();
     let contestants =
         [Contestant::new("ipc", tasks_ipc), Contestant::new("tokio mpsc", tasks_tokio)];
     print("between tasks", &compare(&contestants, 1_000_000, rounds));

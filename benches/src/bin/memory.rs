@@ -29,6 +29,7 @@ const BEGINNING: Duration = Duration::from_secs(3);
 const LOADED: &str = "ok   load";
 
 fn main() {
+    benches::help("memory [OPTION-OF-VMM-RUN...]");
     let folder = benches::scratch();
     let disk = folder.path().join("disk");
     File::create(&disk).and_then(|file| file.set_len(DISK_BYTES)).expect("makes a disk");

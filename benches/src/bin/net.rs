@@ -44,6 +44,7 @@ const PLAIN_HEADER: usize = 10;
 const FLOOD: u64 = 1024;
 
 fn main() {
+    benches::help("net [OPTION-OF-VMM-RUN...]");
     // SAFETY: there is one thread, which has opened nothing that depends on its namespace.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
         .expect("makes a network namespace");

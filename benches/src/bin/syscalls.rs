@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DEVICE: &str = "blk0";
 
 fn main() {
+    benches::help("syscalls [OPTION-OF-VMM-RUN...]");
     for depth in [1, 32] {
         let (reads, calls) = measure(depth);
         let total: u64 = calls.iter().map(|(_, count)| count).sum();

@@ -19,9 +19,9 @@ const DISK_BYTES: usize = 64 << 20;
 const TURN: &str = "ms=500";
 
 fn main() {
-    let mut arguments = std::env::args_os().skip(1);
-    let rounds = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(7).max(1);
-    let options: Vec<_> = arguments.collect();
+    benches::help("trace [ROUNDS [OPTION-OF-VMM-RUN...]]");
+    let rounds = benches::rounds();
+    let options: Vec<_> = std::env::args_os().skip(2).collect();
     let folder = benches::scratch();
     let (disk, trace) = (folder.path().join("disk"), folder.path().join("trace"));
     // Written, so that reads come from the page cache and not from holes.

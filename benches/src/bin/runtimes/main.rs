@@ -27,7 +27,8 @@ pub(crate) const BLOCK: usize = 4096;
 pub(crate) const BLOCKS: u64 = (FILE_BYTES / BLOCK) as u64;
 
 fn main() {
-    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(7);
+    benches::help("runtimes [ROUNDS]");
+    let rounds = benches::rounds();
     // On the disk of the build and not in /tmp: a tmpfs cannot do reads without waiting, and every
     // runtime would measure the kernel's worker threads.
     let folder = tempfile::tempdir_in(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("a folder");
