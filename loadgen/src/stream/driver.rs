@@ -36,67 +36,28 @@ pub(super) trait Carrier {
     fn wait(&mut self, until: Instant) -> Result<(), LoadError>;
 }
 
-/// Connects to the host and moves bytes until the end; `look` is told the time now and then.
-pub(super) fn drive(
-    carrier: &mut impl Carrier,
-    wire: Wire,
-    stream: &Stream,
-    meter: &Meter,
-    end: Instant,
-    mut look: impl FnMut(Instant),
-) -> Result<(), LoadError> {
-    let pattern = super::pattern();
-    let mut driver = Driver { carrier, connection: Connection::new(wire, WINDOW), meter, pattern };
-    driver.connect(end)?;
-    let largest = match stream.frames {
-        FrameSize::Mtu => SEGMENT,
-        FrameSize::Large => PERIOD,
-    };
-    // When something came, and when to send again what nobody has said a word about.
-    let (mut came_at, mut again_at) = (Instant::now(), Instant::now() + LOST);
-    loop {
-        let now = Instant::now();
-        if now >= end {
-            break;
-        }
-        look(now);
-        let came = driver.receive()?;
-        let sent = stream.direction == Direction::Send && driver.send(largest)?;
-        if came {
-            came_at = now;
-        }
-        if came || sent {
-            again_at = now + LOST;
-            continue;
-        }
-        driver.tell()?;
-        if now - came_at > PATIENCE {
-            return Err(LoadError::Stuck);
-        }
-        if now >= again_at && driver.connection.under_way() > 0 {
-            driver.connection.go_back();
-            again_at = now + LOST;
-        } else {
-            driver.carrier.wait(end.min(again_at.max(now + LOST)))?;
-        }
-    }
-    let head = driver.connection.reset();
-    driver.carrier.send(&head, 0, 0)?;
-    driver.carrier.flush()
-}
-
-struct Driver<'a, C> {
+/// The driver's end of a stream that the host has agreed to.
+pub(super) struct Driver<'a, C> {
     carrier: &'a mut C,
     connection: Connection,
     meter: &'a Meter,
     pattern: Vec<u8>,
 }
 
-impl<C: Carrier> Driver<'_, C> {
-    fn connect(&mut self, end: Instant) -> Result<(), LoadError> {
+impl<'a, C: Carrier> Driver<'a, C> {
+    /// Connects to the host.
+    pub(super) fn connect(
+        carrier: &'a mut C,
+        wire: Wire,
+        meter: &'a Meter,
+    ) -> Result<Self, LoadError> {
+        let pattern = super::pattern();
+        let mut driver =
+            Self { carrier, connection: Connection::new(wire, WINDOW), meter, pattern };
+        let end = Instant::now() + PATIENCE;
         loop {
-            let head = self.connection.open();
-            self.say(&head)?;
+            let head = driver.connection.open();
+            driver.say(&head)?;
             let now = Instant::now();
             if now >= end {
                 return Err(LoadError::Unfit("carries no answer from the host".into()));
@@ -104,15 +65,60 @@ impl<C: Carrier> Driver<'_, C> {
             // The interface may not be up yet.
             let again = end.min(now + LOST);
             while Instant::now() < again {
-                while let Some((segment, _)) = self.next()? {
-                    if self.connection.take(&segment) == Meaning::Connected {
-                        let head = self.connection.acknowledge();
-                        return self.say(&head);
+                while let Some((segment, _)) = driver.next()? {
+                    if driver.connection.take(&segment) == Meaning::Connected {
+                        let head = driver.connection.acknowledge();
+                        driver.say(&head)?;
+                        return Ok(driver);
                     }
                 }
-                self.carrier.wait(again)?;
+                driver.carrier.wait(again)?;
             }
         }
+    }
+
+    /// Moves bytes until the end; `look` is told the time now and then.
+    pub(super) fn drive(
+        mut self,
+        stream: &Stream,
+        end: Instant,
+        mut look: impl FnMut(Instant),
+    ) -> Result<(), LoadError> {
+        let largest = match stream.frames {
+            FrameSize::Mtu => SEGMENT,
+            FrameSize::Large => PERIOD,
+        };
+        // When something came, and when to send again what nobody has said a word about.
+        let (mut came_at, mut again_at) = (Instant::now(), Instant::now() + LOST);
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                break;
+            }
+            look(now);
+            let came = self.receive()?;
+            let sent = stream.direction == Direction::Send && self.send(largest)?;
+            if came {
+                came_at = now;
+            }
+            if came || sent {
+                again_at = now + LOST;
+                continue;
+            }
+            self.tell()?;
+            if now - came_at > PATIENCE {
+                return Err(LoadError::Stuck);
+            }
+            if now >= again_at && self.connection.under_way() > 0 {
+                self.connection.go_back();
+                again_at = now + LOST;
+            } else {
+                self.carrier.wait(end.min(again_at.max(now + LOST)))?;
+            }
+        }
+        let head = self.connection.reset();
+        self.carrier.send(&head, 0, 0)?;
+        self.carrier.flush()
     }
 
     /// Takes some of what has come. False if nothing has.

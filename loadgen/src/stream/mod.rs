@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::frames::Direction;
 use crate::{Cost, Figures, LoadError, Polling, Processes, SystemCalls};
 
+use self::driver::Driver;
 pub use self::rings::StreamNet;
 
 /// Bytes of a stream in a frame of the usual MTU.
@@ -64,16 +65,17 @@ pub fn plain_stream(interface: &str, stream: &Stream) -> Result<Figures, LoadErr
     let mut carrier = plain::Plain::open(interface, stream)?;
     let meter = Meter::default();
     let host = host::Host::start(interface, stream.direction, meter.clone())?;
-    let wire = host.wire();
-    let run = Run::new(stream);
     // What belongs to this thread is read by it.
     let mut costs = (None, Cost::default());
     let mut marks = (0, 0);
-    let outcome = driver::drive(&mut carrier, wire, stream, &meter, run.end, |now| {
-        if costs.0.is_none() && now >= run.begin {
-            costs.0 = Some(Processes::this_thread());
-            marks.0 = meter.bytes();
-        }
+    let outcome = Driver::connect(&mut carrier, host.wire(), &meter).and_then(|driver| {
+        let run = Run::new(stream);
+        driver.drive(stream, run.end, |now| {
+            if costs.0.is_none() && now >= run.begin {
+                costs.0 = Some(Processes::this_thread());
+                marks.0 = meter.bytes();
+            }
+        })
     });
     marks.1 = meter.bytes();
     if let Some(processes) = costs.0 {

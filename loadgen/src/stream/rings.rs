@@ -2,7 +2,7 @@
 //! segments from it (virtio 1.3 section 5.1.6), over vhost-user.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use devices::memory::{GuestAddress, GuestMemory};
 use devices::virtio::queue::driver::{Buffer, DriverQueue};
 use devices::virtio::vhost_user::front_end::FrontEnd;
 
-use super::driver::{self, Carrier};
+use super::driver::{Carrier, Driver};
 use super::host::Host;
 use super::tcp::{Head, START};
 use super::{FrameSize, Meter, Run, Stream};
@@ -65,15 +65,20 @@ impl StreamNet {
         let meter = Meter::default();
         let host = Host::start(interface, self.stream.direction, meter.clone())?;
         let wire = host.wire();
-        let run = Run::new(&self.stream);
+        let (connected, connection) = mpsc::channel();
         let outcome = thread::scope(|scope| {
-            let thread = scope.spawn(|| {
+            let (stream, meter) = (&self.stream, &meter);
+            let thread = scope.spawn(move || {
                 let mut rings = self.start()?;
-                driver::drive(&mut rings, wire, &self.stream, &meter, run.end, |_| ())
+                let driver = Driver::connect(&mut rings, wire, meter)?;
+                let run = Run::new(stream);
+                // Who waits for it is there as long as this thread.
+                let _ = connected.send(run);
+                driver.drive(stream, run.end, |_| ())
             });
-            let figures = run.watch(process, &meter);
+            let figures = connection.recv().map(|run| run.watch(process, meter));
             let driven = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            driven.and(figures)
+            driven.and_then(|()| figures.unwrap_or(Err(LoadError::Stuck)))
         });
         let mut front_end = ring::locked(&self.front_end);
         // The first trouble is the one to tell of.

@@ -166,9 +166,11 @@ impl Tap {
     ) -> Result<Self, NetError> {
         check_pairs(pairs.into())?;
         let asked = interface.to_string();
-        let existed =
-            tun::exists(interface).map_err(system(&asked, "look for the interface of"))?;
+        let index = || tun::index(interface).map_err(system(&asked, "look for the interface of"));
+        let before = index()?;
         let (first, interface, flags) = attach_first(interface, pairs)?;
+        // What was there may have gone with the one who had it, and this is another.
+        let existed = before.is_some() && index()? == before;
         let name = interface.to_string();
         let mut queues = vec![first];
         while queues.len() < usize::from(pairs) {

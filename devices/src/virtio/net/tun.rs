@@ -164,14 +164,22 @@ fn control_socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Whether an interface of that name exists.
-pub(super) fn exists(name: InterfaceName) -> io::Result<bool> {
-    let result = Request::new(name).make(&control_socket()?, libc::SIOCGIFINDEX as c_ulong);
-    match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+/// The number of the interface of that name, if there is one. Another one that is made later has another number.
+pub(super) fn index(name: InterfaceName) -> io::Result<Option<c_int>> {
+    let mut request = Request::new(name);
+    match request.make(&control_socket()?, libc::SIOCGIFINDEX as c_ulong) {
+        Ok(()) => Ok(Some(request.number())),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the interface is up.
+#[cfg(test)]
+pub(super) fn is_up(name: InterfaceName) -> io::Result<bool> {
+    let mut request = Request::new(name);
+    request.make(&control_socket()?, libc::SIOCGIFFLAGS as c_ulong)?;
+    Ok(request.flags() & libc::IFF_UP as c_short != 0)
 }
 
 /// The interface's MTU.

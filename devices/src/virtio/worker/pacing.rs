@@ -26,7 +26,8 @@
 //! completions are taken meanwhile. Who has looked for longer than a prompt answer takes lets other
 //! threads have the processor between looks: perhaps it is the driver that waits for it.
 //!
-//! If it is, for one answer after the other, sleeping once may bring them apart (`asides.rs`).
+//! If it is, for one answer after the other, sleeping once may bring them apart (`asides.rs`). Where much is owed they share
+//! it well enough: what one does while it has it is worth a switch.
 
 use std::time::Duration;
 
@@ -274,7 +275,9 @@ impl Pacing {
         };
         let looked = now.duration_since(since);
         if looked < patience {
-            if available == 0 && self.asides.must_sleep() {
+            // A kick would have it run before the driver can make a second buffer available, where much is owed.
+            let owes_little = self.owed < WORTH_A_NAP;
+            if available == 0 && owes_little && self.asides.must_sleep() {
                 return self.take_or_sleep(available, transfers, others);
             }
             return if looked < PROMPT_ANSWER { Next::Look } else { Next::StepAside };

@@ -275,7 +275,7 @@ fn taps_by_name_and_by_descriptor() {
         assert!(busy.to_string().contains("another process uses it"), "{busy}");
         drop(tap);
         // Interfaces that are made go with their descriptors.
-        assert!(!tun::exists(tun::InterfaceName::new("mine").unwrap()).unwrap());
+        assert_eq!(tun::index(tun::InterfaceName::new("mine").unwrap()).unwrap(), None);
 
         let several = attached("several", single | tun::IFF_MULTI_QUEUE);
         let one = Tap::open(named("several")).unwrap();
@@ -302,6 +302,31 @@ fn taps_by_name_and_by_descriptor() {
         let source = TapSource::Descriptors(vec![file]);
         let error = Tap::open(TapOptions::new(source)).unwrap_err();
         assert!(matches!(error, NetError::NotTap { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_tap_that_goes_with_the_one_who_had_it_is_made_anew_and_brought_up() {
+    isolated(|| {
+        let name = tun::InterfaceName::new("mine").unwrap();
+        let holder = attached("mine", tun::IFF_TAP | tun::IFF_NO_PI | tun::IFF_VNET_HDR);
+        let first = tun::index(name).unwrap();
+        let (say, thread) = std::sync::mpsc::channel();
+        let opener = std::thread::spawn(move || {
+            say.send(rustix::thread::gettid()).unwrap();
+            Tap::open(named("mine"))
+        });
+        // Until it has seen the interface, cannot have it, and sleeps.
+        let status = format!("/proc/self/task/{}/stat", thread.recv().unwrap().as_raw_pid());
+        while !opener.is_finished()
+            && !std::fs::read_to_string(&status).is_ok_and(|stat| stat.contains(") S "))
+        {
+            std::thread::yield_now();
+        }
+        drop(holder);
+        let _tap = opener.join().unwrap().unwrap();
+        assert_ne!(tun::index(name).unwrap(), first);
+        assert!(tun::is_up(name).unwrap());
     });
 }
 
