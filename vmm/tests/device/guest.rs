@@ -22,11 +22,32 @@ const QUEUE_SIZE: u16 = 16;
 /// A page for each queue.
 const BUFFERS_AT: u64 = 0x8_0000;
 const BUFFER_BYTES: u32 = 256;
-/// Where the devices of tests may put other things.
-pub(crate) const FREE_AT: u64 = 0xc_0000;
+/// Where requests to disks are.
+const FREE_AT: u64 = 0xc_0000;
 
 /// Virtio 1.3 section 6.
 const VERSION_1: u64 = 1 << 32;
+
+/// Kinds of requests to disks: virtio 1.3 section 5.2.6.
+pub(crate) const READ: u32 = 0;
+pub(crate) const WRITE: u32 = 1;
+
+/// Where a request to a disk is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) header: u64,
+    pub(crate) status: u64,
+    pub(crate) data: u64,
+}
+
+impl Place {
+    /// That of one of several requests for blocks of so many bytes.
+    pub(crate) fn of(request: usize, block: usize) -> Self {
+        let header = FREE_AT + request as u64 * 32;
+        let data = FREE_AT + 0x1000 + (request * block) as u64;
+        Self { header, status: header + 16, data }
+    }
+}
 
 struct Queue {
     driver: DriverQueue,
@@ -123,6 +144,35 @@ impl Guest {
     /// Makes buffers available, without a word to the device.
     pub(crate) fn add(&mut self, queue: usize, buffers: &[Buffer]) -> u16 {
         self.queues[queue].driver.add(buffers).expect("there is room")
+    }
+
+    /// Makes a request to a disk available, for a block of so many bytes that begins at a sector.
+    pub(crate) fn add_request(
+        &mut self,
+        queue: usize,
+        kind: u32,
+        sector: u64,
+        place: Place,
+        length: u32,
+    ) {
+        let Place { header, status, data } = place;
+        let mut bytes = [kind.to_le_bytes(), [0; 4]].concat();
+        bytes.extend(sector.to_le_bytes());
+        self.memory.write_slice(GuestAddress(header), &bytes).expect("is in memory");
+        self.memory.write_slice(GuestAddress(status), &[0xff]).expect("is in memory");
+        let data = match kind {
+            WRITE => Buffer::Readable { address: data, length },
+            _ => Buffer::Writable { address: data, length },
+        };
+        let header = Buffer::Readable { address: header, length: 16 };
+        self.add(queue, &[header, data, Buffer::Writable { address: status, length: 1 }]);
+    }
+
+    /// What the disk said of a request.
+    pub(crate) fn status(&self, place: Place) -> u8 {
+        let mut status = [0xff];
+        self.memory.read_slice(GuestAddress(place.status), &mut status).expect("is in memory");
+        status[0]
     }
 
     /// Tells the device of what was added.

@@ -10,22 +10,19 @@ use std::thread;
 use std::time::Duration;
 
 use devices::memory::GuestAddress;
-use devices::virtio::queue::driver::Buffer;
 use loadgen::virtio_blk::VirtioBlk;
 use loadgen::virtio_fs::{FsAmounts, VirtioFs};
 use loadgen::{Access, Check, Order, Placement, Polling, Workload};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::guest::{FREE_AT, Guest};
+use crate::guest::{Guest, Place, READ, WRITE};
 use crate::support::{Device, PATIENCE, connect};
 
 const DISK_BYTES: usize = 4 << 20;
 const BLOCK: usize = 4096;
 /// Writes that are under way together.
 const BATCH: usize = 5;
-
-const WRITE: u32 = 1;
 
 /// What a command says of who serves, and when it has ended all it has said.
 pub(crate) struct Said {
@@ -87,38 +84,24 @@ fn serve_again(folder: &Path, options: &[&str]) -> (Device, Said) {
     (device, said)
 }
 
-/// What each request is made of, beside its data.
-fn place(request: usize) -> (u64, u64, u64) {
-    let at = FREE_AT + request as u64 * 32;
-    (at, at + 16, FREE_AT + 0x1000 + (request * BLOCK) as u64)
+/// Where a request is.
+fn place(request: usize) -> Place {
+    Place::of(request, BLOCK)
 }
 
 /// Makes a request for each block of a batch and waits for all of them.
 fn transfer(guest: &mut Guest, kind: u32, first_block: usize) {
     for request in 0..BATCH {
-        let (header, status, data) = place(request);
         let sector = ((first_block + request) * BLOCK / 512) as u64;
-        let mut bytes = [kind.to_le_bytes(), [0; 4]].concat();
-        bytes.extend(sector.to_le_bytes());
-        guest.memory.write_slice(GuestAddress(header), &bytes).expect("is in memory");
-        guest.memory.write_slice(GuestAddress(status), &[0xff]).expect("is in memory");
-        let length = BLOCK as u32;
-        let data = match kind {
-            WRITE => Buffer::Readable { address: data, length },
-            _ => Buffer::Writable { address: data, length },
-        };
-        let header = Buffer::Readable { address: header, length: 16 };
-        guest.add(0, &[header, data, Buffer::Writable { address: status, length: 1 }]);
+        guest.add_request(0, kind, sector, place(request), BLOCK as u32);
     }
     guest.kick(0);
     for _ in 0..BATCH {
         guest.taken(0);
     }
     for request in 0..BATCH {
-        let mut status = [0xff];
-        let at = GuestAddress(place(request).1);
-        guest.memory.read_slice(at, &mut status).expect("is in memory");
-        assert_eq!(status, [0], "request {request} of {kind} at block {first_block}");
+        let status = guest.status(place(request));
+        assert_eq!(status, 0, "request {request} of {kind} at block {first_block}");
     }
 }
 
@@ -132,7 +115,7 @@ fn use_disk(guest: &mut Guest, stop: &AtomicBool, done: &AtomicU64) {
     let batches = DISK_BYTES / BLOCK / BATCH;
     for turn in 0.. {
         let first_block = turn as usize % batches * BATCH;
-        let data = |request| GuestAddress(place(request).2);
+        let data = |request| GuestAddress(place(request).data);
         for request in 0..BATCH {
             let block = contents(turn, first_block + request);
             guest.memory.write_slice(data(request), &block).expect("is in memory");
@@ -141,7 +124,7 @@ fn use_disk(guest: &mut Guest, stop: &AtomicBool, done: &AtomicU64) {
         for request in 0..BATCH {
             guest.memory.write_slice(data(request), &[0; BLOCK]).expect("is in memory");
         }
-        transfer(guest, 0, first_block);
+        transfer(guest, READ, first_block);
         for request in 0..BATCH {
             let mut block = vec![0; BLOCK];
             guest.memory.read_slice(data(request), &mut block).expect("is in memory");

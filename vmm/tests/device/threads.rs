@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use devices::memory::GuestAddress;
-use devices::virtio::queue::driver::Buffer;
 use loadgen::virtio_blk::VirtioBlk;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::{FREE_AT, Guest};
+use crate::guest::{Guest, Place, READ, WRITE};
 use crate::several::{Said, threads, verified_load};
 use crate::support::{Device, connect};
 
@@ -63,30 +62,17 @@ fn queues_on_several_threads_keep_what_is_written() {
     }
 }
 
-/// Where a request of a queue is: its header, its status, its data.
-fn place(queue: usize, request: usize) -> (u64, u64, u64) {
-    let index = (queue * BATCH + request) as u64;
-    let at = FREE_AT + index * 32;
-    (at, at + 16, FREE_AT + 0x1000 + index * BLOCK as u64)
+/// Where a request of a queue is.
+fn place(queue: usize, request: usize) -> Place {
+    Place::of(queue * BATCH + request, BLOCK)
 }
 
 /// Makes a batch of requests available on each queue.
 fn send(guest: &mut Guest, kind: u32, block: impl Fn(usize, usize) -> usize) {
     for queue in 0..QUEUES {
         for request in 0..BATCH {
-            let (header, status, data) = place(queue, request);
             let sector = (block(queue, request) * BLOCK / 512) as u64;
-            let mut bytes = [kind.to_le_bytes(), [0; 4]].concat();
-            bytes.extend(sector.to_le_bytes());
-            guest.memory.write_slice(GuestAddress(header), &bytes).expect("is in memory");
-            guest.memory.write_slice(GuestAddress(status), &[0xff]).expect("is in memory");
-            let length = BLOCK as u32;
-            let data = match kind {
-                0 => Buffer::Writable { address: data, length },
-                _ => Buffer::Readable { address: data, length },
-            };
-            let header = Buffer::Readable { address: header, length: 16 };
-            guest.add(queue, &[header, data, Buffer::Writable { address: status, length: 1 }]);
+            guest.add_request(queue, kind, sector, place(queue, request), BLOCK as u32);
         }
     }
     (0..QUEUES).for_each(|queue| guest.kick(queue));
@@ -98,10 +84,8 @@ fn receive(guest: &mut Guest) {
             guest.taken(queue);
         }
         for request in 0..BATCH {
-            let mut status = [0xff];
-            let at = GuestAddress(place(queue, request).1);
-            guest.memory.read_slice(at, &mut status).expect("is in memory");
-            assert_eq!(status, [0], "request {request} of queue {queue}");
+            let status = guest.status(place(queue, request));
+            assert_eq!(status, 0, "request {request} of queue {queue}");
         }
     }
 }
@@ -117,21 +101,21 @@ fn a_successor_replays_what_all_threads_had_in_flight() {
         let contents = |queue, request| [turn ^ block(queue, request) as u8; BLOCK];
         let all = || (0..QUEUES).flat_map(|queue| (0..BATCH).map(move |request| (queue, request)));
         for (queue, request) in all() {
-            let data = GuestAddress(place(queue, request).2);
+            let data = GuestAddress(place(queue, request).data);
             guest.memory.write_slice(data, &contents(queue, request)).expect("is in memory");
         }
-        send(&mut guest, 1, block);
+        send(&mut guest, WRITE, block);
         kill_process(Pid::from_raw(process).expect("a number"), Signal::KILL).expect("lives");
         receive(&mut guest);
         for (queue, request) in all() {
-            let data = GuestAddress(place(queue, request).2);
+            let data = GuestAddress(place(queue, request).data);
             guest.memory.write_slice(data, &[0xee; BLOCK]).expect("is in memory");
         }
-        send(&mut guest, 0, block);
+        send(&mut guest, READ, block);
         receive(&mut guest);
         for (queue, request) in all() {
             let mut read = vec![0; BLOCK];
-            let data = GuestAddress(place(queue, request).2);
+            let data = GuestAddress(place(queue, request).data);
             guest.memory.read_slice(data, &mut read).expect("is in memory");
             assert!(read == contents(queue, request), "turn {turn}, {request} of {queue}");
         }

@@ -95,6 +95,19 @@ impl Spread {
         status
     }
 
+    /// Has so many sectors read on each queue, in places and from sectors one after the other.
+    fn read_on_each(&mut self, reads: u64) {
+        for queue in 0..QUEUES {
+            for request in 0..reads {
+                let place = u64::from(queue) * reads + request;
+                let data = [writable(Bed::data(place), 512)];
+                let frame = self.bed.frame(place, IN, place, &data);
+                self.bed.driver(queue.into()).add(&frame).unwrap();
+            }
+            self.bed.publish(queue.into());
+        }
+    }
+
     async fn finish(self) {
         let Self { bed, threads, .. } = self;
         bed.finish().await;
@@ -136,15 +149,7 @@ fn all_queues_stop_and_go_on_together() {
         let disk = Disk::new(1 << 20);
         let mut spread = Spread::start(&options(&disk)).await;
         for _ in 0..3 {
-            for queue in 0..QUEUES {
-                for request in 0..4 {
-                    let place = u64::from(queue) * 4 + request;
-                    let data = [writable(Bed::data(place), 512)];
-                    let frame = spread.bed.frame(place, IN, place, &data);
-                    spread.bed.driver(queue.into()).add(&frame).unwrap();
-                }
-                spread.bed.publish(queue.into());
-            }
+            spread.read_on_each(4);
             let states = spread.bed.pause().await;
             let indices = states.iter().map(|state| state.index).collect::<Vec<_>>();
             assert_eq!(indices, [0, 1, 2, 3]);
@@ -247,15 +252,7 @@ fn limits_are_for_all_threads_together() {
         let limit = RateLimit { per_second: 0, burst: BURST as u64 };
         options.limits = RateLimits { operations: Some(limit), bytes: None };
         let mut spread = Spread::start(&options).await;
-        for queue in 0..QUEUES {
-            for request in 0..5 {
-                let place = u64::from(queue) * 5 + request;
-                let data = [writable(Bed::data(place), 512)];
-                let frame = spread.bed.frame(place, IN, place, &data);
-                spread.bed.driver(queue.into()).add(&frame).unwrap();
-            }
-            spread.bed.publish(queue.into());
-        }
+        spread.read_on_each(5);
         let take = |bed: &mut Bed| -> usize {
             let take = |queue| std::iter::from_fn(|| bed.driver(queue).take_used()).count();
             (0..usize::from(QUEUES)).map(take).sum()
