@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::count::{Count, Counted};
 use super::{ByteCount, CpuList, DeviceId, key_value};
 
 /// A disk: `--disk path=...,ro,direct,sqpoll,iopoll,queues=N,threads=N,block-size=N,id=S,cpus=L` or a `[[disk]]` table.
@@ -93,14 +94,30 @@ impl FromStr for DiskConfig {
 }
 
 /// How many request queues a disk has: 1 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "u16")]
-pub struct QueueCount(u16);
+pub type QueueCount = Count<DiskQueues>;
 
 /// How many threads serve the queues of a disk: 1 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "u16")]
-pub struct ThreadCount(u16);
+pub type ThreadCount = Count<DiskThreads>;
+
+/// More than there are virtual CPUs bring nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskQueues {}
+
+/// One for each queue at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskThreads {}
+
+impl Counted for DiskQueues {
+    const MOST: u16 = 16;
+    type Error = DiskValueError;
+    const REFUSED: DiskValueError = DiskValueError::Queues;
+}
+
+impl Counted for DiskThreads {
+    const MOST: u16 = DiskQueues::MOST;
+    type Error = DiskValueError;
+    const REFUSED: DiskValueError = DiskValueError::Threads;
+}
 
 /// The bytes of a logical block: 512 or 4096.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +128,10 @@ pub struct BlockSize(u32);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DiskValueError {
     /// See [`QueueCount`].
-    #[error("a disk has 1 to {} queues", QueueCount::MAX)]
+    #[error("a disk has 1 to {} queues", DiskQueues::MOST)]
     Queues,
     /// See [`ThreadCount`].
-    #[error("a disk has 1 to {} threads", QueueCount::MAX)]
+    #[error("a disk has 1 to {} threads", DiskThreads::MOST)]
     Threads,
     /// See [`BlockSize`].
     #[error("a block has 512 or 4096 bytes")]
@@ -122,73 +139,9 @@ pub enum DiskValueError {
 }
 
 impl QueueCount {
-    /// More than there are virtual CPUs bring nothing.
-    pub const MAX: u16 = 16;
-
-    /// As many as there can be.
-    pub const MOST: Self = Self(Self::MAX);
-
-    /// The number.
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-
     /// One queue for each CPU, up to the most there can be.
     pub fn for_cpus(cpus: super::CpuCount) -> Self {
-        Self(u16::from(cpus.get()).min(Self::MAX))
-    }
-}
-
-impl TryFrom<i64> for QueueCount {
-    type Error = DiskValueError;
-
-    fn try_from(count: i64) -> Result<Self, DiskValueError> {
-        match u16::try_from(count) {
-            Ok(count @ 1..=Self::MAX) => Ok(Self(count)),
-            _ => Err(DiskValueError::Queues),
-        }
-    }
-}
-
-impl From<QueueCount> for u16 {
-    fn from(count: QueueCount) -> Self {
-        count.0
-    }
-}
-
-impl ThreadCount {
-    /// The number.
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-    fn is_one(&self) -> bool {
-        self.0 == 1
-    }
-}
-
-impl Default for ThreadCount {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl TryFrom<i64> for ThreadCount {
-    type Error = DiskValueError;
-
-    fn try_from(count: i64) -> Result<Self, DiskValueError> {
-        match u16::try_from(count) {
-            // One for each queue at most.
-            Ok(count @ 1..=QueueCount::MAX) => Ok(Self(count)),
-            _ => Err(DiskValueError::Threads),
-        }
-    }
-}
-
-impl From<ThreadCount> for u16 {
-    fn from(count: ThreadCount) -> Self {
-        count.0
+        Self::up_to_most(cpus.get().into())
     }
 }
 

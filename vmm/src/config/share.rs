@@ -8,6 +8,7 @@ use fileserver::Ids;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::count::{Count, Counted};
 use super::{CpuList, OwnerMap, key_value};
 
 /// A shared directory: `--share
@@ -111,9 +112,17 @@ pub enum ShareProtocol {
 pub struct ShareTag(String);
 
 /// How many request queues a shared directory has: 1 to 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "i64", into = "u16")]
-pub struct ShareQueues(u16);
+pub type ShareQueues = Count<DirectoryQueues>;
+
+/// Those of a shared directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryQueues {}
+
+impl Counted for DirectoryQueues {
+    const MOST: u16 = FsOptions::MAX_QUEUES;
+    type Error = ShareValueError;
+    const REFUSED: ShareValueError = ShareValueError::Queues;
+}
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -149,36 +158,6 @@ impl TryFrom<String> for ShareTag {
 impl From<ShareTag> for String {
     fn from(tag: ShareTag) -> Self {
         tag.0
-    }
-}
-
-impl ShareQueues {
-    /// The number.
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
-
-impl Default for ShareQueues {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl TryFrom<i64> for ShareQueues {
-    type Error = ShareValueError;
-
-    fn try_from(count: i64) -> Result<Self, ShareValueError> {
-        match u16::try_from(count) {
-            Ok(count @ 1..=FsOptions::MAX_QUEUES) => Ok(Self(count)),
-            _ => Err(ShareValueError::Queues),
-        }
-    }
-}
-
-impl From<ShareQueues> for u16 {
-    fn from(count: ShareQueues) -> Self {
-        count.0
     }
 }
 
