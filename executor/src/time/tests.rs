@@ -1,6 +1,8 @@
 //! The wheel against a list, and when sleeps end.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -123,6 +125,26 @@ fn check(
     for timer in model {
         assert!(timer.latest > now, "a timer was missed");
     }
+}
+
+#[test]
+fn sleeps_that_begin_together_end_in_order() {
+    let mut executor = Still::executor(0);
+    executor.block_on(async {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let group = TaskGroup::new();
+        // Over several levels of the wheel, several in one tick, in a muddled order.
+        for micros in (0..400).map(|number| number * 7919 % 400 * 31) {
+            let order = Rc::clone(&order);
+            group.spawn(async move {
+                sleep(Duration::from_micros(micros)).await;
+                order.borrow_mut().push(micros);
+            });
+        }
+        group.wait().await;
+        let order = order.borrow();
+        assert!(order.len() == 400 && order.is_sorted(), "{order:?}");
+    });
 }
 
 #[test]
