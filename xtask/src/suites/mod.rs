@@ -23,6 +23,7 @@ mod polled;
 mod posix;
 mod programs;
 mod root_dir;
+mod threads;
 mod traces;
 mod vhost_user;
 mod vsock;
@@ -137,6 +138,7 @@ const LONG: &[&str] = &[
     "polled/",
     "posix/",
     "root-dir/",
+    "threads/",
     "traces/",
     "vsock/kills",
     "vsock/messages-both-ways",
@@ -171,6 +173,7 @@ fn in_order() -> Vec<Case> {
         polled::cases(),
         posix::cases(),
         root_dir::cases(),
+        threads::cases(),
         vhost_user::cases(),
         vsock::cases(),
         consoles::cases(),
