@@ -7,7 +7,7 @@
 //! depth=N bs=BYTES    requests in flight for each queue (32), bytes of each (4096)
 //! segments=N          data descriptors of each request (1)
 //! flush=N             a flush after every N writes (0: none)
-//! seconds=N ms=N      how long (1), in seconds or milliseconds
+//! seconds=N ms=N      how long (1), in seconds or milliseconds; the key q ends a load earlier
 //! span=MIB            how much of the disk (0: all; verify: 16)
 //! disk=N|all queues=N which disks (0), how many queues of each (1)
 //! pauses=N            report the N longest times without a finished request (0)

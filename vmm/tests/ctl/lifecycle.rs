@@ -1,6 +1,6 @@
 //! Pauses and ends.
 
-use crate::machine::{ENDLESS, Machine, has_kvm, until};
+use crate::machine::{ENDLESS, Machine, VERIFYING, has_kvm, until};
 
 #[test]
 fn nothing_happens_during_a_pause_and_nothing_is_lost() {
@@ -8,8 +8,7 @@ fn nothing_happens_during_a_pause_and_nothing_is_lost() {
         return;
     }
     for placement in [&[][..], &["--single-process"]] {
-        let words = "check=cpu blk=verify depth=8 seconds=4";
-        let mut machine = Machine::start(words, placement);
+        let mut machine = Machine::start(VERIFYING, placement);
         let mut before = 0;
         for _ in 0..3 {
             before = machine.requests_after(before);
@@ -22,6 +21,7 @@ fn nothing_happens_during_a_pause_and_nothing_is_lost() {
             machine.done(&["resume"]);
             assert_eq!(machine.status()["state"], "running");
         }
+        machine.end_load();
         assert_eq!(machine.wait(), Some(0), "{}", machine.text("log"));
         let output = machine.text("output");
         assert!(output.contains("errors=0, verify_failures=0"), "{output}");
@@ -33,7 +33,7 @@ fn a_successor_that_comes_during_a_pause_waits_for_its_end() {
     if !has_kvm() {
         return;
     }
-    let mut machine = Machine::start("check=cpu blk=verify depth=8 seconds=4", &[]);
+    let mut machine = Machine::start(VERIFYING, &[]);
     machine.requests_after(0);
     let pid = machine.disk_pid();
     machine.done(&["pause"]);
@@ -49,6 +49,7 @@ fn a_successor_that_comes_during_a_pause_waits_for_its_end() {
     assert_eq!(machine.requests(), paused);
     machine.done(&["resume"]);
     machine.requests_after(paused);
+    machine.end_load();
     assert_eq!(machine.wait(), Some(0), "{}", machine.text("log"));
     let output = machine.text("output");
     assert!(output.contains("errors=0, verify_failures=0"), "{output}");

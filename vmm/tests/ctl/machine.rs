@@ -1,6 +1,7 @@
 //! A machine in a folder of its own, and `vmm ctl` for it.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -19,6 +20,8 @@ const INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) const DISK_BYTES: u64 = 16 << 20;
 /// A load that lasts until it is stopped.
 pub(crate) const ENDLESS: &str = "check=cpu blk=read depth=8 seconds=1000000";
+/// One that compares what it reads back, until [`Machine::end_load`].
+pub(crate) const VERIFYING: &str = "check=cpu blk=verify depth=8 seconds=1000000";
 
 /// Says why no machine runs here, in the form that the runner of all tests counts.
 pub(crate) fn has_kvm() -> bool {
@@ -87,7 +90,7 @@ impl Machine {
         command.args(["run", "--control", "vm.sock", "--disk", "path=disk.img,id=data"]);
         command.args(["--cmdline", words]).args(options).current_dir(folder.path());
         command.env("XDG_RUNTIME_DIR", folder.path());
-        command.stdin(Stdio::null()).stdout(output).stderr(log).env_remove("VMM_LOG");
+        command.stdin(Stdio::piped()).stdout(output).stderr(log).env_remove("VMM_LOG");
         let child = command.spawn().expect("the binary starts");
         let mut machine = Self { folder, child };
         until("the machine listens", || {
@@ -145,6 +148,12 @@ impl Machine {
     /// Waits until the disk has done more than this.
     pub(crate) fn requests_after(&self, before: u64) -> u64 {
         until("the disk works", || Some(self.requests()).filter(|requests| *requests > before))
+    }
+
+    /// Has the guest end its load and say what came of it.
+    pub(crate) fn end_load(&mut self) {
+        let keys = self.child.stdin.as_mut().expect("a pipe");
+        keys.write_all(b"q").expect("the machine takes keys");
     }
 
     pub(crate) fn wait(&mut self) -> Option<i32> {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cmdline::{Load, Operation},
-    platform::{mmio::Window, time},
+    platform::{mmio::Window, term::Term, time},
 };
 
 /// MiB of a disk that a verifying load uses: what it writes in a second, and reads back at the end.
@@ -186,7 +186,7 @@ impl LaneState {
 /// Loads all disks at the same time. The error is what ended the load of one before its time.
 pub(crate) fn run(mut targets: Vec<Target>, milliseconds: u64) -> Vec<Result<Outcome, String>> {
     let start = time::now();
-    let end = start.saturating_add(time::counts_of_milliseconds(milliseconds));
+    let mut term = Term::new(start, milliseconds);
     let patience = time::counts(PATIENCE_SECONDS);
     let mut states: Vec<State> = targets.iter().map(|_| State::Busy { progress: start }).collect();
     let mut stopped = false;
@@ -216,7 +216,7 @@ pub(crate) fn run(mut targets: Vec<Target>, milliseconds: u64) -> Vec<Result<Out
                 }
             }
         }
-        if !stopped && time::now() >= end {
+        if !stopped && term.is_over(time::now()) {
             stopped = true;
             for target in &mut targets {
                 target.plan.stop();

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     blk::pauses::Pauses,
     cmdline::{NetLoad, NetOperation, RingWishes, Wish},
-    platform::time,
+    platform::{term::Term, time},
 };
 
 /// Frames one way.
@@ -129,6 +129,7 @@ pub(crate) fn run(mut nic: Nic, load: &NetLoad) -> Result<Outcome, String> {
 impl Run<'_> {
     fn go_on(&mut self) -> Result<(), String> {
         let start = time::now();
+        let mut term = Term::new(start, self.load.seconds * 1000);
         let length = time::counts(self.load.seconds);
         let patience = time::counts(PATIENCE_SECONDS);
         let between_resets = length / (self.load.resets + 1);
@@ -143,7 +144,7 @@ impl Run<'_> {
             } else {
                 spin_loop();
             }
-            self.over |= now.saturating_sub(start) >= length;
+            self.over = term.is_over(now);
             if moved == 0 && self.in_flight() > 0 && now.saturating_sub(progress) > patience {
                 let in_flight = self.in_flight();
                 return Err(format!("no answer in {PATIENCE_SECONDS} s, {in_flight} in flight"));
@@ -151,8 +152,7 @@ impl Run<'_> {
             let next_reset = between_resets * (self.outcome.resets + 1);
             // One in the middle of nothing would prove nothing.
             if self.outcome.resets < self.load.resets
-                && now.saturating_sub(start) >= next_reset
-                && (moved_since_reset > 0 || self.over)
+                && (self.over || moved_since_reset > 0 && now.saturating_sub(start) >= next_reset)
             {
                 self.reset()?;
                 moved_since_reset = 0;

@@ -26,4 +26,6 @@ pub(crate) mod serial;
 #[cfg(not(test))]
 pub(crate) mod services;
 #[cfg(not(test))]
+pub(crate) mod term;
+#[cfg(not(test))]
 pub(crate) mod time;

@@ -18,6 +18,13 @@ pub(crate) fn write_u32(port: u16, value: u32) {
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) };
 }
 
+pub(crate) fn read_u8(port: u16) -> u8 {
+    let value;
+    // SAFETY: see the module.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack)) };
+    value
+}
+
 pub(crate) fn read_u32(port: u16) -> u32 {
     let value;
     // SAFETY: see the module.

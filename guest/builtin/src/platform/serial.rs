@@ -1,11 +1,16 @@
 //! The serial line, COM1. An exit for each byte, so lines are short and the transmitter is not
 //! polled. Without the heap: the message may be that there is none.
+//!
+//! Registers are those of the 16550 (PC16550D data sheet, section 8).
 
 use core::fmt::{self, Write};
 
 use super::ports;
 
+/// The transmitter, and what was received.
 const COM1: u16 = 0x3f8;
+const LINE_STATUS: u16 = COM1 + 5;
+const LINE_STATUS_DATA_READY: u8 = 1 << 0;
 
 /// Writes one line.
 pub(crate) fn line(text: fmt::Arguments<'_>) {
@@ -13,6 +18,12 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
     // Writing to the buffer does not fail.
     let _ = writeln!(buffer, "{text}");
     buffer.flush();
+}
+
+/// What was typed next, if anything was.
+pub(crate) fn typed() -> Option<u8> {
+    let ready = ports::read_u8(LINE_STATUS) & LINE_STATUS_DATA_READY != 0;
+    ready.then(|| ports::read_u8(COM1))
 }
 
 struct Buffer {
