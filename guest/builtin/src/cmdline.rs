@@ -14,7 +14,7 @@
 //! net=OP              load a network: send, receive, echo, both (send and receive)
 //! frames=N bytes=N    as many frames each way (0: until the time is over), bytes of each (1514)
 //! buffer=BYTES        receive buffers of that size (2048); mergeable=off: a frame in each
-//! resets=N nic=N      reset the device N times under load (0); which network (0)
+//! resets=N nic=N      reset the device N times, spread over frames or time (0); which network (0)
 //!                     depth, seconds, queues (here pairs) and pauses hold for networks, too
 //! ring=packed         packed rings; indirect=off, event-idx=off: without that feature
 //! hold=SECONDS        stay up that long before the end

@@ -132,7 +132,6 @@ impl Run<'_> {
         let mut term = Term::new(start, self.load.seconds * 1000);
         let length = time::counts(self.load.seconds);
         let patience = time::counts(PATIENCE_SECONDS);
-        let between_resets = length / (self.load.resets + 1);
         let (mut progress, mut moved_since_reset) = (start, 0);
         while !self.is_done() {
             let moved = self.turn()?;
@@ -149,10 +148,11 @@ impl Run<'_> {
                 let in_flight = self.in_flight();
                 return Err(format!("no answer in {PATIENCE_SECONDS} s, {in_flight} in flight"));
             }
-            let next_reset = between_resets * (self.outcome.resets + 1);
             // One in the middle of nothing would prove nothing.
             if self.outcome.resets < self.load.resets
-                && (self.over || moved_since_reset > 0 && now.saturating_sub(start) >= next_reset)
+                && (self.over
+                    || moved_since_reset > 0
+                        && self.reset_is_due(now.saturating_sub(start), length))
             {
                 self.reset()?;
                 moved_since_reset = 0;
@@ -295,12 +295,22 @@ impl Run<'_> {
         self.lanes.iter().map(|lane| lane.in_flight).sum()
     }
 
+    /// Resets are spread over the frames if so many are wanted, else over the time.
+    fn reset_is_due(&self, elapsed: u64, length: u64) -> bool {
+        let (done, whole) = match self.load.frames {
+            0 => (elapsed, length),
+            frames if self.load.operation.receives() => (self.tally.total(), frames),
+            frames => (self.issued, frames),
+        };
+        done >= whole / (self.load.resets + 1) * (self.outcome.resets + 1)
+    }
+
     fn is_done(&self) -> bool {
-        if self.in_flight() > 0 {
+        if self.in_flight() > 0 || self.outcome.resets < self.load.resets {
             return false;
         }
         if self.over {
-            return self.outcome.resets >= self.load.resets;
+            return true;
         }
         let (wanted, operation) = (self.load.frames, self.load.operation);
         let sent = !operation.sends() || self.issued >= wanted;
