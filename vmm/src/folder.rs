@@ -13,6 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 
 const PREFIX: &str = "vmm-exec-";
 const LOCK: &str = "lock";
+/// Its name while it is not held.
+const NEW_LOCK: &str = "lock.new";
 
 /// Removed when it is dropped.
 #[derive(Debug)]
@@ -34,8 +36,11 @@ impl Folder {
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let path = base.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
         DirBuilder::new().mode(0o700).create(&path)?;
-        let lock = File::create(path.join(LOCK))?;
+        // Who finds a lock that nobody holds takes the folder away: it is held before it can be found.
+        let new_lock = path.join(NEW_LOCK);
+        let lock = File::create(&new_lock)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        fs::rename(new_lock, path.join(LOCK))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -77,6 +82,9 @@ fn is_abandoned(folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{self, TryRecvError};
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -94,5 +102,25 @@ mod tests {
         let path = living.path.clone();
         drop(living);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_being_made_is_not_swept() {
+        let base = tempfile::tempdir().unwrap();
+        let (going, over) = mpsc::channel::<()>();
+        let base = base.path();
+        thread::scope(|scope| {
+            // Goes away also with a failure.
+            let _going = going;
+            scope.spawn(move || {
+                while over.try_recv() == Err(TryRecvError::Empty) {
+                    sweep(base);
+                }
+            });
+            for _ in 0..2000 {
+                let folder = Folder::create_in(base).unwrap();
+                fs::write(folder.file("file"), "").unwrap();
+            }
+        });
     }
 }

@@ -96,13 +96,7 @@ impl Claim {
     ) -> Result<Self, NameError> {
         make_private(base)?;
         let folder = base.join(name.as_str());
-        let failed = |source| NameError::Folder { path: folder.clone(), source };
-        make_private(&folder)?;
-        let mut open = OpenOptions::new();
-        open.write(true).create(true).truncate(false).mode(0o600);
-        let lock = open.open(folder.join(LOCK)).map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| NameError::Taken(name.clone()))?;
+        let lock = lock(&folder)?.ok_or_else(|| NameError::Taken(name.clone()))?;
         let claim = Self { folder, _lock: lock };
         claim.empty().map_err(failed_at(&claim.folder))?;
         let sockets = claim.furnish(options);
@@ -145,8 +139,36 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // While it is locked: a successor finds a folder that is whole, or none.
-        let _ = fs::remove_dir_all(&self.folder);
+        // The lock as the last file: a successor that finds none has the folder for itself. If it was as quick as
+        // that, the folder is not empty and stays.
+        let _ = self.empty();
+        let _ = fs::remove_file(self.folder.join(LOCK));
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Makes a folder and takes its lock. None if somebody has it.
+fn lock(folder: &Path) -> Result<Option<File>, NameError> {
+    let mut open = OpenOptions::new();
+    open.write(true).create(true).truncate(false).mode(0o600);
+    loop {
+        make_private(folder)?;
+        let lock = match open.open(folder.join(LOCK)) {
+            // A machine that has just ended took the folder away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock.map_err(failed_at(folder))?,
+        };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Else it was the lock of one that has just ended.
+            if lock.metadata().map_err(failed_at(folder))?.nlink() > 0 {
+                return Ok(Some(lock));
+            }
+        } else if flock(&lock, FlockOperation::NonBlockingLockShared).is_err() {
+            return Ok(None);
+        } else {
+            // Those who look whether the machine runs share it for a moment.
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -194,14 +216,20 @@ fn folder() -> PathBuf {
 
 /// A folder that is this user's alone, made if it is not there.
 fn make_private(path: &Path) -> Result<(), NameError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(failed_at(path)(error));
+    let found = loop {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed_at(path)(error));
+            }
+            _ => {}
         }
-        _ => {}
-    }
-    // The link itself: another user's could lead to a folder of ours.
-    let found = fs::symlink_metadata(path).map_err(failed_at(path))?;
+        // The link itself: another user's could lead to a folder of ours.
+        match fs::symlink_metadata(path) {
+            // A machine that has just ended took it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => break found.map_err(failed_at(path))?,
+        }
+    };
     let ours = found.is_dir() && found.uid() == rustix::process::getuid().as_raw();
     let for_others = found.mode() % 0o100;
     if ours && for_others == 0 { Ok(()) } else { Err(NameError::Exposed { path: path.into() }) }
@@ -215,11 +243,21 @@ fn failed_at(path: &Path) -> impl FnOnce(io::Error) -> NameError {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::mpsc::{self, TryRecvError};
+    use std::thread;
 
     use super::*;
 
     fn name() -> MachineName {
         "web".parse().unwrap()
+    }
+
+    /// What a machine that was killed leaves.
+    fn leave_dead(base: &Path) {
+        make_private(base).unwrap();
+        make_private(&base.join("web")).unwrap();
+        fs::write(base.join("web").join(LOCK), "").unwrap();
+        fs::write(base.join("web/vsock_7777"), "").unwrap();
     }
 
     #[test]
@@ -254,13 +292,44 @@ mod tests {
     fn what_the_dead_left_is_taken_away() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path().join("vmm");
-        make_private(&base).unwrap();
-        make_private(&base.join("web")).unwrap();
-        fs::write(base.join("web").join(LOCK), "").unwrap();
-        fs::write(base.join("web/vsock_7777"), "").unwrap();
+        leave_dead(&base);
         assert_eq!(running_in(&base).unwrap(), []);
         let _claim = Claim::take(&base, &name(), &mut MachineOptions::default()).unwrap();
         assert!(!base.join("web/vsock_7777").exists());
+    }
+
+    #[test]
+    fn names_go_from_machine_to_machine_while_others_look_at_them() {
+        let base = tempfile::tempdir().unwrap();
+        let base = &base.path().join("vmm");
+        let (going, over) = mpsc::channel::<()>();
+        let take = || Claim::take(base, &name(), &mut MachineOptions::default());
+        thread::scope(|scope| {
+            // Goes away also with a failure.
+            let _going = going;
+            scope.spawn(move || {
+                while over.try_recv() == Err(TryRecvError::Empty) {
+                    running_in(base).unwrap();
+                }
+            });
+            for _ in 0..1000 {
+                let claim = take().unwrap();
+                assert!(find(base, "web").is_some());
+                drop(claim);
+                leave_dead(base);
+            }
+            let one_of_two = || {
+                for _ in 0..1000 {
+                    match take() {
+                        Ok(_claim) => assert!(find(base, "web").is_some()),
+                        Err(error) => assert!(matches!(error, NameError::Taken(_)), "{error:?}"),
+                    }
+                }
+            };
+            let other = scope.spawn(one_of_two);
+            one_of_two();
+            other.join().unwrap();
+        });
     }
 
     #[test]

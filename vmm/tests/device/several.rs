@@ -190,8 +190,8 @@ fn two_disks_and_entropy_are_served_by_one_process_with_a_thread_for_each() {
             let connection = connect(&socket(name));
             scope.spawn(move || {
                 let disk = VirtioBlk::new(connection, workload).expect("a driver");
-                let figures = disk.run(process).expect("no error, and what was written");
-                assert!(figures.operations > 0);
+                // A machine with much else to do may stand still for as long as a run takes.
+                while disk.run(process).expect("no error, and what was written").operations == 0 {}
             })
         });
         guest.listen(0);
