@@ -30,7 +30,10 @@ const SUITES: &[Suite] = &[
     Suite {
         package: "executor",
         target: &["--lib"],
-        without: &[("driver::uring", "rings of the kernel's")],
+        without: &[
+            ("driver::uring", "rings of the kernel's"),
+            ("processors", "processors that threads are put on, and an executor of the kernel's"),
+        ],
     },
     Suite {
         package: "ipc",
