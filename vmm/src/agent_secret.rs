@@ -20,12 +20,14 @@ pub fn beside(socket: &Path) -> PathBuf {
 
 /// Reads the secret of a file; one that is not there is made, for its owner alone.
 pub fn open(path: &Path) -> io::Result<Secret> {
-    match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
-            result => result,
-        },
-        result => result,
+    let secret = match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+        found => return found,
+    };
+    match secret {
+        // Another machine was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
+        made => made,
     }
 }
 

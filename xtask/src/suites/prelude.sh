@@ -101,13 +101,13 @@ no_leaks() {
 
 # with_keys: what goes to descriptor 9 is typed on the next machine's serial port.
 with_keys() { mkfifo keys; exec 9<>keys; keys=keys; }
-# Of a machine with `--control vm.sock`. serves DEVICE: the process of net0, for example. kill_device DEVICE:
-# kills that and waits for its successor. pause_until TEXT: pauses the machine again and again until it has
+# Of a machine with `--control vm.sock`. serves DEVICE: the process of net0, for example. kill_device DEVICE
+# [SIGNAL]: kills that and waits for its successor. pause_until TEXT: pauses the machine again and again until it has
 # said so.
 serves() { vmm ctl vm.sock status | sed -n "s/^$1 .* \([0-9]*\), [0-9]* restarts\$/\1/p"; }
 kill_device() {
     old=$(serves "$1"); turns=0
-    kill -KILL "$old"
+    kill -${2:-KILL} "$old"
     until new=$(serves "$1"); [ -n "$new" ] && [ "$new" != "$old" ]; do
         turns=$((turns + 1))
         [ $turns -lt 600 ] || { cat output log; fail "no successor of process $old"; }

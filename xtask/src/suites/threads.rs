@@ -19,6 +19,7 @@ fio --name=v --directory=/mnt --numjobs=4 --cpus_allowed=0-3 --cpus_allowed_poli
 umount /mnt
 e2fsck -fn /dev/vdc
 [ $(blockdev --getsize64 /dev/vdc) = $((192 << 20)) ]
+dmesg | grep -i "i/o error" && exit 1
 ls /sys/block/vdc/mq | wc -l | sed "s/^/queues: /"
 device=$(basename $(readlink -f /sys/block/vdc/device))
 for turn in $(seq 20); do
@@ -29,18 +30,18 @@ for turn in $(seq 20); do
     echo $device >/sys/bus/virtio/drivers/virtio_blk/bind
 done
 e2fsck -fn /dev/vdc
+# Linux ends the reads of a disk that is gone with errors.
 dmesg | grep -i -e "i/o error" -e bug: -e hung | grep -v vdc && exit 1
 echo all is well
-' -v -c 4 --control vm.sock --disk path=data.img,id=data,queues=4,threads=2$OPTIONS
+' -c 4 --control vm.sock --disk path=data.img,id=data,queues=4,threads=2$OPTIONS
 until_output 'load begins' 1200
 for signal in KILL SEGV STOP KILL; do
     sleep 1.5
-    pid=$(served_by 'disk data.img')
+    pid=$(serves disk2)
     for thread in /proc/$pid/task/*; do
         echo "$(cat $thread/comm) of $pid ran for $(cut -d ' ' -f 1 $thread/schedstat) ns"
     done >>threads
-    kill -$signal $pid
-    until_other "$pid" 'disk data.img'
+    kill_device disk2 $signal
     vmm ctl vm.sock pause && vmm ctl vm.sock resume || fail 'a pause failed'
 done
 vmm ctl vm.sock disk-resize data 192M || fail 'it did not grow'
